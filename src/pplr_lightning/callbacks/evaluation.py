@@ -1,0 +1,152 @@
+"""Query-to-gallery evaluation in fit, validate and test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from pplr_lightning.data import EvalBatch
+from pplr_lightning.metrics import ReIDRetrieval
+
+
+class RetrievalEvaluation(Callback):
+    """Logs `val/mAP`, `val/mINP`, `val/rank-k` (or `test/...`) of the images evaluated.
+
+    In `fit` the whole evaluation also runs before training, as Lightning's sanity check, so that
+    what training brought can be told. At the end a table shows the first, the best and the last
+    epoch, and `summary.json` in the run's folder holds all of them. Best is best on the evaluation
+    set itself, and so no result to publish: the last is.
+
+    Args:
+        topk: Ranks of the CMC to report.
+        before_training: Evaluate before training too.
+    """
+
+    def __init__(
+        self, *, topk: tuple[int, ...] = (1, 5, 10), before_training: bool = True
+    ) -> None:
+        self.metric = ReIDRetrieval(topk=tuple(topk))
+        self.before_training = before_training
+        self.history: list[dict[str, float]] = []  # by epoch; epoch -1 is before training
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lets the sanity check see every image where a first evaluation is wanted."""
+        self.metric.to(pl_module.device)
+        if stage == "fit" and self.before_training and not trainer.fast_dev_run:
+            trainer.num_sanity_val_steps = float("inf")
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.metric.reset()
+        self.metric.to(pl_module.device)
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: EvalBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._update(outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: EvalBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._update(outputs, batch)
+
+    def _update(self, features: Tensor, batch: EvalBatch) -> None:
+        self.metric.update(
+            features, batch.person_ids, batch.camera_ids, batch.is_query, batch.indices
+        )
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if _is_partial(trainer, trainer.num_val_batches):
+            return
+        values = self.metric.compute()
+        self.metric.reset()
+        if trainer.sanity_checking:
+            # Lightning keeps a sanity check's values out of the loggers; as a baseline it counts.
+            for logger in trainer.loggers:
+                logger.log_metrics({f"val/{name}": v for name, v in values.items()}, step=0)
+        else:
+            pl_module.log_dict({f"val/{name}": value for name, value in values.items()})
+        epoch = -1 if trainer.sanity_checking else trainer.current_epoch
+        self.history.append({"epoch": epoch, **values})
+        if trainer.state.fn == "validate":
+            _print_table({"validation": self.history[-1]})
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if _is_partial(trainer, trainer.num_test_batches):
+            return
+        values = self.metric.compute()
+        self.metric.reset()
+        pl_module.log_dict({f"test/{name}": value for name, value in values.items()})
+        _print_table({"test": values})
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints first, best and last epoch and writes `summary.json`."""
+        if not self.history:
+            return
+        summary = summarize(self.history)
+        _print_table(summary)
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**summary, "history": self.history}, indent=2)
+        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = state_dict["history"]
+
+
+def summarize(history: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Picks the first, the best (by mAP) and the last of a run's evaluations."""
+    return {
+        "first": history[0],
+        "best": max(history, key=lambda values: values["mAP"]),
+        "last": history[-1],
+    }
+
+
+def _is_partial(trainer: Trainer, batches: list[int | float]) -> bool:
+    """Tells, with a warning, when only a part of query and gallery was seen."""
+    loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    seen, total = sum(batches), len(loaders) if loaders else 0
+    if trainer.sanity_checking:
+        return trainer.num_sanity_val_steps < total
+    if seen < total:
+        rank_zero_warn(f"evaluation saw {seen} of {total} batches: no metrics are reported")
+    return seen < total
+
+
+@rank_zero_only
+def _print_table(rows: dict[str, dict[str, float]]) -> None:
+    names = [name for name in next(iter(rows.values())) if name != "epoch"]
+    table = Table(title="Retrieval, %")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    for label, values in rows.items():
+        epoch = values.get("epoch")
+        when = "" if epoch is None else " (before training)" if epoch < 0 else f" (epoch {epoch})"
+        table.add_row(label + when, *(f"{100 * values[name]:.1f}" for name in names))
+    Console().print(table)

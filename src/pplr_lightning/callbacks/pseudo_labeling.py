@@ -1,0 +1,238 @@
+"""New labels at the start of every epoch; the heart is `PseudoLabeling.label`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, cast
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from pplr_lightning import functional as F
+from pplr_lightning.data import EvalBatch, PPLRDataModule
+from pplr_lightning.distributed import gather_rows, new_patient_group, on_rank_zero
+from pplr_lightning.extraction import extract_features
+from pplr_lightning.functional.neighbors import choose_engine
+from pplr_lightning.metrics import label_quality
+from pplr_lightning.models import PartModel
+from pplr_lightning.pseudo_labels import PseudoLabels
+from pplr_lightning.retrieval_module import RetrievalModule
+from pplr_lightning.callbacks.progress import track
+
+
+class PseudoLabeling(Callback):
+    """Clusters the training images and hands the labels to data and classifiers every epoch.
+
+    Features of all ranks are gathered on rank 0, which searches, clusters and scores, and sends
+    labels, agreement and centroids to all. Fewer than two clusters stop the run: there is nothing
+    to tell apart. Of more clusters than the model has classifier rows, the largest are trained on,
+    with a warning.
+
+    Args:
+        k1: Nearest neighbours for the Jaccard distance, the image itself included.
+        k2: Neighbours over which its sets are averaged, likewise.
+        eps: Jaccard distance up to which images are neighbours for DBSCAN, in (0, 1].
+        min_samples: Neighbours, itself included, that make an image a core of a cluster.
+        agreement_k: Nearest neighbours for the cross agreement, the image itself left out.
+        backend: Search with FAISS or torch; `auto` takes the fastest at hand.
+        source: `clusters` is PPLR. `identities` trains on the true person ids instead: the
+            supervised baseline, to pretrain on another set or as an upper bound; not label-free.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        k1: int = 30,
+        k2: int = 6,
+        eps: float = 0.5,
+        min_samples: int = 4,
+        agreement_k: int = 20,
+        backend: Literal["auto", "faiss", "faiss-gpu", "torch"] = "auto",
+        source: Literal["clusters", "identities"] = "clusters",
+    ) -> None:
+        for name, count in (
+            ("k1", k1),
+            ("k2", k2),
+            ("min_samples", min_samples),
+            ("agreement_k", agreement_k),
+        ):
+            if count < 1:
+                raise ValueError(f"pseudo_labels.{name}={count}: must be at least 1")
+        if not 0 < eps <= 1:
+            raise ValueError(f"pseudo_labels.eps={eps}: a Jaccard distance lies in (0, 1]")
+        self.k1 = k1
+        self.k2 = k2
+        self.eps = eps
+        self.min_samples = min_samples
+        self.agreement_k = agreement_k
+        self.backend = backend
+        self.source = source
+        self._group: dist.ProcessGroup | None = None
+
+    @property
+    def num_neighbors(self) -> int:
+        """Columns of the one search that serves Jaccard distance and agreement."""
+        return max(self.k1, self.k2, self.agreement_k + 1)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Checks what can be known before any work.
+
+        Raises:
+            MisconfigurationException: The data module or the module is not of this library.
+            ValueError: There are fewer images than neighbours, or identities are wanted of images
+                that have none, or FAISS on the GPU where there is no GPU.
+        """
+        if stage != "fit":
+            return
+        data = _data_of(trainer)
+        if not isinstance(pl_module, RetrievalModule):
+            raise MisconfigurationException("PseudoLabeling labels for a PPLRModule")
+        images = len(data.train_samples)
+        if images < self.num_neighbors:
+            raise ValueError(
+                f"{images} training images, but the search needs {self.num_neighbors} neighbours: "
+                f"lower pseudo_labels.k1={self.k1}, k2={self.k2} or agreement_k={self.agreement_k}"
+            )
+        if self.source == "identities" and len(set(_person_ids(data).tolist())) < 2:
+            raise ValueError(
+                "pseudo_labels.source=identities needs a data set with person ids: use clusters"
+            )
+        choose_engine(self.backend)
+        self._group = new_patient_group()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Labels the images with the model as it stands, before the epoch's first batch."""
+        data = _data_of(trainer)
+        model = cast(RetrievalModule, pl_module).model
+        batches = track(trainer, data.labeling_dataloader(), "Extracting features")
+        with trainer.precision_plugin.forward_context():
+            labels = self.generate(model, batches, person_ids=_person_ids(data))
+        data.pseudo_labels = labels
+        model.reset_classifiers(labels.centroids, labels.part_centroids)
+        self._report(pl_module, labels, _person_ids(data))
+
+    def generate(
+        self,
+        model: PartModel,
+        batches: Iterable[EvalBatch],
+        *,
+        person_ids: Tensor | None = None,
+    ) -> PseudoLabels:
+        """Labels the images of `batches`, with or without a Trainer.
+
+        Args:
+            model: Embeds the images.
+            batches: This rank's share of the images, all of them where there is one process.
+            person_ids: True identities (N,), read only where `source` is `identities`.
+
+        Returns:
+            The same labels on every rank.
+
+        Raises:
+            ValueError: Fewer than two clusters were found.
+        """
+        features, part_features = (
+            gather_rows(rows, self._group) for rows in extract_features(model, batches)
+        )
+        return on_rank_zero(
+            lambda: self.label(
+                cast(Tensor, features),  # gathered on rank 0, where this is called
+                cast(Tensor, part_features),
+                max_clusters=model.max_clusters,
+                person_ids=person_ids,
+            ),
+            self._group,
+        )
+
+    def label(
+        self,
+        features: Tensor,
+        part_features: Tensor,
+        *,
+        max_clusters: int | None = None,
+        person_ids: Tensor | None = None,
+    ) -> PseudoLabels:
+        """Turns L2-normalised features (N, D) and part features (N, D, P) into labels.
+
+        Raises:
+            ValueError: Fewer than two clusters were found.
+        """
+        neighbors = F.nearest_neighbors(features, self.num_neighbors, backend=self.backend)
+        if self.source == "identities" and person_ids is not None:
+            labels = torch.unique(person_ids, return_inverse=True)[1]
+        else:
+            distance = F.jaccard_distance(
+                features, k1=self.k1, k2=self.k2, neighbors=neighbors, max_distance=self.eps
+            )
+            labels = F.dbscan(distance, eps=self.eps, min_samples=self.min_samples)
+        labels = self._fit_rows(labels, max_clusters)
+        return PseudoLabels(
+            labels=labels,
+            agreement=F.cross_agreement(
+                features, part_features, k=self.agreement_k, neighbors=neighbors
+            ),
+            centroids=F.cluster_centroids(features, labels),
+            part_centroids=torch.stack(
+                [F.cluster_centroids(part, labels) for part in part_features.unbind(2)], dim=2
+            ),
+        )
+
+    def _fit_rows(self, labels: Tensor, max_clusters: int | None) -> Tensor:
+        """Checks the number of clusters and keeps the largest `max_clusters` of them."""
+        sizes = torch.bincount(labels[labels >= 0])
+        if len(sizes) < 2:
+            found = "no cluster" if len(sizes) == 0 else "a single cluster"
+            wider = "raise pseudo_labels.eps or lower min_samples" if len(sizes) == 0 else (
+                "lower pseudo_labels.eps or k1"
+            )
+            raise ValueError(
+                f"{found} in {len(labels)} images, {int((labels < 0).sum())} of them outliers: "
+                f"{wider}, or start from better features (model.pretrained, model.warm_start)"
+            )
+        if max_clusters is None or len(sizes) <= max_clusters:
+            return labels
+        rank_zero_warn(
+            f"{len(sizes)} clusters, but model.max_clusters={max_clusters}: the smallest "
+            f"{len(sizes) - max_clusters} are left out of this epoch; raise max_clusters"
+        )
+        kept = sizes.argsort(descending=True, stable=True)[:max_clusters].sort().values
+        number = torch.full((len(sizes) + 1,), -1)
+        number[kept] = torch.arange(max_clusters)
+        return number[labels]  # -1 picks the last entry, which is -1
+
+    def _report(self, module: LightningModule, labels: PseudoLabels, person_ids: Tensor) -> None:
+        """Logs the epoch's `labels/...` values and prints a line."""
+        values = {
+            "clusters": float(labels.num_clusters),
+            "outliers": labels.outlier_share,
+            "agreement_mean": labels.agreement.mean().item(),
+        }
+        if (person_ids >= 0).all():  # known: for analysis only
+            values |= label_quality(labels.labels, person_ids)._asdict()
+        module.log_dict({f"labels/{name}": value for name, value in values.items()})
+        rest = " ".join(f"{name} {value:.3f}" for name, value in values.items() if name != "clusters")
+        rank_zero_info(
+            f"epoch {module.current_epoch}: {labels.num_clusters} clusters of "
+            f"{len(labels.labels)} images; {rest}"
+        )
+
+
+def _data_of(trainer: Trainer) -> PPLRDataModule:
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, PPLRDataModule):
+        raise MisconfigurationException(
+            "PseudoLabeling hands its labels to a PPLRDataModule: call "
+            "trainer.fit(module, datamodule=PPLRDataModule(...))"
+        )
+    return data
+
+
+def _person_ids(data: PPLRDataModule) -> Tensor:
+    return torch.tensor([sample.person_id for sample in data.train_samples])

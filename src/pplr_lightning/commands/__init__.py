@@ -1,0 +1,1 @@
+"""Subcommands beyond Lightning's four; each module has a function `run(args)`."""

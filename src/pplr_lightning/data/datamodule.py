@@ -1,0 +1,219 @@
+"""The data of a run: images, batches, and the current pseudo labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import DataLoader
+
+from pplr_lightning.distributed import all_gather_list
+from pplr_lightning.pseudo_labels import PseudoLabels
+from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
+from pplr_lightning.data.images import EvalBatch, EvalImages, TrainBatch, TrainImages, find_bad_images
+from pplr_lightning.data.sampler import IdentityBatchSampler, ShardSampler, check_batch
+from pplr_lightning.data.synthetic import SyntheticReID
+from pplr_lightning.data.transforms import contrastive_transform, eval_transform, train_transform
+
+
+class EpochLoader:
+    """An epoch's training batches, laid out only when the first of them is asked for.
+
+    Lightning asks for the iterator of the training loader before the hooks in which labels are
+    made, and an ordinary `DataLoader` with workers draws its first indices right then, from labels
+    that do not exist yet (epoch 0) or are a whole epoch old. This one's generator starts after
+    those hooks in every case, resuming included, and needs no flag of the Trainer.
+    """
+
+    def __init__(self, datamodule: PPLRDataModule) -> None:
+        self.datamodule = datamodule
+
+    def __len__(self) -> int:
+        return self.datamodule.iterations
+
+    def __iter__(self) -> Iterator[TrainBatch]:
+        yield from self.datamodule.epoch_loader()
+
+
+class PPLRDataModule(LightningDataModule):
+    """Unlabeled images for PPLR; serves the labels that `PseudoLabeling` hands over every epoch.
+
+    Args:
+        dataset: Reader of the images; the drawn `SyntheticReID` when None.
+        image_size: Height and width.
+        batch_size: Training images per step **over all processes**, P * K.
+        instances: Images per cluster in a batch, K.
+        iterations: Training steps per epoch.
+        eval_batch_size: Images per step and process in labelling and evaluation.
+        num_workers: Loader processes per process.
+        use_cameras: Prefer positives from other cameras when drawing a cluster's K images. The
+            authors do so in both their settings; it is the only use of camera ids in training.
+        augmentation: `pplr` is the paper's; `contrastive` is SimCLR's, for the warm start.
+        random_erasing: Probability of random erasing in the paper's augmentation.
+        bad_images: Whether an unreadable image file stops the run (`raise`) or is left out with
+            a warning (`skip`); every file is decoded once before training.
+        seed: Seed of sampling and augmentation.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+
+    def __init__(
+        self,
+        dataset: ReIDDataset | None = None,
+        *,
+        image_size: tuple[int, int] = (384, 128),
+        batch_size: int = 64,
+        instances: int = 4,
+        iterations: int = 400,
+        eval_batch_size: int = 128,
+        num_workers: int = 4,
+        use_cameras: bool = False,
+        augmentation: Literal["pplr", "contrastive"] = "pplr",
+        random_erasing: float = 0.5,
+        bad_images: Literal["raise", "skip"] = "raise",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_batch(batch_size, instances, world_size=1)
+        for name, value in (("iterations", iterations), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        if min(image_size) < 1:
+            raise ValueError(f"image_size={tuple(image_size)}: give (height, width) in pixels")
+        self.dataset = SyntheticReID() if dataset is None else dataset
+        self.image_size = tuple(image_size)
+        self.batch_size = batch_size
+        self.instances = instances
+        self.iterations = iterations
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.use_cameras = use_cameras
+        self.bad_images = bad_images
+        self.seed = seed
+        self.eval_transform = eval_transform(self.image_size)
+        self.train_transform = (
+            train_transform(self.image_size, random_erasing=random_erasing)
+            if augmentation == "pplr"
+            else contrastive_transform(self.image_size)
+        )
+        self.splits: Splits | None = None
+        self.pseudo_labels: PseudoLabels | None = None
+
+    def prepare_data(self) -> None:
+        """Writes the data set where it has to be made first."""
+        self.dataset.prepare()
+
+    def setup(self, stage: str) -> None:
+        """Lists the images and checks them.
+
+        Raises:
+            ValueError: An image is unreadable, a split needed is empty, or the batch does not
+                divide over the processes.
+        """
+        check_batch(self.batch_size, self.instances, self.world_size)
+        if self.splits is None:
+            self.splits = self._checked(self.dataset.load())
+        test_images = len(self.splits.query) + len(self.splits.gallery)
+        missing = [name for name in ("query", "gallery") if not getattr(self.splits, name)]
+        if missing and (test_images or stage in ("validate", "test")):
+            raise ValueError(
+                f"the data set has no {' and no '.join(missing)} images: evaluation needs both"
+                + ("" if test_images else "; fit alone runs without them")
+            )
+        if 0 < test_images < self.world_size:
+            raise ValueError(f"{test_images} test images on {self.world_size} processes: use fewer")
+
+    def _checked(self, splits: Splits) -> Splits:
+        """Decodes every image once, each rank its share, and deals with those that are bad."""
+        samples = [sample for split in splits for sample in split]
+        rank, world_size = self.rank, self.world_size
+        bad = all_gather_list(find_bad_images(samples[rank::world_size]))
+        if not bad:
+            return splits
+        if self.bad_images == "raise":
+            more = f" ({len(bad) - 1} more like it)" if len(bad) > 1 else ""
+            raise ValueError(bad[0] + more)
+        rank_zero_warn(f"{len(bad)} unreadable images are left out: " + "; ".join(sorted(bad)))
+        broken = {message.split(": cannot be read", 1)[0] for message in bad}
+        return Splits(*([s for s in split if s.path not in broken] for split in splits))
+
+    @property
+    def train_samples(self) -> list[Sample]:
+        """The training images, in the order of their index."""
+        if self.splits is None:
+            raise RuntimeError("the data module is not set up: call setup first")
+        return self.splits.train
+
+    @property
+    def rank(self) -> int:
+        """This process among those of the Trainer."""
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    @property
+    def world_size(self) -> int:
+        """The number of processes of the Trainer."""
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    def train_dataloader(self) -> EpochLoader:
+        """Gives the training batches: fresh for every epoch, from the labels at its start."""
+        return EpochLoader(self)
+
+    def epoch_loader(self) -> DataLoader[TrainBatch]:
+        """Builds the loader of the current epoch from the current pseudo labels.
+
+        Raises:
+            RuntimeError: There are no labels yet.
+        """
+        if self.pseudo_labels is None:
+            raise RuntimeError(
+                "there are no pseudo labels: add the callback PseudoLabeling to the Trainer"
+            )
+        cameras = torch.tensor([sample.camera_id for sample in self.train_samples])
+        sampler = IdentityBatchSampler(
+            self.pseudo_labels.labels,
+            batch_size=self.batch_size,
+            instances=self.instances,
+            iterations=self.iterations,
+            seed=self.seed,
+            epoch=self.trainer.current_epoch if self.trainer is not None else 0,
+            cameras=cameras if self.use_cameras else None,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        images = TrainImages(self.train_samples, self.pseudo_labels, self.train_transform)
+        return DataLoader(images, batch_sampler=sampler, **self._loader_options())
+
+    def labeling_dataloader(self) -> DataLoader[EvalBatch]:
+        """Gives this rank's share of the training images, unaugmented, for the label stage."""
+        return self._sharded(EvalImages(self.train_samples, self.eval_transform))
+
+    def val_dataloader(self) -> DataLoader[EvalBatch] | list[Any]:
+        """Gives this rank's share of query and gallery; nothing where the data set has none."""
+        if self.splits is None or not self.splits.query:
+            return []
+        samples = self.splits.query + self.splits.gallery
+        images = EvalImages(samples, self.eval_transform, num_queries=len(self.splits.query))
+        return self._sharded(images)
+
+    def test_dataloader(self) -> DataLoader[EvalBatch] | list[Any]:
+        """Gives the same as `val_dataloader`: re-ID data sets have one query and gallery."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[EvalBatch] | list[Any]:
+        """Gives query and gallery, or the training images where there are none."""
+        return self.val_dataloader() or self.labeling_dataloader()
+
+    def _sharded(self, images: EvalImages) -> DataLoader[EvalBatch]:
+        # Lightning skips a rank without batches, hooks and all: give each at least one.
+        block = max(1, min(self.eval_batch_size, len(images) // self.world_size))
+        sampler = ShardSampler(
+            images, block_size=block, rank=self.rank, world_size=self.world_size
+        )
+        return DataLoader(images, sampler=sampler, batch_size=block, **self._loader_options())
+
+    def _loader_options(self) -> dict[str, Any]:
+        return {"num_workers": self.num_workers, "pin_memory": torch.cuda.is_available()}

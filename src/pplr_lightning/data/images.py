@@ -1,0 +1,128 @@
+"""Reading images: what a batch holds, and the datasets that fill it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pplr_lightning.pseudo_labels import PseudoLabels
+from pplr_lightning.data.datasets import Sample
+from pplr_lightning.data.sampler import View
+
+
+class TrainBatch(NamedTuple):
+    """B training images: (B, 3, H, W), and of each its index, cluster, agreement (B, P), camera."""
+
+    images: Tensor
+    indices: Tensor
+    targets: Tensor
+    agreement: Tensor
+    cameras: Tensor
+
+
+class EvalBatch(NamedTuple):
+    """B images to embed: (B, 3, H, W), and of each its index, ids, and whether it is a query."""
+
+    images: Tensor
+    indices: Tensor
+    person_ids: Tensor
+    camera_ids: Tensor
+    is_query: Tensor
+
+
+def read_image(path: str) -> Image.Image:
+    """Decodes an image file as RGB.
+
+    Raises:
+        ValueError: The file is missing, cut off, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path}: cannot be read as an image ({error}); replace or remove the file, or set "
+            "data.bad_images to skip"
+        ) from error
+
+
+def find_bad_images(samples: Sequence[Sample]) -> list[str]:
+    """Decodes every image and returns the message of each that cannot be read."""
+
+    def check(sample: Sample) -> str | None:
+        try:
+            read_image(sample.path)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
+        return [message for message in pool.map(check, samples) if message is not None]
+
+
+class TrainImages(Dataset[TrainBatch]):
+    """Clustered images under augmentation, asked for by `View`.
+
+    The augmentation's random numbers come from the view's seed, so that pixels depend neither on
+    the number of workers nor on that of ranks.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        labels: PseudoLabels,
+        transform: Callable[[Image.Image], Tensor],
+    ) -> None:
+        self.samples = samples
+        self.labels = labels
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, view: View) -> TrainBatch:
+        sample = self.samples[view.index]
+        image = read_image(sample.path)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(view.seed)
+            augmented = self.transform(image)
+        return TrainBatch(
+            augmented,
+            torch.tensor(view.index),
+            self.labels.labels[view.index],
+            self.labels.agreement[view.index],
+            torch.tensor(sample.camera_id),
+        )
+
+
+class EvalImages(Dataset[EvalBatch]):
+    """Images in their order; the first `num_queries` are queries."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        transform: Callable[[Image.Image], Tensor],
+        num_queries: int = 0,
+    ) -> None:
+        self.samples = samples
+        self.transform = transform
+        self.num_queries = num_queries
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> EvalBatch:
+        sample = self.samples[index]
+        return EvalBatch(
+            self.transform(read_image(sample.path)),
+            torch.tensor(index),
+            torch.tensor(sample.person_id),
+            torch.tensor(sample.camera_id),
+            torch.tensor(index < self.num_queries),
+        )

@@ -1,0 +1,161 @@
+"""Which images stand in which batch, on which rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler, Sampler
+
+
+class View(NamedTuple):
+    """One augmented look at one image: the key by which a batch asks for it."""
+
+    index: int
+    seed: int
+
+
+class IdentityBatchSampler(Sampler[list[View]]):
+    """Draws P x K batches: K images of each of P clusters (Hermans et al., 2017).
+
+    The batches of the whole job are a function of the seed, the epoch and the step alone; a rank
+    takes its contiguous part of each. Clusters are drawn without replacement, permutation after
+    permutation, and what does not fill a batch at a permutation's end is left for the next. Where
+    a cluster has fewer than K images, its images are repeated (each with another augmentation);
+    where there are fewer than P clusters, the clusters are.
+
+    Args:
+        labels: Cluster of each image, (N,); -1 is never drawn.
+        batch_size: Images per step over all ranks, P * K.
+        instances: Images per cluster, K.
+        iterations: Batches per epoch.
+        seed: Seed of the run.
+        epoch: Epoch, counted from 0.
+        cameras: Camera of each image, (N,), to prefer positives from other cameras than the
+            first image's; None draws positives uniformly.
+        rank: This process.
+        world_size: Number of processes.
+
+    Raises:
+        ValueError: The batch does not divide, or no image has a label.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        instances: int,
+        iterations: int,
+        seed: int = 0,
+        epoch: int = 0,
+        cameras: Tensor | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        check_batch(batch_size, instances, world_size)
+        self.clusters = _group_by_label(labels.numpy())
+        if not self.clusters:
+            raise ValueError("no image has a label: there is nothing to draw batches from")
+        self.instances = instances
+        self.batch_size = batch_size
+        self.iterations = iterations
+        self.seed = seed
+        self.epoch = epoch
+        self.cameras = None if cameras is None else cameras.numpy()
+        share = batch_size // world_size
+        self.part = slice(rank * share, (rank + 1) * share)
+
+    def __len__(self) -> int:
+        return self.iterations
+
+    def __iter__(self) -> Iterator[list[View]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        identities = self._draw_identities(rng)
+        for step in range(self.iterations):
+            indices = np.concatenate(
+                [self._draw_images(self.clusters[identity], rng) for identity in next(identities)]
+            )
+            seeds = np.random.SeedSequence((self.seed, self.epoch, step)).generate_state(
+                self.batch_size
+            )
+            views = [View(int(index), int(view)) for index, view in zip(indices, seeds, strict=True)]
+            yield views[self.part]
+
+    def _draw_identities(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Yields P cluster numbers for ever."""
+        per_batch = self.batch_size // self.instances
+        while True:
+            order = rng.permutation(len(self.clusters))
+            if len(order) < per_batch:
+                yield np.resize(order, per_batch)  # repeats from the start
+            for start in range(0, len(order) - per_batch + 1, per_batch):
+                yield order[start : start + per_batch]
+
+    def _draw_images(self, members: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draws K images of one cluster."""
+        drawn = rng.permutation(members)
+        if self.cameras is not None:
+            same = self.cameras[drawn] == self.cameras[drawn[0]]
+            same[0] = False  # the first image stays first, other cameras follow
+            drawn = drawn[np.argsort(same, kind="stable")]
+        return np.resize(drawn, self.instances)
+
+
+def check_batch(batch_size: int, instances: int, world_size: int) -> None:
+    """Checks that P x K groups divide over the ranks whole.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if instances < 1 or batch_size < 1 or batch_size % (instances * world_size):
+        step = max(instances, 1) * world_size
+        below = batch_size // step * step
+        raise ValueError(
+            f"batch_size={batch_size} does not divide into groups of instances={instances} images "
+            f"on {world_size} process{'es' if world_size > 1 else ''}: use a multiple of {step}, "
+            f"such as {below or step} or {below + step}"
+        )
+
+
+def _group_by_label(labels: np.ndarray) -> list[np.ndarray]:
+    """Lists the images of each cluster, clusters in order."""
+    order = np.argsort(labels, kind="stable")
+    order = order[labels[order] >= 0]
+    if not len(order):
+        return []
+    boundaries = np.flatnonzero(np.diff(labels[order])) + 1
+    return np.split(order, boundaries)
+
+
+class ShardSampler(DistributedSampler[int]):
+    """Gives each rank a contiguous share of the images, in whole blocks, without duplicates.
+
+    With batches of one block each, an image is computed beside the same images whatever the number
+    of ranks, so that its features are the same to the last bit. A subclass of
+    `DistributedSampler`, because Lightning leaves those as they are.
+
+    Args:
+        dataset: The images.
+        block_size: Images per block.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, dataset: Dataset, *, block_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False)
+        images = len(dataset)  # type: ignore[arg-type]
+        blocks = math.ceil(images / block_size)
+        first, last = (blocks * share // world_size for share in (rank, rank + 1))
+        self.share = range(first * block_size, min(last * block_size, images))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.share)
+
+    def __len__(self) -> int:
+        return len(self.share)

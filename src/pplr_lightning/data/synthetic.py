@@ -1,0 +1,275 @@
+"""The embedded data set: people drawn as several cameras see them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from pplr_lightning.data.datasets import Market1501
+from pplr_lightning.data.drawing.cameras import Camera, make_camera
+from pplr_lightning.data.drawing.people import between, chance, make_person, stream
+from pplr_lightning.data.drawing.scenes import draw_crop
+
+# Raise it whenever a change makes any image differ: sets drawn before are then refused.
+DRAWING_VERSION = 1
+
+# First words of the keys of random streams; the drawing's own are 1 to 4.
+_PLAN, _TRACK, _IMAGE = 5, 6, 7
+
+# Numbers of people who are none of the identities; distractors, then junk.
+_NOBODY = {0: 10**9, -1: 2 * 10**9}
+
+
+class DrawnImage(NamedTuple):
+    """One image still to be drawn.
+
+    Attributes:
+        folder: The split's folder in the Market-1501 layout.
+        person_id: 0 is a distractor, -1 is junk.
+        camera_id: From 1.
+        number: Counts the images of the same person and camera, from 0.
+    """
+
+    folder: str
+    person_id: int
+    camera_id: int
+    number: int
+
+    @property
+    def name(self) -> str:
+        """The file's name, as Market-1501 would call it."""
+        person = "-1" if self.person_id == -1 else f"{self.person_id:04d}"
+        return f"{person}_c{self.camera_id}s1_{self.number:06d}_01.png"
+
+
+class SyntheticReID(Market1501):
+    """A drawn re-ID data set in the Market-1501 layout.
+
+    People differ in clothes, hair, skin, build and bags, and share a wardrobe, so that some wear
+    the same shirt or the same trousers. An open jacket or a bag shows from one side only, and
+    things hide the lower body: telling people apart takes their parts. Training identities have
+    even numbers, from 2; test identities odd ones. The query holds one image for each camera
+    that a test identity appears in, the gallery the rest, distractors and junk.
+
+    Every image is a pure function of the seed, the person, the camera and the image's number,
+    and of `image_size`, `camera_shift` and `occlusion`: on every machine the pixels are the
+    same, and adding identities leaves the other images as they were.
+
+    Args:
+        root: The folder to draw into; `prepare` makes it.
+        train_identities: Number of training identities, at least 1.
+        test_identities: Number of test identities, at least 1.
+        cameras: Number of cameras, at least 2.
+        images_per_identity: Images of one identity, at least 4: on average, give or take a
+            quarter; spread over a random choice of at least two cameras.
+        image_size: (height, width) in pixels, each at least 16.
+        camera_shift: How much cameras differ in colour, light, sharpness, viewpoint and
+            background: 0 (all alike) to 1.
+        occlusion: Probability that something hides part of a person, 0 to 1.
+        distractors: Number of gallery images of people who are in no query.
+        junk: Number of gallery images that show half a person or none; metrics ignore them.
+        seed: Not negative; another seed makes other people and other cameras.
+
+    Raises:
+        ValueError: A parameter is out of its range.
+    """
+
+    name = "SyntheticReID"
+
+    def __init__(
+        self,
+        root: str | Path = "data/synthetic",
+        *,
+        train_identities: int = 150,
+        test_identities: int = 50,
+        cameras: int = 4,
+        images_per_identity: int = 11,
+        image_size: tuple[int, int] = (128, 64),
+        camera_shift: float = 0.3,
+        occlusion: float = 0.2,
+        distractors: int = 60,
+        junk: int = 40,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(root)
+        height, width = image_size
+        _at_least("train_identities", train_identities, 1)
+        _at_least("test_identities", test_identities, 1)
+        _at_least("cameras", cameras, 2)
+        _at_least("images_per_identity", images_per_identity, 4)
+        _at_least("image_size[0] (height)", height, 16)
+        _at_least("image_size[1] (width)", width, 16)
+        _at_least("distractors", distractors, 0)
+        _at_least("junk", junk, 0)
+        _at_least("seed", seed, 0)
+        _fraction("camera_shift", camera_shift)
+        _fraction("occlusion", occlusion)
+        self.train_identities = train_identities
+        self.test_identities = test_identities
+        self.cameras = cameras
+        self.images_per_identity = images_per_identity
+        self.image_size = (height, width)
+        self.camera_shift = camera_shift
+        self.occlusion = occlusion
+        self.distractors = distractors
+        self.junk = junk
+        self.seed = seed
+        self._cameras: dict[int, Camera] = {}
+
+    def prepare(self) -> None:
+        """Draws the data set, unless `root` already holds it.
+
+        The images are drawn into a folder beside `root` that takes its place at the end, so
+        that a run cut short leaves no half set.
+
+        Raises:
+            ValueError: `root` holds something else: another set or foreign files.
+        """
+        if self._is_drawn():
+            return
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.root.with_name(f"{self.root.name}.partial-{uuid.uuid4().hex[:8]}")
+        try:
+            self._write(partial)
+            if self.root.is_dir():
+                self.root.rmdir()  # it is empty: _is_drawn has looked
+            partial.rename(self.root)
+        except OSError:
+            # Another node may have drawn the same set on the same disk in the meantime.
+            if not self._is_drawn():
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def images(self) -> Iterator[DrawnImage]:
+        """Yields every image of the set, drawing none."""
+        for index in range(1, self.train_identities + 1):
+            for camera_id, count in self._plan(2 * index):
+                for number in range(count):
+                    yield DrawnImage("bounding_box_train", 2 * index, camera_id, number)
+        for index in range(self.test_identities):
+            for camera_id, count in self._plan(2 * index + 1):
+                for number in range(count):
+                    folder = "bounding_box_test" if number else "query"
+                    yield DrawnImage(folder, 2 * index + 1, camera_id, number)
+        for person_id, count in ((0, self.distractors), (-1, self.junk)):
+            for number in range(count):
+                camera_id = 1 + number % self.cameras
+                yield DrawnImage("bounding_box_test", person_id, camera_id, number)
+
+    def draw(self, image: DrawnImage) -> np.ndarray:
+        """Draws one image of the set.
+
+        Returns:
+            (height, width, 3) uint8.
+        """
+        _, person_id, camera_id, number = image
+        camera = self._camera(camera_id)
+        # Each distractor and each piece of junk is another person.
+        key = person_id if person_id > 0 else _NOBODY[person_id] + number
+        rng = stream(self.seed, _IMAGE, key, camera_id, number)
+        # People walk past a camera in one direction; few of its images show another side.
+        view = camera.pick_view(stream(self.seed, _TRACK, key, camera_id))
+        if chance(rng, 0.25):
+            view = camera.pick_view(rng)
+        nobody = person_id < 1 and chance(rng, 0.3)
+        return draw_crop(
+            None if nobody else make_person(self.seed, key),
+            camera,
+            rng,
+            view=view,
+            image_size=self.image_size,
+            occlusion=self.occlusion,
+            badly_cropped=person_id == -1,
+        )
+
+    def _camera(self, camera_id: int) -> Camera:
+        if camera_id not in self._cameras:
+            self._cameras[camera_id] = make_camera(self.seed, camera_id, shift=self.camera_shift)
+        return self._cameras[camera_id]
+
+    def _plan(self, person_id: int) -> list[tuple[int, int]]:
+        """Draws which cameras see an identity, and how often: (camera, at least 2) pairs."""
+        rng = stream(self.seed, _PLAN, person_id)
+        total = round(self.images_per_identity * between(rng, 0.75, 1.25))
+        total = max(4, total)
+        used = int(rng.integers(2, min(self.cameras, total // 2) + 1))
+        chosen = sorted(np.argsort(rng.random(self.cameras))[:used].tolist())
+        # Two images in every camera: one for the query, one to be found from the others.
+        counts = [2] * used
+        for _ in range(total - 2 * used):
+            counts[int(rng.integers(used))] += 1
+        return [(1 + camera, count) for camera, count in zip(chosen, counts, strict=True)]
+
+    def _parameters(self) -> dict[str, Any]:
+        return {
+            "drawing": DRAWING_VERSION,
+            "train_identities": self.train_identities,
+            "test_identities": self.test_identities,
+            "cameras": self.cameras,
+            "images_per_identity": self.images_per_identity,
+            "image_size": list(self.image_size),
+            "camera_shift": self.camera_shift,
+            "occlusion": self.occlusion,
+            "distractors": self.distractors,
+            "junk": self.junk,
+            "seed": self.seed,
+        }
+
+    def _is_drawn(self) -> bool:
+        """Tells whether `root` holds this set (True) or nothing (False).
+
+        Raises:
+            ValueError: It holds something else.
+        """
+        if not self.root.exists():
+            return False
+        fix = "give data.dataset.init_args.root another folder, or delete this one"
+        if not self.root.is_dir():
+            raise ValueError(f"{self.root} is a file, not a folder for a drawn data set; {fix}")
+        manifest = self.root / "synthetic.json"
+        if manifest.is_file():
+            found, wanted = json.loads(manifest.read_text()), self._parameters()
+            if found == wanted:
+                return True
+            differing = sorted(
+                f"{key}={found.get(key)!r} instead of {wanted.get(key)!r}"
+                for key in found.keys() | wanted.keys()
+                if found.get(key) != wanted.get(key)
+            )
+            raise ValueError(
+                f"{self.root} holds a set drawn with other parameters: {', '.join(differing)}; {fix}"
+            )
+        if any(self.root.iterdir()):
+            raise ValueError(f"{self.root} holds files that are not a drawn data set; {fix}")
+        return False
+
+    def _write(self, folder: Path) -> None:
+        for split in ("bounding_box_train", "query", "bounding_box_test"):
+            (folder / split).mkdir(parents=True)
+        quiet = not sys.stderr.isatty()
+        images = list(self.images())
+        for image in track(images, f"Drawing {self.root}", transient=True, disable=quiet):
+            path = folder / image.folder / image.name
+            # Compressing harder would take longer than drawing.
+            Image.fromarray(self.draw(image)).save(path, compress_level=1)
+        (folder / "synthetic.json").write_text(json.dumps(self._parameters(), indent=2) + "\n")
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {value}")

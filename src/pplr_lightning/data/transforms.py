@@ -1,0 +1,68 @@
+"""From a decoded image to the tensor the model takes."""
+
+from __future__ import annotations
+
+import torch
+from torchvision.transforms import v2
+
+# ImageNet's statistics, which the pretrained backbones expect.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def _resize(image_size: tuple[int, int]) -> v2.Resize:
+    return v2.Resize(image_size, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+
+
+def _to_tensor() -> list[v2.Transform]:
+    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+
+
+def eval_transform(image_size: tuple[int, int]) -> v2.Transform:
+    """Builds the transform of evaluation and labelling: resize (H, W) and normalise."""
+    return v2.Compose([_resize(image_size), *_to_tensor()])
+
+
+def train_transform(image_size: tuple[int, int], *, random_erasing: float = 0.5) -> v2.Transform:
+    """Builds the paper's augmentation: flip, pad 10 and crop, random erasing (Sec. 4.2).
+
+    Args:
+        image_size: Height and width.
+        random_erasing: Probability that a rectangle is filled with the mean colour (Zhong et al.,
+            AAAI 2020), in [0, 1].
+    """
+    return v2.Compose(
+        [
+            _resize(image_size),
+            v2.RandomHorizontalFlip(),
+            v2.Pad(10),
+            v2.RandomCrop(image_size),
+            *_to_tensor(),
+            v2.RandomErasing(p=random_erasing, scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), value=0),
+        ]
+    )
+
+
+def contrastive_transform(image_size: tuple[int, int]) -> v2.Transform:
+    """Builds SimCLR's augmentation (Chen et al., ICML 2020) for upright person crops.
+
+    The crop keeps most of the body, and the colour moves as between two cameras: more in light
+    and tint than in hue, for a person is known by the colour of the clothes.
+    """
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(
+                image_size,
+                scale=(0.5, 1.0),
+                ratio=(0.35, 0.75),
+                interpolation=v2.InterpolationMode.BICUBIC,
+                antialias=True,
+            ),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.3, 0.03)], p=0.8),
+            v2.RandomGrayscale(p=0.05),
+            v2.RandomApply([v2.GaussianBlur(5, sigma=(0.1, 1.5))], p=0.3),
+            *_to_tensor(),
+            v2.RandomErasing(p=0.5, scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), value=0),
+        ]
+    )

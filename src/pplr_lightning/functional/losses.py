@@ -1,0 +1,172 @@
+"""The losses of PPLR (Cho et al., CVPR 2022) and its camera-aware variant.
+
+The plain part loss of the first epochs is torch's
+``F.cross_entropy(logits, targets, label_smoothing=0.1)``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def aals_loss(logits: Tensor, targets: Tensor, agreement: Tensor) -> Tensor:
+    """Agreement-aware label smoothing of one part (PPLR, eq. 5).
+
+    mean_i of C_i CE(y_i, q_i) + (1 - C_i) KL(u ‖ q_i), with q = softmax(logits) and u uniform: the
+    less a part agrees with the global feature, the less it is told about the label.
+
+    Args:
+        logits: Of one part, (B, C).
+        targets: Clusters 0 to C - 1, (B,) int64.
+        agreement: C_i in [0, 1], (B,).
+
+    Returns:
+        Mean over the batch, a scalar.
+
+    Raises:
+        ValueError: The shapes do not fit.
+    """
+    _check_shape("targets", targets, (len(logits),))
+    _check_shape("agreement", agreement, (len(logits),))
+    log_q = logits.log_softmax(dim=1)
+    cross_entropy = F.nll_loss(log_q, targets, reduction="none")
+    uniform = torch.full_like(log_q, 1 / logits.shape[1])
+    divergence = F.kl_div(log_q, uniform, reduction="none").sum(dim=1)
+    return (agreement * cross_entropy + (1 - agreement) * divergence).mean()
+
+
+def pglr_loss(
+    logits_global: Tensor,
+    logits_part: Tensor,
+    targets: Tensor,
+    agreement: Tensor,
+    *,
+    beta: float = 0.5,
+) -> Tensor:
+    """Part-guided label refinement of the global branch (PPLR, eq. 6 to 8).
+
+    Cross entropy of the global prediction with beta·onehot(y) + (1 - beta)·sum_n w_n q_n, where
+    q_n = softmax(logits_part_n) and w = softmax over the parts of their agreements. The parts'
+    ensemble is a target: no gradient flows into it.
+
+    Args:
+        logits_global: (B, C).
+        logits_part: Of P parts, (B, C, P).
+        targets: Clusters 0 to C - 1, (B,) int64.
+        agreement: In [0, 1], (B, P).
+        beta: Weight of the pseudo label, in [0, 1]; 1 is plain cross entropy.
+
+    Returns:
+        Mean over the batch, a scalar.
+
+    Raises:
+        ValueError: The shapes do not fit, or ``beta`` is out of range.
+    """
+    batch, classes = logits_global.shape
+    _check_shape("targets", targets, (batch,))
+    _check_shape("logits_part", logits_part, (batch, classes, logits_part.shape[-1]))
+    _check_shape("agreement", agreement, (batch, logits_part.shape[-1]))
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta must be in [0, 1], got {beta}; PPLR uses 0.5")
+    weights = agreement.softmax(dim=1)  # (B, P)
+    ensemble = torch.einsum("bcp,bp->bc", logits_part.softmax(dim=1), weights).detach()
+    refined = beta * F.one_hot(targets, classes) + (1 - beta) * ensemble
+    return F.cross_entropy(logits_global, refined)
+
+
+def softmax_triplet_loss(embeddings: Tensor, targets: Tensor) -> Tensor:
+    """Batch-hard triplet loss in its softmax form, without a margin.
+
+    mean_i of -log(e^n / (e^n + e^p)) = softplus(p - n), where p is the Euclidean distance of image
+    i to the farthest image of its cluster and n to the nearest of another (Hermans et al., "In
+    Defense of the Triplet Loss", 2017; softmax form as in the authors' code).
+
+    Args:
+        embeddings: Not normalised, (B, D).
+        targets: Clusters, (B,).
+
+    Returns:
+        Mean over the batch, a scalar; an image without others of its cluster has p = 0, one
+        without another cluster in the batch adds 0.
+
+    Raises:
+        ValueError: The shapes do not fit.
+    """
+    _check_shape("targets", targets, (len(embeddings),))
+    # cdist's shortcut through dot products would lose the small distances.
+    mode = "donot_use_mm_for_euclid_dist"
+    distance = torch.cdist(embeddings, embeddings, compute_mode=mode)  # (B, B)
+    same = targets[:, None] == targets
+    hardest_positive = distance.masked_fill(~same, 0).amax(dim=1)
+    hardest_negative = distance.masked_fill(same, torch.inf).amin(dim=1)
+    return F.softplus(hardest_positive - hardest_negative).mean()
+
+
+def camera_contrastive_loss(
+    embeddings: Tensor,
+    targets: Tensor,
+    cameras: Tensor,
+    proxies: Tensor,
+    proxy_targets: Tensor,
+    proxy_cameras: Tensor,
+    *,
+    temperature: float = 0.07,
+    hard_negatives: int = 50,
+) -> Tensor:
+    """Pull images to their cluster's proxies in other cameras, away from other clusters' proxies.
+
+    The inter-camera loss of camera-aware PPLR. With S_ij the cosine of embedding i and proxy j over
+    the temperature, P_i the proxies of i's cluster in other cameras and N_i the nearest proxies of
+    other clusters,
+
+        loss_i = log(sum_{j in P_i ∪ N_i} exp S_ij) - mean_{j in P_i} S_ij.
+
+    Fewer than ``hard_negatives`` proxies of other clusters are all taken; the authors' code then
+    fills up with positives.
+
+    Args:
+        embeddings: Normalised here, (B, D).
+        targets: Clusters, (B,).
+        cameras: Cameras of the embeddings, (B,).
+        proxies: L2-normalised mean of every (cluster, camera) pair, (M, D).
+        proxy_targets: Clusters of the proxies, (M,).
+        proxy_cameras: Cameras of the proxies, (M,).
+        temperature: Divides the cosine, > 0.
+        hard_negatives: Size of N_i, >= 1.
+
+    Returns:
+        Sum over the batch divided by B, a scalar. An image whose cluster has no proxy in another
+        camera adds 0 and is counted in B.
+
+    Raises:
+        ValueError: The shapes do not fit, or an option is out of range.
+    """
+    for name, value in (("targets", targets), ("cameras", cameras)):
+        _check_shape(name, value, (len(embeddings),))
+    for name, value in (("proxy_targets", proxy_targets), ("proxy_cameras", proxy_cameras)):
+        _check_shape(name, value, (len(proxies),))
+    if temperature <= 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}; PPLR uses 0.07")
+    if hard_negatives < 1:
+        raise ValueError(f"hard_negatives must be at least 1, got {hard_negatives}; PPLR uses 50")
+    same = targets[:, None] == proxy_targets  # (B, M)
+    positive = same & (cameras[:, None] != proxy_cameras)
+    counted = positive.any(dim=1)
+    same, positive = same[counted], positive[counted]
+    scores = F.normalize(embeddings, dim=1)[counted] @ proxies.T / temperature  # (B', M)
+    pulled = scores.masked_fill(~positive, -torch.inf)
+    pushed = scores.masked_fill(same, -torch.inf)
+    pushed = pushed.topk(min(hard_negatives, len(proxies)), dim=1).values
+    normalizer = torch.cat([pulled, pushed], dim=1).logsumexp(dim=1)
+    mean_positive = scores.masked_fill(~positive, 0).sum(dim=1) / positive.sum(dim=1)
+    return (normalizer - mean_positive).sum() / len(embeddings)
+
+
+def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != expected:
+        raise ValueError(
+            f"{name} must have shape {expected}, got {tuple(tensor.shape)}; "
+            "give one row per image of the batch"
+        )

@@ -1,0 +1,134 @@
+"""Batch normalisation whose groups do not depend on the number of GPUs."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+
+from pplr_lightning.distributed import average_
+
+
+class GroupBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over groups of consecutive images, (B, C) or (B, C, H, W).
+
+    The authors' four GPUs normalise 16 of 64 images each, and their results depend on it. Here
+    the statistics are taken over `group_size` consecutive images wherever they are computed. The
+    running statistics take one momentum step per batch, towards the mean over all groups of the
+    mean and of the unbiased variance; that is linear, so ranks that average their buffers after
+    a step (`average_running_statistics`) hold what one process would.
+
+    Args:
+        num_features: Channels C.
+        group_size: Images per group; None takes the whole batch of the process as one group, the
+            ordinary batch normalisation.
+        eps: Added to the variance.
+        momentum: Weight of the new statistics, in [0, 1].
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        group_size: int | None = None,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__(num_features, eps=eps, momentum=momentum)
+        self.group_size = group_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises with group statistics in training, with running ones in evaluation.
+
+        Raises:
+            ValueError: The batch does not divide into groups.
+        """
+        if not self.training:
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        groups = self._num_groups(len(input))
+        # All groups at once: a group's channels become channels of their own.
+        grouped = input.unflatten(0, (groups, -1)).transpose(0, 1).flatten(1, 2)  # (B/g, g*C, ...)
+        # With momentum 1 these come back as the groups' mean and unbiased variance.
+        mean = self.running_mean.new_zeros(groups * self.num_features)
+        variance = self.running_var.new_ones(groups * self.num_features)
+        output = F.batch_norm(
+            grouped,
+            mean,
+            variance,
+            self.weight.repeat(groups),
+            self.bias.repeat(groups),
+            training=True,
+            momentum=1.0,
+            eps=self.eps,
+        )
+        self._update(mean.view(groups, -1).mean(0), variance.view(groups, -1).mean(0))
+        return output.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 1)
+
+    def _num_groups(self, batch: int) -> int:
+        if self.group_size is None:
+            return 1
+        if batch % self.group_size:
+            raise ValueError(
+                f"a batch of {batch} images per process does not divide into groups of "
+                f"norm_batch_size={self.group_size}: use a batch size of {self.group_size} (or a "
+                "multiple) per process, or another norm_batch_size"
+            )
+        return batch // self.group_size
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
+        momentum = cast(float, self.momentum)
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance, momentum)
+        self.num_batches_tracked += 1
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, group_size={self.group_size}"
+
+
+class GroupBatchNormAct(GroupBatchNorm):
+    """The same followed by the activation that timm fuses into some of its layers."""
+
+    def __init__(self, norm: BatchNormAct2d, group_size: int | None) -> None:
+        super().__init__(
+            norm.num_features, group_size=group_size, eps=norm.eps, momentum=norm.momentum
+        )
+        self.drop = norm.drop
+        self.act = norm.act
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(input)))
+
+
+def group_batch_norms(module: nn.Module, group_size: int | None) -> None:
+    """Replaces every `BatchNorm2d` below `module` in place, keeping parameters and statistics."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            if isinstance(child, BatchNormAct2d):
+                norm: GroupBatchNorm = GroupBatchNormAct(child, group_size)
+            else:
+                norm = GroupBatchNorm(
+                    child.num_features,
+                    group_size=group_size,
+                    eps=child.eps,
+                    momentum=cast(float, child.momentum),
+                )
+            norm.load_state_dict(child.state_dict())
+            setattr(module, name, norm)
+        else:
+            group_batch_norms(child, group_size)
+
+
+def average_running_statistics(module: nn.Module) -> None:
+    """Makes all ranks hold the running statistics of the whole batch; call it after each step."""
+    norms = [child for child in module.modules() if isinstance(child, GroupBatchNorm)]
+    average_([buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)])

@@ -1,0 +1,151 @@
+"""The part-based model: one backbone, a global branch and P stripe branches."""
+
+from __future__ import annotations
+
+import difflib
+from typing import NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pplr_lightning.models.classifier import ClusterClassifier
+from pplr_lightning.models.norm import GroupBatchNorm, group_batch_norms
+
+
+class PartOutput(NamedTuple):
+    """What the model gives for B images, in training and in evaluation alike.
+
+    Attributes:
+        features: Global features after the BN neck, not normalised, (B, D).
+        part_features: The same for each part, top to bottom, (B, D, P).
+        logits: Scores of the C clusters from the global features, (B, C).
+        part_logits: The same from each part's features, (B, C, P).
+    """
+
+    features: Tensor
+    part_features: Tensor
+    logits: Tensor
+    part_logits: Tensor
+
+
+class Head(nn.Module):
+    """One branch: BN neck with a frozen bias (Luo et al., CVPRW 2019), then the classifier."""
+
+    def __init__(self, num_features: int, max_clusters: int, norm_batch_size: int | None) -> None:
+        super().__init__()
+        self.neck = GroupBatchNorm(num_features, group_size=norm_batch_size)
+        self.neck.bias.requires_grad_(False)
+        self.classifier = ClusterClassifier(num_features, max_clusters)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Turns pooled features (B, D) into features (B, D) and logits (B, C)."""
+        features = self.neck(pooled)
+        return features, self.classifier(features)
+
+
+class PartModel(nn.Module):
+    """Backbone with a global branch and P uniform stripes (Cho et al., CVPR 2022, Sec. 3.1).
+
+    Args:
+        backbone: Name of a convolutional timm model; the paper's is `resnet50.tv_in1k`.
+        num_parts: Horizontal stripes P.
+        last_stride: Stride of the backbone's last stage; 1 keeps twice the resolution.
+        norm_batch_size: Images that share batch statistics, in the backbone and the necks; None
+            takes the whole batch of the process, so that results depend on the number of GPUs.
+        max_clusters: Classifier rows, the most clusters that can be trained on.
+
+    Raises:
+        ValueError: timm does not know the backbone, or it has no strided last stage.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50.tv_in1k",
+        *,
+        num_parts: int = 3,
+        last_stride: int = 1,
+        norm_batch_size: int | None = 16,
+        max_clusters: int = 3000,
+    ) -> None:
+        super().__init__()
+        if num_parts < 1:
+            raise ValueError(f"num_parts={num_parts}: a part model needs at least one part")
+        self.backbone_name = backbone
+        self.num_parts = num_parts
+        self.backbone = _create_backbone(backbone, pretrained=False)
+        if last_stride == 1:
+            _remove_last_stride(self.backbone, backbone)
+        elif last_stride != 2:
+            raise ValueError(f"last_stride={last_stride}: choose 1 (as the paper) or 2")
+        group_batch_norms(self.backbone, norm_batch_size)
+        self.num_features: int = self.backbone.num_features
+        self.head = Head(self.num_features, max_clusters, norm_batch_size)
+        self.part_heads = nn.ModuleList(
+            Head(self.num_features, max_clusters, norm_batch_size) for _ in range(num_parts)
+        )
+
+    @property
+    def max_clusters(self) -> int:
+        """The most clusters that can be trained on."""
+        return len(self.head.classifier.weight)
+
+    def forward(self, images: Tensor) -> PartOutput:
+        """Computes features and logits of images (B, 3, H, W)."""
+        feature_map = self.backbone(images)  # (B, D, h, w)
+        features, logits = self.head(feature_map.mean(dim=(2, 3)))
+        stripes = F.adaptive_avg_pool2d(feature_map, (self.num_parts, 1)).squeeze(3)  # (B, D, P)
+        parts = [head(stripe) for head, stripe in zip(self.part_heads, stripes.unbind(2), strict=True)]
+        part_features, part_logits = (torch.stack(tensors, dim=2) for tensors in zip(*parts))
+        return PartOutput(features, part_features, logits, part_logits)
+
+    def reset_classifiers(self, centroids: Tensor, part_centroids: Tensor) -> None:
+        """Overwrites classifier rows with centroids (K, D) and (K, D, P)."""
+        self.head.classifier.reset(centroids)
+        for head, part in zip(self.part_heads, part_centroids.unbind(2), strict=True):
+            head.classifier.reset(part)
+
+    def load_pretrained_backbone(self) -> None:
+        """Loads the backbone's weights that timm publishes, from the hub or its cache.
+
+        Raises:
+            RuntimeError: The weights cannot be had.
+        """
+        try:
+            pretrained = _create_backbone(self.backbone_name, pretrained=True)
+        except Exception as error:  # hub, network and file errors of many libraries
+            raise RuntimeError(
+                f"the pretrained weights of {self.backbone_name} cannot be loaded ({error}); check "
+                "the connection to the Hugging Face hub, or set model.pretrained to false"
+            ) from error
+        self.backbone.load_state_dict(pretrained.state_dict())
+
+
+def _create_backbone(name: str, *, pretrained: bool) -> nn.Module:
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "; see timm.list_models()"
+        raise ValueError(f"backbone {name!r} is no timm model{hint}")
+    return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
+
+
+def _remove_last_stride(backbone: nn.Module, name: str) -> None:
+    """Sets the strides of the last stage to 1 without dilation (timm's output_stride dilates)."""
+    info = getattr(backbone, "feature_info", None)
+    stage = backbone.get_submodule(info[-1]["module"]) if info else None
+    strided = [
+        module
+        for module in (stage.modules() if stage is not None else [])
+        if isinstance(module, (nn.Conv2d, nn.AvgPool2d)) and module.stride in (2, (2, 2))
+    ]
+    if not strided:
+        raise ValueError(
+            f"backbone {name!r} has no strided last stage to open: set last_stride to 2, or choose "
+            "a convolutional backbone such as resnet50.tv_in1k"
+        )
+    for module in strided:
+        if isinstance(module, nn.AvgPool2d):  # the shortcut of resnet*d: nothing left to average
+            module.kernel_size, module.stride = 1, 1
+        else:
+            module.stride = (1, 1)

@@ -1,0 +1,125 @@
+"""PPLR as a LightningModule; its heart is `PPLRModule.training_step`."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from pplr_lightning.data import TrainBatch
+from pplr_lightning.functional import aals_loss, pglr_loss, softmax_triplet_loss
+from pplr_lightning.models import PartModel
+from pplr_lightning.retrieval_module import RetrievalModule
+
+
+class PPLRModule(RetrievalModule):
+    """Part-based Pseudo Label Refinement (Cho et al., CVPR 2022).
+
+    loss = PGLR (global head) + softmax-triplet (global feature) + mean over parts of AALS
+
+    Args:
+        backbone: Name of a convolutional timm model.
+        pretrained: Start from timm's published (ImageNet) weights of the backbone.
+        warm_start: Start from this checkpoint of any module of this library instead.
+        num_parts: Horizontal stripes P.
+        last_stride: Stride of the backbone's last stage, 1 or 2.
+        norm_batch_size: Consecutive images that share batch statistics; None: a process's batch.
+        max_clusters: Classifier rows, the most clusters that are trained on.
+        aals: Agreement-aware label smoothing for the parts (Eq. 5); false smooths every label by
+            `label_smoothing` in all epochs.
+        pglr: Part-guided label refinement for the global head (Eq. 6-7); false trains it on the
+            cluster labels alone.
+        beta: Share of the cluster label in the refined label, in [0, 1].
+        aals_start_epoch: Epochs of plain label smoothing before AALS.
+        label_smoothing: Smoothing of the part labels where AALS is off, in [0, 1].
+        lr: Learning rate of Adam.
+        weight_decay: Weight decay of Adam.
+        lr_step: Epochs after which the learning rate is multiplied by `lr_gamma`.
+        lr_gamma: That factor.
+
+    Raises:
+        ValueError: An option is out of range, or timm does not know the backbone.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50.tv_in1k",
+        *,
+        pretrained: bool = True,
+        warm_start: str | None = None,
+        num_parts: int = 3,
+        last_stride: int = 1,
+        norm_batch_size: int | None = 16,
+        max_clusters: int = 3000,
+        aals: bool = True,
+        pglr: bool = True,
+        beta: float = 0.5,
+        aals_start_epoch: int = 5,
+        label_smoothing: float = 0.1,
+        lr: float = 3.5e-4,
+        weight_decay: float = 5e-4,
+        lr_step: int = 20,
+        lr_gamma: float = 0.1,
+    ) -> None:
+        for name, value in (("beta", beta), ("label_smoothing", label_smoothing)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}={value}: must lie in [0, 1]")
+        model = PartModel(
+            backbone,
+            num_parts=num_parts,
+            last_stride=last_stride,
+            norm_batch_size=norm_batch_size,
+            max_clusters=max_clusters,
+        )
+        super().__init__(
+            model,
+            pretrained=pretrained,
+            warm_start=warm_start,
+            lr=lr,
+            weight_decay=weight_decay,
+            lr_step=lr_step,
+            lr_gamma=lr_gamma,
+        )
+        self.aals = aals
+        self.beta = beta if pglr else 1.0
+        self.aals_start_epoch = aals_start_epoch
+        self.label_smoothing = label_smoothing
+        self.save_hyperparameters()
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
+        """Computes the loss of one P x K batch."""
+        output = self.model(batch.images)
+        pglr = pglr_loss(
+            output.logits, output.part_logits, batch.targets, batch.agreement, beta=self.beta
+        )
+        parts = self._part_loss(output.part_logits, batch)
+        triplet = self._triplet_loss(output.features, batch.targets)
+        loss = pglr + triplet + parts
+        losses = {"loss": loss, "loss_pglr": pglr, "loss_parts": parts, "loss_triplet": triplet}
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in losses.items()},
+            prog_bar=True,
+            sync_dist=True,
+            batch_size=len(batch.images),
+        )
+        return loss
+
+    def _part_loss(self, part_logits: Tensor, batch: TrainBatch) -> Tensor:
+        """Averages the part heads' losses over the parts, (B, C, P)."""
+        smoothed = not self.aals or self.current_epoch < self.aals_start_epoch
+        parts = zip(part_logits.unbind(2), batch.agreement.unbind(1), strict=True)
+        losses = [
+            F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
+            if smoothed
+            else aals_loss(logits, batch.targets, agreement)
+            for logits, agreement in parts
+        ]
+        return sum(losses[1:], losses[0]) / len(losses)
+
+    def _triplet_loss(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Compares the images of all ranks, not only of this one."""
+        if self.trainer.world_size > 1:
+            # DDP averages gradients over ranks; the gathering's backward sums them: the product
+            # is the gradient of the loss over the whole batch.
+            features = self.all_gather(features, sync_grads=True).flatten(0, 1)
+            targets = self.all_gather(targets).flatten(0, 1)
+        return softmax_triplet_loss(features, targets)

@@ -1,0 +1,33 @@
+"""The value that crosses from the label stage to the data and the classifiers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class PseudoLabels(NamedTuple):
+    """Labels of one epoch, for N images, P parts and K clusters, on the CPU.
+
+    Attributes:
+        labels: Cluster of each image, (N,) int64; -1 marks an outlier, which is not trained on.
+        agreement: Cross agreement between the global and each part space, (N, P), in [0, 1].
+        centroids: L2-normalised cluster means of the global features, (K, D).
+        part_centroids: The same for each part, (K, D, P).
+    """
+
+    labels: Tensor
+    agreement: Tensor
+    centroids: Tensor
+    part_centroids: Tensor
+
+    @property
+    def num_clusters(self) -> int:
+        """The number of clusters, K."""
+        return len(self.centroids)
+
+    @property
+    def outlier_share(self) -> float:
+        """The share of images left without a label, in [0, 1]."""
+        return (self.labels < 0).double().mean().item()

@@ -1,0 +1,122 @@
+"""What every module here shares: the model, how it starts, its optimiser, its evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from pplr_lightning.data import EvalBatch
+from pplr_lightning.models import PartModel, average_running_statistics
+
+
+class RetrievalModule(LightningModule):
+    """Base of the modules: a `PartModel` that embeds query and gallery images.
+
+    Args:
+        model: The part-based model.
+        pretrained: Start from timm's published backbone weights.
+        warm_start: Start from this checkpoint of any module here; the classifiers are left out.
+        lr: Learning rate of Adam.
+        weight_decay: Weight decay of Adam.
+        lr_step: Epochs after which the learning rate is multiplied by `lr_gamma`.
+        lr_gamma: That factor.
+    """
+
+    def __init__(
+        self,
+        model: PartModel,
+        *,
+        pretrained: bool,
+        warm_start: str | None,
+        lr: float,
+        weight_decay: float,
+        lr_step: int,
+        lr_gamma: float,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.pretrained = pretrained
+        self.warm_start = warm_start
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.lr_step = lr_step
+        self.lr_gamma = lr_gamma
+
+    def setup(self, stage: str) -> None:
+        """Loads the weights to start from, unless a checkpoint is about to be restored.
+
+        Raises:
+            ValueError: A configuration that cannot run on this many processes, or a warm start
+                that does not fit the model.
+        """
+        if self.trainer.ckpt_path is not None:
+            return
+        if self.pretrained:
+            self.model.load_pretrained_backbone()
+        if self.warm_start is not None:
+            load_warm_start(self.model, self.warm_start)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embeds images (B, 3, H, W) as L2-normalised global features (B, D), the test feature."""
+        return F.normalize(self.model(images).features.float(), dim=1)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Gives all ranks the running statistics of the global batch."""
+        average_running_statistics(self.model)
+
+    def validation_step(self, batch: EvalBatch, batch_idx: int) -> Tensor:
+        """Returns the test features (B, D) for `RetrievalEvaluation`."""
+        return self(batch.images)
+
+    test_step = validation_step
+
+    def predict_step(self, batch: EvalBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Returns the images' indices (B,) and test features (B, D)."""
+        return batch.indices, self(batch.images)
+
+    def configure_optimizers(self) -> Any:
+        """Builds Adam with a step schedule; override it for another."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step, self.lr_gamma)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+
+def load_warm_start(model: PartModel, path: str | Path) -> None:
+    """Loads backbone and necks from a checkpoint of one of this library's modules.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such checkpoint, or of another shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"warm_start {path}: no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        weights = checkpoint["state_dict"]
+    except Exception as error:  # whatever a file that is no checkpoint makes torch raise
+        raise ValueError(f"warm_start {path}: no checkpoint of this library ({error})") from error
+    weights = {
+        name.removeprefix("model."): value
+        for name, value in weights.items()
+        if name.startswith("model.") and ".classifier." not in name
+    }
+    own = {name for name in model.state_dict() if ".classifier." not in name}
+    current = model.state_dict()
+    other = sorted(own ^ set(weights)) + sorted(
+        name for name in own & set(weights) if weights[name].shape != current[name].shape
+    )
+    if other:
+        raise ValueError(
+            f"warm_start {path}: {len(other)} tensors do not fit the model (the first: "
+            f"{other[0]}); use the backbone and num_parts that it was trained with"
+        )
+    model.load_state_dict(weights, strict=False)
+    rank_zero_info(f"warm start: {len(weights)} tensors from {path}")

@@ -1,0 +1,115 @@
+"""A warm start without labels, for domains that have no good pretrained weights."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from pplr_lightning.data import PPLRDataModule, TrainBatch
+from pplr_lightning.models import PartModel
+from pplr_lightning.pseudo_labels import PseudoLabels
+from pplr_lightning.retrieval_module import RetrievalModule
+
+
+class SimCLRModule(RetrievalModule):
+    """SimCLR (Chen et al., ICML 2020) on the part model: every image is a class of its own.
+
+    NT-Xent over two augmented views of each image, on the global and on each part feature. The
+    data module must draw `instances: 2` with `augmentation: contrastive`.
+
+    Args:
+        backbone: Name of a convolutional timm model.
+        pretrained: Start from timm's published weights of the backbone.
+        warm_start: Start from this checkpoint of any module of this library.
+        num_parts: Horizontal stripes P.
+        last_stride: Stride of the backbone's last stage, 1 or 2.
+        norm_batch_size: Consecutive images that share batch statistics; None: a process's batch.
+        projection_size: Width of the projection on which views are compared.
+        temperature: Of NT-Xent.
+        lr: Learning rate of Adam.
+        weight_decay: Weight decay of Adam.
+        lr_step: Epochs after which the learning rate is multiplied by `lr_gamma`.
+        lr_gamma: That factor.
+
+    Raises:
+        ValueError: timm does not know the backbone.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50.tv_in1k",
+        *,
+        pretrained: bool = False,
+        warm_start: str | None = None,
+        num_parts: int = 3,
+        last_stride: int = 1,
+        norm_batch_size: int | None = 16,
+        projection_size: int = 128,
+        temperature: float = 0.1,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        lr_step: int = 20,
+        lr_gamma: float = 0.1,
+    ) -> None:
+        model = PartModel(
+            backbone,
+            num_parts=num_parts,
+            last_stride=last_stride,
+            norm_batch_size=norm_batch_size,
+            max_clusters=1,
+        )
+        super().__init__(
+            model,
+            pretrained=pretrained,
+            warm_start=warm_start,
+            lr=lr,
+            weight_decay=weight_decay,
+            lr_step=lr_step,
+            lr_gamma=lr_gamma,
+        )
+        for head in (model.head, *model.part_heads):
+            head.classifier.requires_grad_(False)  # there are no clusters to classify
+        width = model.num_features
+        self.projector = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, projection_size)
+        )
+        self.loss = _nt_xent(temperature)
+        self.save_hyperparameters()
+
+    def on_train_epoch_start(self) -> None:
+        """Hands the data module the labels of instance discrimination: each image its own."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, PPLRDataModule):
+            raise MisconfigurationException("SimCLRModule needs a PPLRDataModule")
+        images = len(data.train_samples)
+        data.pseudo_labels = PseudoLabels(
+            labels=torch.arange(images),
+            agreement=torch.ones(images, self.model.num_parts),
+            centroids=torch.empty(images, 0),
+            part_centroids=torch.empty(images, 0, self.model.num_parts),
+        )
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
+        """Computes NT-Xent over the views of all ranks, mean over the branches."""
+        output = self.model(batch.images)
+        branches = torch.cat([output.features.unsqueeze(2), output.part_features], dim=2)
+        projected = self.projector(branches.transpose(1, 2))  # (B, 1 + P, projection_size)
+        targets = batch.targets
+        if self.trainer.world_size > 1:
+            projected = self.all_gather(projected, sync_grads=True).flatten(0, 1)
+            targets = self.all_gather(targets).flatten(0, 1)
+        losses = torch.stack([self.loss(branch, targets) for branch in projected.unbind(1)])
+        loss = losses.mean()
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(targets))
+        return loss
+
+
+def _nt_xent(temperature: float) -> nn.Module:
+    try:
+        from pytorch_metric_learning.losses import NTXentLoss
+    except ImportError as error:
+        raise ImportError(
+            "SimCLR's loss comes from pytorch-metric-learning: pip install pplr-lightning[simclr]"
+        ) from error
+    return NTXentLoss(temperature=temperature)
