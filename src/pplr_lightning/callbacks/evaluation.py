@@ -83,9 +83,9 @@ class RetrievalEvaluation(Callback):
         if trainer.sanity_checking:
             # Lightning keeps a sanity check's values out of the loggers; as a baseline it counts.
             for logger in trainer.loggers:
-                logger.log_metrics({f"val/{name}": v for name, v in values.items()}, step=0)
+                logger.log_metrics(_named("val", values), step=0)
         else:
-            pl_module.log_dict({f"val/{name}": value for name, value in values.items()})
+            _log(pl_module, "val", values)
         epoch = -1 if trainer.sanity_checking else trainer.current_epoch
         self.history.append({"epoch": epoch, **values})
         if trainer.state.fn == "validate":
@@ -96,17 +96,16 @@ class RetrievalEvaluation(Callback):
             return
         values = self.metric.compute()
         self.metric.reset()
-        pl_module.log_dict({f"test/{name}": value for name, value in values.items()})
+        _log(pl_module, "test", values)
         _print_table({"test": values})
 
-    @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints first, best and last epoch and writes `summary.json`."""
-        if not self.history:
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective: on every rank
+        if not self.history or not trainer.is_global_zero:
             return
         summary = summarize(self.history)
         _print_table(summary)
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**summary, "history": self.history}, indent=2)
         (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
@@ -125,6 +124,14 @@ def summarize(history: list[dict[str, float]]) -> dict[str, dict[str, float]]:
         "best": max(history, key=lambda values: values["mAP"]),
         "last": history[-1],
     }
+
+
+def _named(stage: str, values: dict[str, float]) -> dict[str, float]:
+    return {f"{stage}/{name}": value for name, value in values.items()}
+
+
+def _log(module: LightningModule, stage: str, values: dict[str, float]) -> None:
+    module.log_dict(_named(stage, values), sync_dist=True)  # the same on every rank
 
 
 def _is_partial(trainer: Trainer, batches: list[int | float]) -> bool:

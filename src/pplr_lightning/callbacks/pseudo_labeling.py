@@ -216,7 +216,8 @@ class PseudoLabeling(Callback):
         }
         if (person_ids >= 0).all():  # known: for analysis only
             values |= label_quality(labels.labels, person_ids)._asdict()
-        module.log_dict({f"labels/{name}": value for name, value in values.items()})
+        # the same on every rank
+        module.log_dict({f"labels/{name}": v for name, v in values.items()}, sync_dist=True)
         rest = " ".join(f"{name} {value:.3f}" for name, value in values.items() if name != "clusters")
         rank_zero_info(
             f"epoch {module.current_epoch}: {labels.num_clusters} clusters of "

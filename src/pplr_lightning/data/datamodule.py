@@ -141,6 +141,15 @@ class PPLRDataModule(LightningDataModule):
         broken = {message.split(": cannot be read", 1)[0] for message in bad}
         return Splits(*([s for s in split if s.path not in broken] for split in splits))
 
+    def state_dict(self) -> dict[str, Any]:
+        """Keeps the labels, for a run that goes on in the middle of an epoch."""
+        return {"pseudo_labels": None if self.pseudo_labels is None else tuple(self.pseudo_labels)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the labels of a checkpoint."""
+        labels = state_dict["pseudo_labels"]
+        self.pseudo_labels = None if labels is None else PseudoLabels(*labels)
+
     @property
     def train_samples(self) -> list[Sample]:
         """The training images, in the order of their index."""

@@ -144,27 +144,24 @@ class ImageFolder(ReIDDataset):
 
     def load(self) -> Splits:
         """Lists the images of the folders given, with the ids that can be read."""
-        folders = [self.root, self.query, self.gallery]
-        images = [find_images(folder) if folder is not None else [] for folder in folders]
         table = {} if self.csv is None else _read_table(self.csv)
-        ids = [
-            self._ids(path.relative_to(folder).as_posix(), table)
-            for folder, paths in zip(folders, images, strict=True)
-            for path in paths
-            if folder is not None
-        ]
-        persons = _number(person for person, _ in ids)
+        folders = [folder for folder in (self.root, self.query, self.gallery) if folder is not None]
+        images = [(folder, path) for folder in folders for path in find_images(folder)]
+        ids = [self._ids(path.relative_to(folder).as_posix(), table) for folder, path in images]
+        persons = _number(person for person, _ in ids)  # over all folders: the same name, one id
         cameras = _number(camera for _, camera in ids)
-        paths = [str(path) for part in images for path in part]
-        samples = [Sample(*sample) for sample in zip(paths, persons, cameras, strict=True)]
-        first, second = len(images[0]), len(images[0]) + len(images[1])
-        splits = Splits(samples[:first], samples[first:second], samples[second:])
-        if any(sample.person_id == UNKNOWN for sample in splits.query):
+        samples: dict[Path | None, list[Sample]] = {folder: [] for folder in folders}
+        for (folder, path), person, camera in zip(images, persons, cameras, strict=True):
+            samples[folder].append(Sample(str(path), person, camera))
+        query = samples.get(self.query, [])
+        if any(sample.person_id == UNKNOWN for sample in query):
             raise ValueError(
                 f"{self.query}: query images need person ids: give a pattern with the group "
                 "(?P<person>...) or a csv with the column person_id"
             )
-        return splits
+        # Evaluation leaves out matches from the query's own camera; an unknown one is nobody's.
+        query = [s._replace(camera_id=-2) if s.camera_id == UNKNOWN else s for s in query]
+        return Splits(samples[self.root], query, samples.get(self.gallery, []))
 
     def _ids(self, name: str, table: dict[str, tuple[str, str]]) -> tuple[str, str]:
         """Reads (person, camera) of one image, each an empty string where not known."""

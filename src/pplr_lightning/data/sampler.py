@@ -113,11 +113,11 @@ def check_batch(batch_size: int, instances: int, world_size: int) -> None:
     """
     if instances < 1 or batch_size < 1 or batch_size % (instances * world_size):
         step = max(instances, 1) * world_size
-        below = batch_size // step * step
+        below = max(batch_size // step, 1) * step
         raise ValueError(
             f"batch_size={batch_size} does not divide into groups of instances={instances} images "
             f"on {world_size} process{'es' if world_size > 1 else ''}: use a multiple of {step}, "
-            f"such as {below or step} or {below + step}"
+            f"such as {below} or {below + step}"
         )
 
 

@@ -25,6 +25,20 @@ DRAWING_VERSION = 1
 # First words of the keys of random streams; the drawing's own are 1 to 4.
 _PLAN, _TRACK, _IMAGE = 5, 6, 7
 
+# What decides the images, as synthetic.json names it.
+_PARAMETERS = (
+    "train_identities",
+    "test_identities",
+    "cameras",
+    "images_per_identity",
+    "image_size",
+    "camera_shift",
+    "occlusion",
+    "distractors",
+    "junk",
+    "seed",
+)
+
 # Numbers of people who are none of the identities; distractors, then junk.
 _NOBODY = {0: 10**9, -1: 2 * 10**9}
 
@@ -101,6 +115,8 @@ class SyntheticReID(Market1501):
         seed: int = 0,
     ) -> None:
         super().__init__(root)
+        if len(image_size) != 2:
+            raise ValueError(f"image_size must be (height, width), got {image_size}")
         height, width = image_size
         _at_least("train_identities", train_identities, 1)
         _at_least("test_identities", test_identities, 1)
@@ -200,8 +216,7 @@ class SyntheticReID(Market1501):
     def _plan(self, person_id: int) -> list[tuple[int, int]]:
         """Draws which cameras see an identity, and how often: (camera, at least 2) pairs."""
         rng = stream(self.seed, _PLAN, person_id)
-        total = round(self.images_per_identity * between(rng, 0.75, 1.25))
-        total = max(4, total)
+        total = max(4, round(self.images_per_identity * between(rng, 0.75, 1.25)))
         used = int(rng.integers(2, min(self.cameras, total // 2) + 1))
         chosen = sorted(np.argsort(rng.random(self.cameras))[:used].tolist())
         # Two images in every camera: one for the query, one to be found from the others.
@@ -211,19 +226,8 @@ class SyntheticReID(Market1501):
         return [(1 + camera, count) for camera, count in zip(chosen, counts, strict=True)]
 
     def _parameters(self) -> dict[str, Any]:
-        return {
-            "drawing": DRAWING_VERSION,
-            "train_identities": self.train_identities,
-            "test_identities": self.test_identities,
-            "cameras": self.cameras,
-            "images_per_identity": self.images_per_identity,
-            "image_size": list(self.image_size),
-            "camera_shift": self.camera_shift,
-            "occlusion": self.occlusion,
-            "distractors": self.distractors,
-            "junk": self.junk,
-            "seed": self.seed,
-        }
+        parameters = {name: getattr(self, name) for name in _PARAMETERS}
+        return {"drawing": DRAWING_VERSION, **parameters, "image_size": list(self.image_size)}
 
     def _is_drawn(self) -> bool:
         """Tells whether `root` holds this set (True) or nothing (False).
@@ -237,21 +241,21 @@ class SyntheticReID(Market1501):
         if not self.root.is_dir():
             raise ValueError(f"{self.root} is a file, not a folder for a drawn data set; {fix}")
         manifest = self.root / "synthetic.json"
-        if manifest.is_file():
-            found, wanted = json.loads(manifest.read_text()), self._parameters()
-            if found == wanted:
-                return True
-            differing = sorted(
-                f"{key}={found.get(key)!r} instead of {wanted.get(key)!r}"
-                for key in found.keys() | wanted.keys()
-                if found.get(key) != wanted.get(key)
-            )
+        if not manifest.is_file():
+            if any(self.root.iterdir()):
+                raise ValueError(f"{self.root} holds files that are not a drawn data set; {fix}")
+            return False
+        found, wanted = json.loads(manifest.read_text()), self._parameters()
+        differing = ", ".join(
+            f"{key}={found.get(key)} instead of {value}"
+            for key, value in wanted.items()
+            if found.get(key) != value
+        )
+        if differing:
             raise ValueError(
-                f"{self.root} holds a set drawn with other parameters: {', '.join(differing)}; {fix}"
+                f"{self.root} holds a set drawn with other parameters ({differing}); {fix}"
             )
-        if any(self.root.iterdir()):
-            raise ValueError(f"{self.root} holds files that are not a drawn data set; {fix}")
-        return False
+        return True
 
     def _write(self, folder: Path) -> None:
         for split in ("bounding_box_train", "query", "bounding_box_test"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.cluster import DBSCAN
-from sklearn.neighbors import sort_graph_by_row_values
+from sklearn.exceptions import EfficiencyWarning
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -54,11 +55,12 @@ def dbscan(
     if isinstance(distance, Tensor):
         distance = distance.detach().cpu().numpy()
     elif sparse.issparse(distance):
-        # scikit-learn wants each row's nearest first; what is out of reach need not be sorted.
-        near = keep_within(sparse.csr_matrix(distance), eps)
-        distance = sort_graph_by_row_values(near, warn_when_not_sorted=False)
+        distance = keep_within(sparse.csr_matrix(distance), eps)  # the rest is only memory
     model = DBSCAN(eps=eps + TOLERANCE, min_samples=min_samples, metric="precomputed")
-    labels: NDArray[np.int64] = model.fit(distance).labels_
+    with warnings.catch_warnings():
+        # It would like each row's nearest first, but can only sort once it set the diagonal.
+        warnings.simplefilter("ignore", EfficiencyWarning)
+        labels: NDArray[np.int64] = model.fit(distance).labels_
     return torch.from_numpy(labels).long().to(device)
 
 

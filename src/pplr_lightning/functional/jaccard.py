@@ -131,7 +131,9 @@ def average_nearest(
     if k2 == 1:
         # Not the same as averaging one row: a duplicate may stand before the image itself.
         return encoding
-    return (_membership(lists[:, :k2]).astype(np.float64) @ encoding / k2).tocsr()
+    average = (_membership(lists[:, :k2]).astype(np.float64) @ encoding / k2).tocsr()
+    average.sort_indices()  # sums over it then run in the same order for (i, j) and (j, i)
+    return average
 
 
 def minima_sums(rows: sparse.csr_matrix, others: sparse.csr_matrix) -> Iterator[sparse.csr_matrix]:
@@ -144,9 +146,8 @@ def minima_sums(rows: sparse.csr_matrix, others: sparse.csr_matrix) -> Iterator[
         others: Non-negative, (m, C).
 
     Yields:
-        Consecutive rows of s with sorted indices; what is not stored is 0.
+        Consecutive rows of s, their indices not sorted; what is not stored is 0.
     """
-    rows.sort_indices()  # sums in the same order for (i, j) and (j, i) make s exactly symmetric
     by_column = others.T.tocsr()
     terms = np.cumsum(np.diff(by_column.indptr)[rows.indices], dtype=np.int64)
     done = np.concatenate([[0], terms])[rows.indptr]  # terms before each row
@@ -168,17 +169,16 @@ def _minima_sums(rows: sparse.csr_matrix, by_column: sparse.csr_matrix) -> spars
     adder = sparse.csr_matrix(
         (np.ones(entries), np.arange(entries), rows.indptr), (rows.shape[0], entries)
     )
-    sums = (adder @ terms).tocsr()
-    sums.sort_indices()
-    return sums
+    return (adder @ terms).tocsr()
 
 
 def _to_distance(sums: sparse.csr_matrix, max_distance: float) -> sparse.csr_matrix:
     distance = 1 - sums.data / (2 - sums.data)
     distance[distance < 1e-12] = 0  # what float64 leaves of 1 - 1
-    return keep_within(
-        sparse.csr_matrix((distance, sums.indices, sums.indptr), sums.shape), max_distance
-    ).astype(np.float32)
+    every = sparse.csr_matrix((distance, sums.indices, sums.indptr), sums.shape)
+    near = keep_within(every, max_distance).astype(np.float32)
+    near.sort_indices()
+    return near
 
 
 def keep_within(distance: sparse.csr_matrix, limit: float) -> sparse.csr_matrix:

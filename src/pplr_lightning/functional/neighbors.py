@@ -122,6 +122,17 @@ def similarity_chunks(queries: Tensor, gallery: Tensor) -> Iterator[Tensor]:
 
 
 def choose_engine(backend: str) -> str:
+    """Check that a backend of `nearest_neighbors` can run here, and name what will search.
+
+    Args:
+        backend: ``auto``, ``faiss``, ``faiss-gpu`` or ``torch``.
+
+    Returns:
+        ``faiss-gpu``, ``faiss`` (on the CPU) or ``torch`` (on the GPU if there is one).
+
+    Raises:
+        ValueError: The backend is unknown or cannot run here, or two FAISS wheels are installed.
+    """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "torch":

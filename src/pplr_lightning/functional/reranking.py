@@ -81,6 +81,6 @@ def rerank_distance(
 
 
 def _largest_distance(features: Tensor) -> Tensor:
-    """Return each row's largest (2 - 2cos)^2, (N,), kept off 0 for the division by it."""
+    """Return each row's largest (2 - 2cos)^2, (N,), at least what float32 makes of 0."""
     least = torch.cat([chunk.amin(dim=1) for chunk in similarity_chunks(features, features)])
-    return (2 - 2 * least).square().clamp(min=torch.finfo(torch.float32).tiny)
+    return (2 - 2 * least).square().clamp(min=1e-10)

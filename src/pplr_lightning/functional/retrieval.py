@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-CHUNK_BYTES = 2**28  # temporary memory of the queries scored at once
+CHUNK_BYTES = 2**26  # temporary memory of the queries scored at once
 
 
 @torch.no_grad()
@@ -48,7 +47,7 @@ def retrieval_metrics(
     _check_inputs(distance, query_ids, gallery_ids, query_cameras, gallery_cameras, topk)
     device = distance.device
     ids, cameras = gallery_ids.to(device), gallery_cameras.to(device)
-    rows = max(1, CHUNK_BYTES // (60 * max(1, distance.shape[1])))
+    rows = max(1, CHUNK_BYTES // (50 * max(1, distance.shape[1])))
     chunks = zip(
         torch.split(distance, rows),
         torch.split(query_ids.to(device), rows),
@@ -74,6 +73,8 @@ def retrieval_metrics(
 def _score(distance: Tensor, positive: Tensor, ignored: Tensor) -> Tensor:
     """Return average precision, first match's rank and inverse penalty of some queries.
 
+    Nothing is sorted but the matches: each image is counted where it falls between them.
+
     Args:
         distance: (q, G).
         positive: Matches to be found, (q, G) bool.
@@ -84,21 +85,39 @@ def _score(distance: Tensor, positive: Tensor, ignored: Tensor) -> Tensor:
     """
     counted = positive.any(dim=1)
     # What is ignored ranks behind all else, where it changes nothing.
-    ordered, order = distance.masked_fill(ignored, torch.inf)[counted].sort(dim=1, stable=True)
-    match = positive[counted].gather(1, order)
-    found = match.cumsum(dim=1)  # matches up to this rank, (q', G)
-    total = found[:, -1]
-    rank = torch.arange(1, distance.shape[1] + 1, device=distance.device)
+    distance = distance.masked_fill(ignored, torch.inf)[counted]
+    positive = positive[counted]
+    total = positive.sum(dim=1)
+    if not len(total):
+        return distance.new_empty(3, 0, dtype=torch.float64)
+    to_match = distance.masked_fill(~positive, torch.inf)
+    nearest = to_match.topk(int(total.max()), largest=False).values  # (q', M), the rest is inf
 
-    # AP: sum over distinct distances of the matches found there times the precision there.
-    tie_end = F.pad(ordered[:, 1:] != ordered[:, :-1], (0, 1), value=True)
-    reached = torch.where(tie_end, found, 0).cummax(dim=1).values
-    gained = reached.diff(dim=1, prepend=torch.zeros_like(reached[:, :1]))
-    precision = (gained * found / rank.double()).sum(dim=1) / total
+    # AP: the mean over the matches of the precision at their distance.
+    slot = torch.searchsorted(nearest, distance)  # the first match that is not nearer, (q', G)
+    ranked = _count_rows(slot, nearest.shape[1] + 1).cumsum(dim=1)[:, :-1]
+    found = torch.searchsorted(nearest, nearest, right=True)
+    precision = (found / ranked.double()).masked_fill(nearest.isinf(), 0).sum(dim=1) / total
 
-    first = match.int().argmax(dim=1) + 1
-    last = (match * rank).amax(dim=1)
-    return torch.stack([precision, first.double(), total.double() / last])
+    first = to_match.argmin(dim=1)  # the lowest index among equals
+    backwards = distance.masked_fill(~positive, -torch.inf).flip(dims=[1])
+    last = distance.shape[1] - 1 - backwards.argmax(dim=1)  # the highest among equals
+    inverse = total / _rank(distance, last).double()
+    return torch.stack([precision, _rank(distance, first).double(), inverse])
+
+
+def _count_rows(values: Tensor, bins: int) -> Tensor:
+    """Count how often 0 to bins - 1 occur in each row, (q, G) to (q, bins)."""
+    offset = bins * torch.arange(len(values), device=values.device)[:, None]
+    return (values + offset).flatten().bincount(minlength=bins * len(values)).view(-1, bins)
+
+
+def _rank(distance: Tensor, image: Tensor) -> Tensor:
+    """Return the rank from 1 of one image per row; lower indices come first among equals."""
+    reference = distance.gather(1, image[:, None])
+    index = torch.arange(distance.shape[1], device=distance.device)
+    before = (distance < reference) | ((distance == reference) & (index <= image[:, None]))
+    return before.sum(dim=1)
 
 
 def _check_inputs(
@@ -115,6 +134,8 @@ def _check_inputs(
             f"distance must be (queries, gallery), {expected}, got shape {tuple(distance.shape)}; "
             "give one id per row and per column"
         )
+    if not distance.numel():
+        raise ValueError(f"distance must not be empty, got shape {expected}; check the data set")
     for side, cameras, ids in (
         ("query", query_cameras, query_ids),
         ("gallery", gallery_cameras, gallery_ids),
@@ -126,7 +147,8 @@ def _check_inputs(
             )
     if not len(topk) or min(topk) < 1:
         raise ValueError(f"topk must hold ranks of 1 or more, got {tuple(topk)}; try (1, 5, 10)")
-    if not distance.isfinite().all():
+    low, high = distance.aminmax()  # both are NaN if a value is
+    if not (low.isfinite() and high.isfinite()):
         raise ValueError(
             f"distance must be finite, got {int((~distance.isfinite()).sum())} values of NaN or "
             "Inf; check the features"

@@ -97,7 +97,9 @@ def _frontal_pose(person: Person, phase: float) -> _Pose:
 
 def _draw_legs(canvas: Canvas, person: Person, pose: _Pose) -> None:
     cloth, skin, build = person.lower.paint, Paint(person.skin), person.build
-    for (hip, knee, ankle), percent in zip(pose.legs, (82 if pose.facing else 96, 100), strict=True):
+    for (hip, knee, ankle), percent in zip(
+        pose.legs, (82 if pose.facing else 96, 100), strict=True
+    ):
         leg = cloth if person.lower.kind == "trousers" else skin
         leg = leg._replace(colour=shade(leg.colour, percent))
         shoe = Paint(shade(person.shoes, percent))
@@ -122,20 +124,41 @@ def _draw_torso(canvas: Canvas, person: Person, view: str, facing: int) -> None:
     canvas.rectangle(-2.6, 12, 2.6, 18, Paint(shade(person.skin, 88)))
     if facing:
         half = 6.6 * build
-        canvas.polygon([(-half, 20), (-3, 15.5), (3, 15.5), (half, 20),
-                        (half * 0.95, upper.hem), (-half * 0.95, upper.hem)], upper.paint)
+        canvas.polygon(
+            [
+                (-half, 20),
+                (-3, 15.5),
+                (3, 15.5),
+                (half, 20),
+                (half * 0.95, upper.hem),
+                (-half * 0.95, upper.hem),
+            ],
+            upper.paint,
+        )
         if upper.kind == "jacket":
             edge = facing * half
-            canvas.rectangle(edge, 19, edge - facing * upper.opening * 0.6, upper.hem,
-                             Paint(upper.inner))
+            canvas.rectangle(
+                edge, 19, edge - facing * upper.opening * 0.6, upper.hem, Paint(upper.inner)
+            )
         return
     chest, hip = 11.8 * build, 9.8 * build
-    canvas.polygon([(-chest, 20), (-chest * 0.6, 15.5), (chest * 0.6, 15.5), (chest, 20),
-                    (hip, upper.hem), (-hip, upper.hem)], upper.paint)
+    canvas.polygon(
+        [
+            (-chest, 20),
+            (-chest * 0.6, 15.5),
+            (chest * 0.6, 15.5),
+            (chest, 20),
+            (hip, upper.hem),
+            (-hip, upper.hem),
+        ],
+        upper.paint,
+    )
     if view == "front" and upper.kind == "jacket":
         gap = upper.opening
-        canvas.polygon([(-gap * 0.7, 15.5), (gap * 0.7, 15.5), (gap, upper.hem),
-                        (-gap, upper.hem)], Paint(upper.inner))
+        canvas.polygon(
+            [(-gap * 0.7, 15.5), (gap * 0.7, 15.5), (gap, upper.hem), (-gap, upper.hem)],
+            Paint(upper.inner),
+        )
     elif view == "front" and upper.logo:
         canvas.rectangle(-5, 24, 5, 32, Paint(upper.logo))
 
@@ -153,12 +176,14 @@ def _draw_arm(canvas: Canvas, person: Person, arm: Limb, *, percent: int) -> Non
 def _draw_head(canvas: Canvas, person: Person, view: str, facing: int) -> None:
     hair, skin, style = Paint(person.hair), Paint(person.skin), person.hair_style
     covering = skin if style == "bald" else hair
-    if style == "long":
-        if facing:
-            canvas.polygon([(-facing * 6.2, 7), (0, 6), (-facing * 0.5, 22), (-facing * 6.5, 24)],
-                           hair)
-        else:
-            canvas.rectangle(-6.2, 7, 6.2, 23 if view == "back" else 20, hair)
+    if style == "long" and facing:
+        strands = [(-6.2 * facing, 7), (0, 6), (-0.5 * facing, 22), (-6.5 * facing, 24)]
+        canvas.polygon(strands, hair)
+    elif style == "long" and view == "back":
+        canvas.rectangle(-6.2, 7, 6.2, 23, hair)
+    elif style == "long":
+        canvas.rectangle(-6.2, 7, -3.6, 21, hair)
+        canvas.rectangle(3.6, 7, 6.2, 21, hair)
     if style == "bun":
         canvas.ellipse((-facing * 6.0, 3.0) if facing else (0, 0.5), (3.0, 3.0), hair)
     canvas.ellipse((-facing * 0.4, 6.8), (5.8, 6.8), covering)
@@ -190,8 +215,9 @@ def _draw_backpack(canvas: Canvas, person: Person, view: str, facing: int) -> No
         canvas.rectangle(-6, 32, 6, 41, dark)
     else:
         back = -facing * 5.5 * person.build
-        canvas.polygon([(back, 18), (back - facing * 6, 21), (back - facing * 7.5, 43), (back, 44)],
-                       bag)
+        canvas.polygon(
+            [(back, 18), (back - facing * 6, 21), (back - facing * 7.5, 43), (back, 44)], bag
+        )
         canvas.rectangle(back - facing * 5, 31, back - facing * 7.6, 41, dark)
 
 

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 # Everybody picks from the same wardrobe, so that some people share an upper or a lower garment
 # and must be told apart by the rest.
-UPPERS, LOWERS = 48, 32
+UPPERS, LOWERS = 20, 12
 
 # The first word of a stream's key, which keeps the streams of different things apart.
 _PERSON, _UPPER, _LOWER = 1, 2, 3

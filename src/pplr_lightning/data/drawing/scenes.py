@@ -73,45 +73,48 @@ def _place(
     return canvas.frame((x, top), (size * camera.stretch, size))
 
 
-def _draw_background(
-    canvas: Canvas, span: float, camera: Camera, rng: np.random.Generator
-) -> None:
-    def colour(red: int, green: int, blue: int) -> Colour:
-        light = int(rng.integers(-22, 23))
-        channels = zip((red, green, blue), camera.tint, strict=True)
-        r, g, b = (min(255, max(0, c + light + t + int(rng.integers(-8, 9)))) for c, t in channels)
-        return r, g, b
+def _draw_background(canvas: Canvas, span: float, camera: Camera, rng: np.random.Generator) -> None:
+    def paint(red: int, green: int, blue: int) -> Paint:
+        return Paint(_light_up((red, green, blue), camera.tint, rng))
 
     scene, x = camera.pick_scene(rng), between(rng, 0, span)
     if scene == "street":
-        horizon = between(rng, 30, 50)
-        canvas.rectangle(0, 0, span, horizon, Paint(colour(158, 150, 142)))
+        horizon, near = between(rng, 30, 50), 2 * x - span / 2
+        canvas.rectangle(0, 0, span, horizon, paint(158, 150, 142))
         for window in (x - 34, x - 12, x + 10, x + 32):
-            canvas.rectangle(window, 4, window + 13, horizon - 14, Paint(colour(84, 96, 112)))
-        canvas.rectangle(0, horizon, span, 100, Paint(colour(118, 118, 120)))
-        canvas.rectangle(0, horizon, span, horizon + 3, Paint(colour(182, 180, 174)))
-        canvas.polygon([(x, horizon + 3), (x + 3, horizon + 3), (2 * x - span / 2 + 8, 100),
-                        (2 * x - span / 2, 100)], Paint(colour(206, 204, 196)))
+            canvas.rectangle(window, 4, window + 13, horizon - 14, paint(84, 96, 112))
+        canvas.rectangle(0, horizon, span, 100, paint(118, 118, 120))
+        canvas.rectangle(0, horizon, span, horizon + 3, paint(182, 180, 174))
+        lane = [(x, horizon + 3), (x + 3, horizon + 3), (near + 8, 100), (near, 100)]
+        canvas.polygon(lane, paint(206, 204, 196))
     elif scene == "wall":
-        brick = colour(160, 128, 112)
-        pattern = pick(rng, ("plain", "stripes", "bars"))
-        canvas.frame((x, 0)).rectangle(-span, 0, span, 100,
-                                       Paint(brick, pattern, shade(brick, 92), 7))
-        canvas.rectangle(0, between(rng, 80, 94), span, 100, Paint(colour(124, 120, 116)))
+        brick, pattern = paint(160, 128, 112), pick(rng, ("plain", "stripes", "bars"))
+        bricks = Paint(brick.colour, pattern, shade(brick.colour, 92), 7)
+        canvas.frame((x, 0)).rectangle(-span, 0, span, 100, bricks)
+        canvas.rectangle(0, between(rng, 80, 94), span, 100, paint(124, 120, 116))
     elif scene == "tiles":
-        wall, tile = between(rng, 15, 60), colour(186, 184, 178)
-        canvas.rectangle(0, 0, span, 100, Paint(colour(208, 206, 200)))
-        canvas.frame((x, wall)).rectangle(-span, 0, span, 100,
-                                          Paint(tile, "checks", shade(tile, 86), 14))
+        floor, tile = between(rng, 15, 60), paint(186, 184, 178)
+        canvas.rectangle(0, 0, span, 100, paint(208, 206, 200))
+        tiles = Paint(tile.colour, "checks", shade(tile.colour, 86), 14)
+        canvas.frame((x, floor)).rectangle(-span, 0, span, 100, tiles)
     else:
         horizon = between(rng, 12, 45)
-        canvas.rectangle(0, 0, span, 100, Paint(colour(104, 138, 78)))
-        canvas.rectangle(0, 0, span, horizon, Paint(colour(178, 196, 208)))
+        canvas.rectangle(0, 0, span, 100, paint(104, 138, 78))
+        canvas.rectangle(0, 0, span, horizon, paint(178, 196, 208))
         for _ in range(4):
             bush = (between(rng, 0, span), horizon)
-            radii = (between(rng, 6, 16), between(rng, 5, 16))
-            canvas.ellipse(bush, radii, Paint(colour(66, 98, 58)))
+            canvas.ellipse(bush, (between(rng, 6, 16), between(rng, 5, 16)), paint(66, 98, 58))
     _draw_details(canvas, span, rng)
+
+
+def _light_up(colour: Colour, tint: Colour, rng: np.random.Generator) -> Colour:
+    """Varies a colour of the surroundings in brightness and, less so, in hue."""
+    light = int(rng.integers(-22, 23))
+    red, green, blue = (
+        min(255, max(0, channel + offset + light + int(rng.integers(-8, 9))))
+        for channel, offset in zip(colour, tint, strict=True)
+    )
+    return red, green, blue
 
 
 def _draw_details(canvas: Canvas, span: float, rng: np.random.Generator) -> None:
@@ -145,9 +148,9 @@ def _draw_occluder(canvas: Canvas, span: float, kind: str, rng: np.random.Genera
         canvas.rectangle(x, 0, x + wide, 100, paint)
         canvas.rectangle(x + wide * 0.7, 0, x + wide, 100, dark)
     elif kind == "car":
-        canvas.polygon([(x - 42, top + 14), (x - 26, top), (x + 26, top), (x + 42, top + 14)], paint)
-        canvas.polygon([(x - 33, top + 12), (x - 23, top + 3), (x + 23, top + 3),
-                        (x + 33, top + 12)], Paint((74, 86, 96)))
+        for low, high, gap, colour in ((42, 26, 0, paint), (33, 23, 3, Paint((74, 86, 96)))):
+            edges = [(x - low, top + 14), (x - high, top + gap)]
+            canvas.polygon([*edges, (x + high, top + gap), (x + low, top + 14)], colour)
         canvas.rectangle(x - 60, top + 13, x + 60, 97, paint)
         for wheel in (x - 36, x + 36):
             canvas.ellipse((wheel, 96), (11, 11), Paint((28, 28, 30)))

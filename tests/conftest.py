@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pplr_lightning.cli import main
+from pplr_lightning.data import SyntheticReID
+
+os.environ.setdefault("WANDB_MODE", "offline")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Path:
+    """A small drawn data set: 12 training and 6 test identities."""
+    root = tmp_path_factory.mktemp("drawn") / "set"
+    SyntheticReID(
+        root,
+        train_identities=12,
+        test_identities=6,
+        images_per_identity=8,
+        image_size=(64, 32),
+        distractors=4,
+        junk=3,
+    ).prepare()
+    return root
+
+
+@pytest.fixture
+def run_args(drawn: Path, tmp_path: Path) -> list[str]:
+    """Options that make configs/demo.yaml a run of seconds in `tmp_path`."""
+    return [
+        f"--config={ROOT / 'configs/demo.yaml'}",
+        "--data.dataset=pplr_lightning.data.Market1501",
+        f"--data.dataset.init_args.root={drawn}",
+        "--data.image_size=[64,32]",
+        "--data.batch_size=16",
+        "--data.iterations=3",
+        "--data.num_workers=0",
+        "--model.norm_batch_size=8",
+        "--model.max_clusters=64",
+        "--pseudo_labels.k1=6",
+        "--pseudo_labels.k2=2",
+        "--pseudo_labels.agreement_k=4",
+        "--pseudo_labels.min_samples=2",
+        "--trainer.max_epochs=2",
+        "--trainer.check_val_every_n_epoch=1",
+        "--trainer.log_every_n_steps=1",
+        f"--trainer.logger.init_args.save_dir={tmp_path}",
+        "--trainer.callbacks=[]",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+    ]
+
+
+@pytest.fixture
+def checkpoint_args() -> list[str]:
+    """The checkpoint callback that `run_args` leaves out."""
+    return [
+        "--trainer.callbacks+=ModelCheckpoint",
+        "--trainer.callbacks.filename=last",
+        "--trainer.callbacks.save_on_train_epoch_end=true",
+        "--trainer.callbacks.enable_version_counter=false",
+    ]
+
+
+@pytest.fixture
+def run() -> Callable[..., object]:
+    """Runs the command line in this process."""
+    return lambda *args: main(list(args))
+
+
+@pytest.fixture
+def run_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs the command line in a process of its own (and the processes that it starts)."""
+
+    def call(*args: str, timeout: float = 240, launcher: tuple[str, ...] = ()) -> object:
+        command = [sys.executable, *launcher, "-m", "pplr_lightning", *args]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=ROOT
+        )
+
+    return call

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pplr_lightning.data import ImageFolder, Market1501, PPLRDataModule
+from pplr_lightning.pseudo_labels import PseudoLabels
+
+
+def labels_for(data: PPLRDataModule) -> PseudoLabels:
+    images = len(data.train_samples)
+    labels = torch.arange(images) % 6 - 1
+    return PseudoLabels(labels, torch.rand(images, 3), torch.rand(5, 8), torch.rand(5, 8, 3))
+
+
+@pytest.fixture
+def data(drawn: Path) -> PPLRDataModule:
+    data = PPLRDataModule(
+        Market1501(drawn), image_size=(64, 32), batch_size=16, iterations=3, num_workers=0
+    )
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_training_without_labels_says_what_is_missing(data):
+    with pytest.raises(RuntimeError, match="add the callback PseudoLabeling"):
+        next(iter(data.train_dataloader()))
+
+
+def test_the_iterator_of_an_epoch_takes_the_labels_at_its_first_batch(data):
+    batches = iter(data.train_dataloader())  # as Lightning does, before the hook that labels
+    data.pseudo_labels = labels_for(data)
+    batch = next(batches)
+    assert torch.equal(batch.targets, data.pseudo_labels.labels[batch.indices])
+    assert batch.images.shape == (16, 3, 64, 32)
+    assert len(list(batches)) == 2
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_workers_do_not_change_a_pixel(data, num_workers):
+    data.pseudo_labels = labels_for(data)
+    expected = list(data.train_dataloader())
+    data.num_workers = num_workers
+    for batch, other in zip(expected, data.train_dataloader(), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
+
+
+def test_evaluation_holds_query_then_gallery(data):
+    batches = list(data.val_dataloader())
+    is_query = torch.cat([batch.is_query for batch in batches])
+    assert is_query.sum() == len(data.splits.query)
+    assert len(is_query) == len(data.splits.query) + len(data.splits.gallery)
+
+
+def test_labels_travel_in_the_checkpoint(data):
+    data.pseudo_labels = labels_for(data)
+    other = PPLRDataModule(data.dataset, image_size=(64, 32))
+    other.load_state_dict(data.state_dict())
+    assert all(
+        torch.equal(a, b) for a, b in zip(data.pseudo_labels, other.pseudo_labels, strict=True)
+    )
+
+
+def test_a_folder_without_query_trains_but_does_not_evaluate(tmp_path):
+    Image.new("RGB", (8, 16)).save(tmp_path / "1.png")
+    data = PPLRDataModule(ImageFolder(tmp_path))
+    data.setup("fit")
+    assert data.val_dataloader() == []
+    assert len(data.predict_dataloader().dataset) == 1
+    with pytest.raises(ValueError, match="no query and no gallery images"):
+        data.setup("test")
+
+
+def test_query_without_gallery(tmp_path):
+    for name in ("t/1.png", "q/1.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (8, 16)).save(tmp_path / name)
+    folder = ImageFolder(tmp_path / "t", query=tmp_path / "q", pattern=r"(?P<person>\d)")
+    with pytest.raises(ValueError, match="no gallery images"):
+        PPLRDataModule(folder).setup("fit")
+
+
+class TestBadImages:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        Image.new("RGB", (8, 16)).save(tmp_path / "good.png")
+        (tmp_path / "bad.png").write_bytes(b"cut")
+        (tmp_path / "worse.png").write_bytes(b"off")
+        return ImageFolder(tmp_path)
+
+    def test_raise_names_one_and_counts_the_rest(self, folder):
+        with pytest.raises(ValueError, match=r"bad.png: cannot be read .*\(1 more like it\)"):
+            PPLRDataModule(folder).setup("fit")
+
+    def test_skip_warns_and_goes_on(self, folder):
+        data = PPLRDataModule(folder, bad_images="skip")
+        with pytest.warns(UserWarning, match="2 unreadable images"):
+            data.setup("fit")
+        assert [Path(sample.path).name for sample in data.train_samples] == ["good.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 30}, "batch_size=30 does not divide"),
+        ({"iterations": 0}, "iterations=0"),
+        ({"eval_batch_size": 0}, "eval_batch_size=0"),
+        ({"image_size": (0, 32)}, "image_size"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        PPLRDataModule(Market1501("nowhere"), **options)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from pplr_lightning.data.sampler import IdentityBatchSampler, ShardSampler, check_batch
+
+LABELS = torch.tensor([0] * 7 + [1] * 5 + [-1] * 4 + [2] * 6 + [3] * 4 + [4] * 9)
+
+
+def sampler(labels=LABELS, **options):
+    defaults = {"batch_size": 8, "instances": 4, "iterations": 10}
+    return IdentityBatchSampler(labels, **{**defaults, **options})
+
+
+def test_every_group_is_one_cluster_and_no_outlier_is_drawn():
+    for batch in sampler():
+        targets = LABELS[[view.index for view in batch]].view(-1, 4)
+        assert (targets == targets[:, :1]).all()
+        assert (targets >= 0).all()
+        assert len(targets[:, 0].unique()) == 2  # as many clusters as there is room for
+
+
+def test_images_of_a_group_are_distinct_where_the_cluster_allows():
+    for batch in sampler():
+        for group in torch.tensor([view.index for view in batch]).view(-1, 4):
+            assert len(group.unique()) == 4
+
+
+def test_clusters_come_equally_often():
+    drawn = [LABELS[view.index].item() for batch in sampler(iterations=50) for view in batch]
+    counts = torch.bincount(torch.tensor(drawn))
+    assert counts.max() - counts.min() <= 30 * 4 / 2  # a permutation drops the fifth of five
+    assert counts.min() > 40
+
+
+def test_length_is_what_it_yields():
+    assert len(sampler(iterations=7)) == len(list(sampler(iterations=7))) == 7
+
+
+def test_batches_depend_on_seed_and_epoch_only():
+    assert list(sampler(seed=3, epoch=2)) == list(sampler(seed=3, epoch=2))
+    assert list(sampler(seed=3, epoch=2)) != list(sampler(seed=3, epoch=1))
+    assert list(sampler(seed=3, epoch=2)) != list(sampler(seed=4, epoch=2))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_take_contiguous_parts_of_the_one_global_batch(world_size):
+    options = {"batch_size": 16, "seed": 5, "epoch": 1}
+    parts = [sampler(rank=r, world_size=world_size, **options) for r in range(world_size)]
+    joined = [sum(batches, []) for batches in zip(*parts, strict=True)]
+    assert joined == list(sampler(**options))
+
+
+def test_a_repeated_image_gets_another_view():
+    batches = sampler(torch.tensor([0, 1, -1]))  # clusters of one image
+    for batch in batches:
+        assert sorted(view.index for view in batch) == [0] * 4 + [1] * 4
+        assert len({view.seed for view in batch}) == 8
+
+
+def test_fewer_clusters_than_groups_are_repeated_evenly():
+    for batch in sampler(torch.tensor([0] * 5 + [1] * 5), batch_size=16):
+        targets = [int(view.index >= 5) for view in batch]
+        assert sum(targets) == 8
+        assert len(batch) == 16
+
+
+def test_cameras_put_positives_of_other_cameras_first():
+    labels = torch.zeros(12, dtype=torch.long)
+    cameras = torch.tensor([0] * 9 + [1] * 3)
+    crossed = total = 0
+    for batch in sampler(labels, batch_size=4, cameras=cameras, iterations=40):
+        first, *others = (cameras[view.index].item() for view in batch)
+        if first == 0:  # three images of another camera are there: all must be taken
+            assert others == [1, 1, 1]
+        crossed += sum(other != first for other in others)
+        total += 3
+    assert crossed == total
+
+
+def test_no_label_at_all():
+    with pytest.raises(ValueError, match="no image has a label"):
+        sampler(torch.full((5,), -1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((30, 4, 1), "multiple of 4, such as 28 or 32"),
+        ((24, 4, 4), "on 4 processes: use a multiple of 16, such as 16 or 32"),
+        ((2, 4, 1), "such as 4 or 8"),
+        ((0, 4, 1), "batch_size=0"),
+    ],
+)
+def test_check_batch_names_what_divides(options, message):
+    with pytest.raises(ValueError, match=message):
+        check_batch(*options)
+
+
+@pytest.mark.parametrize("images", [1, 7, 16, 33, 100])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_shards_cover_every_image_once_in_whole_blocks(images, world_size):
+    dataset = TensorDataset(torch.arange(images))
+    shards = [
+        list(ShardSampler(dataset, block_size=8, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    assert sum(shards, []) == list(range(images))
+    assert all(shard[0] % 8 == 0 for shard in shards if shard)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from pplr_lightning.data.transforms import (
+    MEAN,
+    contrastive_transform,
+    eval_transform,
+    train_transform,
+)
+
+
+@pytest.fixture
+def image():
+    return Image.new("RGB", (20, 50), (255, 0, 0))
+
+
+@pytest.mark.parametrize("transform", [eval_transform, train_transform, contrastive_transform])
+def test_size_is_height_by_width(image, transform):
+    output = transform((64, 32))(image)
+    assert output.shape == (3, 64, 32)
+    assert output.dtype == torch.float32
+
+
+def test_evaluation_is_normalised_by_imagenet(image):
+    output = eval_transform((64, 32))(image)
+    expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+    assert torch.allclose(output[:, 0, 0], expected, atol=1e-5)
+
+
+def test_erasing_fills_with_the_mean_colour(image):
+    torch.manual_seed(0)
+    output = train_transform((64, 32), random_erasing=1.0)(image)
+    assert (output == 0).all(0).any()  # zero after normalisation is the mean
+    assert MEAN == (0.485, 0.456, 0.406)
+
+
+def test_augmentation_varies(image):
+    torch.manual_seed(0)
+    transform = train_transform((64, 32))
+    assert len({transform(image).sum().item() for _ in range(10)}) > 3

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from pplr_lightning.functional import cluster_centroids, dbscan, jaccard_distance
+
+
+def path_distance(*steps):
+    """Return the distances of points on a line with these gaps, and 9 beyond the neighbours."""
+    dense = np.full((len(steps) + 1, len(steps) + 1), 9.0)
+    np.fill_diagonal(dense, 0)
+    for i, step in enumerate(steps):
+        dense[i, i + 1] = dense[i + 1, i] = step
+    return dense
+
+
+def store(dense):
+    """Store all of a dense matrix, zeros too."""
+    rows, columns = np.indices(dense.shape).reshape(2, -1)
+    return sparse.csr_matrix(sparse.coo_matrix((dense.ravel(), (rows, columns)), dense.shape))
+
+
+def test_equals_the_authors_labels(reference):
+    arrays = reference("labels")
+    labels = dbscan(arrays["jaccard"], eps=float(arrays["eps"]), min_samples=4)
+    assert torch.equal(labels, arrays["pseudo_label"])
+    assert int((labels == -1).sum()) == 58
+    assert labels.dtype == torch.int64
+
+
+def test_hand_computed_clusters():
+    # Two chains and a point apart; the ends are border points (two neighbours of three).
+    distance = path_distance(0.1, 0.1, 0.9, 0.2, 0.2, 0.7)
+    assert dbscan(distance, eps=0.5, min_samples=3).tolist() == [0, 0, 0, 1, 1, 1, -1]
+    assert dbscan(distance, eps=0.75, min_samples=3).tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert dbscan(distance, eps=0.1, min_samples=3).tolist() == [0, 0, 0, -1, -1, -1, -1]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, store])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pair_at_eps_is_within(kind, dtype):
+    for step, expected in ((0.5, 0), (0.5 + 5e-7, 0), (0.5 + 3e-6, -1)):
+        labels = dbscan(kind(path_distance(step).astype(dtype)), eps=0.5, min_samples=2)
+        assert labels.tolist() == [expected] * 2
+
+
+def test_stored_zero_is_near_and_nothing_stored_is_far():
+    distance = store(path_distance(0.0, 0.3))
+    assert dbscan(distance, eps=0.2, min_samples=2).tolist() == [0, 0, -1]
+    distance.eliminate_zeros()
+    assert dbscan(distance, eps=0.2, min_samples=2).tolist() == [-1, -1, -1]
+
+
+@pytest.mark.filterwarnings("error")
+def test_sparse_equals_dense_and_is_not_changed(draw_features):
+    distance = jaccard_distance(draw_features(0, 250), k1=15)
+    before = distance.copy()
+    dense = np.ones(distance.shape, dtype=np.float32)
+    entries = distance.tocoo()
+    dense[entries.row, entries.col] = entries.data
+    labels = dbscan(distance, eps=0.5)
+    assert torch.equal(labels, dbscan(dense, eps=0.5))
+    assert torch.equal(labels, dbscan(entries, eps=0.5))
+    assert labels.max() > 3
+    assert np.array_equal(distance.data, before.data)
+    assert np.array_equal(distance.indices, before.indices)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((3, 2), {}, r"square.*\(3, 2\)"),
+        ((3,), {}, r"square.*\(3,\)"),
+        ((3, 3), {"eps": -0.1}, "eps must not be negative, got -0.1"),
+        ((3, 3), {"min_samples": 0}, "min_samples must be at least 1, got 0"),
+    ],
+)
+def test_bad_dbscan_input(shape, options, message):
+    with pytest.raises(ValueError, match=message):
+        dbscan(np.zeros(shape), **options)
+
+
+def test_equals_the_authors_centroids(reference):
+    arrays = reference("labels")
+    labels = arrays["pseudo_label"]
+    centroids = cluster_centroids(arrays["features_global"], labels)
+    assert (centroids - arrays["centroid_global"]).abs().max() <= 1e-6
+    for part in range(3):
+        centroids = cluster_centroids(arrays["features_part"][..., part], labels)
+        assert (centroids - arrays["centroid_part"][..., part]).abs().max() <= 1e-6
+
+
+def test_hand_computed_centroids():
+    features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0], [0.0, 2.0]])
+    centroids = cluster_centroids(features, torch.tensor([1, 1, -1, 0]))
+    root = 0.5**0.5
+    torch.testing.assert_close(centroids, torch.tensor([[0.0, 1.0], [root, root]]))
+
+
+def test_no_cluster_has_no_centroids():
+    assert cluster_centroids(torch.ones(3, 2), torch.full((3,), -1)).shape == (0, 2)
+
+
+def test_gap_in_labels():
+    with pytest.raises(ValueError, match="without gaps, got none of label 1 below 2"):
+        cluster_centroids(torch.ones(3, 2), torch.tensor([0, 2, -1]))
+
+
+def test_centroid_shapes():
+    with pytest.raises(ValueError, match=r"\(3, 2\) and \(2,\); give one label per row"):
+        cluster_centroids(torch.ones(3, 2), torch.tensor([0, 1]))

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pplr_lightning.data import EvalBatch
+from pplr_lightning.extraction import evaluating, extract_features
+from pplr_lightning.models import PartModel
+
+
+@pytest.fixture
+def model():
+    return PartModel("resnet10t", num_parts=2, norm_batch_size=2, max_clusters=4)
+
+
+def batch(images):
+    ids = torch.zeros(len(images), dtype=torch.long)
+    return EvalBatch(images, ids, ids, ids, ids.bool())
+
+
+def test_features_are_normalised_and_in_order(model):
+    images = torch.randn(5, 3, 64, 32)
+    features, parts = extract_features(model, [batch(images[:3]), batch(images[3:])])
+    assert features.shape == (5, 512)
+    assert parts.shape == (5, 512, 2)
+    assert torch.allclose(features.norm(dim=1), torch.ones(5))
+    assert torch.allclose(parts.norm(dim=1), torch.ones(5, 2))
+    expected, _ = extract_features(model, [batch(images[4:])])
+    assert torch.allclose(features[4:], expected, atol=1e-5)
+
+
+def test_a_rank_without_images_gives_no_rows(model):
+    features, parts = extract_features(model, [])
+    assert features.shape == (0, 512)
+    assert parts.shape == (0, 512, 2)
+
+
+def test_the_model_is_left_as_it_was(model):
+    model.train()
+    model.backbone.bn1.eval()  # frozen by the user
+    before = {name: value.clone() for name, value in model.state_dict().items() if "run" in name}
+    extract_features(model, [batch(torch.randn(3, 3, 64, 32))])
+    assert model.training
+    assert not model.backbone.bn1.training
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_modes_come_back_after_an_error(model):
+    with pytest.raises(KeyError), evaluating(model):
+        assert not model.training
+        raise KeyError
+    assert model.training

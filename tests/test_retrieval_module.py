@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pplr_lightning import PPLRModule
+from pplr_lightning.models import PartModel
+from pplr_lightning.retrieval_module import load_warm_start
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    return PPLRModule("resnet10t", pretrained=False, max_clusters=5, num_parts=2)
+
+
+@pytest.fixture
+def checkpoint(module, tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": module.state_dict()}, path)
+    return path
+
+
+def test_forward_gives_the_normalised_global_feature(module):
+    images = torch.randn(3, 3, 64, 32)
+    module.eval()
+    features = module(images)
+    assert torch.allclose(features.norm(dim=1), torch.ones(3))
+    expected = torch.nn.functional.normalize(module.model(images).features)
+    assert torch.equal(features, expected)
+
+
+def test_optimiser_is_the_papers(module):
+    configured = PPLRModule("resnet10t", pretrained=False).configure_optimizers()
+    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert optimizer.param_groups[0]["lr"] == 3.5e-4
+    assert optimizer.param_groups[0]["weight_decay"] == 5e-4
+    rates = []
+    for _ in range(41):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[19] == 3.5e-4
+    assert rates[20] == pytest.approx(3.5e-5)
+    assert rates[40] == pytest.approx(3.5e-6)
+
+
+class TestWarmStart:
+    def test_takes_all_but_the_classifiers(self, module, checkpoint):
+        other = PartModel("resnet10t", num_parts=2, max_clusters=9)  # other rows: no matter
+        classifier = other.head.classifier.weight.detach().clone()
+        load_warm_start(other, checkpoint)
+        assert torch.equal(other.head.classifier.weight, classifier)
+        for name, value in module.model.state_dict().items():
+            if ".classifier." not in name:
+                assert torch.equal(other.state_dict()[name], value), name
+
+    @pytest.mark.parametrize("options", [{"num_parts": 3}, {"backbone": "resnet14t"}])
+    def test_another_model(self, checkpoint, options):
+        other = PartModel(**{"backbone": "resnet10t", "num_parts": 2, "max_clusters": 9, **options})
+        with pytest.raises(ValueError, match=r"last.ckpt: \d+ tensors do not fit .*num_parts"):
+            load_warm_start(other, checkpoint)
+
+    def test_no_file(self):
+        with pytest.raises(FileNotFoundError, match=r"nowhere.ckpt: no such checkpoint"):
+            load_warm_start(PartModel("resnet10t"), "nowhere.ckpt")
+
+    @pytest.mark.parametrize("content", [b"", b"text", {"weights": 1}, print])
+    def test_no_checkpoint(self, tmp_path, content):
+        path = tmp_path / "odd.ckpt"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            torch.save(content, path)  # a function would run code when unpickled: refused
+        with pytest.raises(ValueError, match=r"odd.ckpt: no checkpoint of this library"):
+            load_warm_start(PartModel("resnet10t"), path)
