@@ -5,7 +5,7 @@ import torch
 
 from pplr_lightning import PPLRModule
 from pplr_lightning.models import PartModel
-from pplr_lightning.retrieval_module import load_warm_start
+from pplr_lightning.retrieval_module import check_groups, load_warm_start
 
 
 @pytest.fixture
@@ -75,3 +75,14 @@ class TestWarmStart:
             torch.save(content, path)  # a function would run code when unpickled: refused
         with pytest.raises(ValueError, match=r"odd.ckpt: no checkpoint of this library"):
             load_warm_start(PartModel("resnet10t"), path)
+
+
+@pytest.mark.parametrize(("batch", "group", "processes"), [(64, 16, 4), (64, None, 8), (32, 8, 1)])
+def test_batches_that_divide(batch, group, processes):
+    check_groups(batch, group, processes)
+
+
+@pytest.mark.parametrize(("batch", "group", "processes"), [(64, 16, 8), (24, 16, 1)])
+def test_batches_that_do_not_divide(batch, group, processes):
+    with pytest.raises(ValueError, match=rf"multiple of {group * processes}, fewer processes"):
+        check_groups(batch, group, processes)

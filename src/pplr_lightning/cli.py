@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+import warnings
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from pplr_lightning.callbacks import PseudoLabeling, RetrievalEvaluation
+from pplr_lightning.callbacks import FeatureWriter, PseudoLabeling, RetrievalEvaluation
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.module import PPLRModule
 
@@ -23,6 +25,12 @@ class PPLRCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(RetrievalEvaluation, "evaluation")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def before_instantiate_classes(self) -> None:
+        """Checks what Lightning would find out only after the data are loaded."""
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path not in (None, "best", "last", "hpc") and not Path(path).is_file():
+            raise FileNotFoundError(f"ckpt_path {path}: no such checkpoint")
 
 
 class TrainingCLI(PPLRCLI):
@@ -40,6 +48,8 @@ def run_cli(
     module: type[LightningModule] = PPLRModule,
 ) -> PPLRCLI:
     """Parses `args` (those of the process when None), runs the subcommand, returns the CLI."""
+    # Lightning warns of arguments given from Python while the process has some of its own.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     return cli(
         module,
         PPLRDataModule,
@@ -47,6 +57,7 @@ def run_cli(
         seed_everything_default=0,
         parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m pplr_lightning"},
         save_config_kwargs={"overwrite": True},
+        trainer_defaults={"callbacks": [FeatureWriter()]},
     )
 
 

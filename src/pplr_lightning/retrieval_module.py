@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from pplr_lightning.data import EvalBatch
+from pplr_lightning.data import EvalBatch, PPLRDataModule
 from pplr_lightning.models import PartModel, average_running_statistics
 
 
@@ -55,12 +55,25 @@ class RetrievalModule(LightningModule):
             ValueError: A configuration that cannot run on this many processes, or a warm start
                 that does not fit the model.
         """
+        if stage == "fit":
+            self._check_batches()
         if self.trainer.ckpt_path is not None:
             return
         if self.pretrained:
             self.model.load_pretrained_backbone()
         if self.warm_start is not None:
             load_warm_start(self.model, self.warm_start)
+
+    def _check_batches(self) -> None:
+        """Refuses what would change the statistics or the triplets of a global batch."""
+        if self.trainer.accumulate_grad_batches != 1:
+            raise ValueError(
+                f"accumulate_grad_batches={self.trainer.accumulate_grad_batches}: the triplet loss "
+                "compares all images of a batch at once; use 1 and a smaller batch_size"
+            )
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, PPLRDataModule):
+            check_groups(data.batch_size, self.model.norm_batch_size, self.trainer.world_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeds images (B, 3, H, W) as L2-normalised global features (B, D), the test feature."""
@@ -86,6 +99,22 @@ class RetrievalModule(LightningModule):
         optimizer = torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step, self.lr_gamma)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+
+def check_groups(batch_size: int, norm_batch_size: int | None, world_size: int) -> None:
+    """Checks that each process's part of a batch divides into groups of batch statistics.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if norm_batch_size is None or (batch_size // world_size) % norm_batch_size == 0:
+        return
+    step = norm_batch_size * world_size
+    raise ValueError(
+        f"batch_size={batch_size} on {world_size} process{'es' if world_size > 1 else ''} does not "
+        f"divide into groups of norm_batch_size={norm_batch_size} images: use a batch_size that is "
+        f"a multiple of {step}, fewer processes, or another norm_batch_size"
+    )
 
 
 def load_warm_start(model: PartModel, path: str | Path) -> None:

@@ -133,7 +133,8 @@ def test_negative_distances_are_fine():
         ({3: torch.zeros(29)}, r"query_cameras must have shape \(30,\).*got \(29,\)"),
         ({4: torch.zeros(81)}, r"gallery_cameras must have shape \(80,\).*got \(81,\)"),
         ({0: torch.full((30, 80), torch.nan)}, "got 2400 values of NaN or Inf"),
-        ({0: torch.full((30, 80), torch.inf)}, "got 2400 values of NaN or Inf"),
+        ({0: torch.eye(30, 80).masked_fill(torch.eye(30, 80) > 0, torch.inf)}, "got 30 values"),
+        ({0: torch.eye(30, 80).masked_fill(torch.eye(30, 80) > 0, -torch.inf)}, "got 30 values"),
         ({1: torch.full((30,), 99)}, "no query can be counted, got 30 queries"),
         (
             {0: torch.zeros(30, 0), 2: torch.zeros(0), 4: torch.zeros(0)},

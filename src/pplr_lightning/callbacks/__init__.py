@@ -1,6 +1,7 @@
-"""What runs around training: labels before every epoch, evaluation after."""
+"""What runs around training: labels before every epoch, evaluation after, features on demand."""
 
 from pplr_lightning.callbacks.evaluation import RetrievalEvaluation
+from pplr_lightning.callbacks.prediction import FeatureWriter
 from pplr_lightning.callbacks.pseudo_labeling import PseudoLabeling
 
-__all__ = ["PseudoLabeling", "RetrievalEvaluation"]
+__all__ = ["FeatureWriter", "PseudoLabeling", "RetrievalEvaluation"]

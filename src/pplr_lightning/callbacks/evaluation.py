@@ -89,7 +89,7 @@ class RetrievalEvaluation(Callback):
         epoch = -1 if trainer.sanity_checking else trainer.current_epoch
         self.history.append({"epoch": epoch, **values})
         if trainer.state.fn == "validate":
-            _print_table({"validation": self.history[-1]})
+            print_table({"validation": self.history[-1]})
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if _is_partial(trainer, trainer.num_test_batches):
@@ -97,7 +97,7 @@ class RetrievalEvaluation(Callback):
         values = self.metric.compute()
         self.metric.reset()
         _log(pl_module, "test", values)
-        _print_table({"test": values})
+        print_table({"test": values})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints first, best and last epoch and writes `summary.json`."""
@@ -105,7 +105,7 @@ class RetrievalEvaluation(Callback):
         if not self.history or not trainer.is_global_zero:
             return
         summary = summarize(self.history)
-        _print_table(summary)
+        print_table(summary)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**summary, "history": self.history}, indent=2)
         (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
@@ -146,7 +146,8 @@ def _is_partial(trainer: Trainer, batches: list[int | float]) -> bool:
 
 
 @rank_zero_only
-def _print_table(rows: dict[str, dict[str, float]]) -> None:
+def print_table(rows: dict[str, dict[str, float]]) -> None:
+    """Prints one line per named evaluation, in percent."""
     names = [name for name in next(iter(rows.values())) if name != "epoch"]
     table = Table(title="Retrieval, %")
     table.add_column("")

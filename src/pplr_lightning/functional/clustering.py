@@ -58,7 +58,7 @@ def dbscan(
         distance = keep_within(sparse.csr_matrix(distance), eps)  # the rest is only memory
     model = DBSCAN(eps=eps + TOLERANCE, min_samples=min_samples, metric="precomputed")
     with warnings.catch_warnings():
-        # It would like each row's nearest first, but can only sort once it set the diagonal.
+        # Older releases warn that rows are not sorted by distance before they sort them.
         warnings.simplefilter("ignore", EfficiencyWarning)
         labels: NDArray[np.int64] = model.fit(distance).labels_
     return torch.from_numpy(labels).long().to(device)

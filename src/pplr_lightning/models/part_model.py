@@ -74,6 +74,7 @@ class PartModel(nn.Module):
             raise ValueError(f"num_parts={num_parts}: a part model needs at least one part")
         self.backbone_name = backbone
         self.num_parts = num_parts
+        self.norm_batch_size = norm_batch_size
         self.backbone = _create_backbone(backbone, pretrained=False)
         if last_stride == 1:
             _remove_last_stride(self.backbone, backbone)

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as nnf
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling
+from pplr_lightning import functional as F
+from pplr_lightning.data import Market1501
+from pplr_lightning.extraction import extract_features
+
+
+def features(clusters=5, each=8, spread=0.05):
+    torch.manual_seed(0)
+    centres = nnf.normalize(torch.randn(clusters, 16), dim=1).repeat_interleave(each, 0)
+    images = len(centres)
+    return (
+        nnf.normalize(centres + spread * torch.randn(images, 16), dim=1),
+        nnf.normalize(centres.unsqueeze(2) + spread * torch.randn(images, 16, 3), dim=1),
+    )
+
+
+@pytest.fixture
+def labeling():
+    return PseudoLabeling(k1=8, k2=3, agreement_k=5)
+
+
+class TestLabel:
+    def test_finds_well_separated_groups(self, labeling):
+        labels = labeling.label(*features())
+        assert torch.equal(labels.labels, torch.arange(5).repeat_interleave(8))
+        assert labels.agreement.shape == (40, 3)
+        assert labels.centroids.shape == (5, 16)
+        assert labels.part_centroids.shape == (5, 16, 3)
+        assert labels.num_clusters == 5
+        assert labels.outlier_share == 0
+
+    def test_is_the_functions_in_their_order(self, labeling):
+        whole, parts = features(spread=0.4)
+        labels = labeling.label(whole, parts)
+        expected = F.dbscan(F.jaccard_distance(whole, k1=8, k2=3), eps=0.5, min_samples=4)
+        assert torch.equal(labels.labels, expected)
+        assert torch.equal(labels.agreement, F.cross_agreement(whole, parts, k=5))
+        assert torch.equal(labels.centroids, F.cluster_centroids(whole, expected))
+
+    def test_no_cluster_stops_with_what_to_change(self):
+        labeling = PseudoLabeling(k1=8, k2=3, agreement_k=5, min_samples=30)
+        with pytest.raises(ValueError, match=r"no cluster in 40 images, 40 .*eps .*min_samples"):
+            labeling.label(*features())
+
+    def test_one_cluster_stops_with_what_to_change(self, labeling):
+        with pytest.raises(ValueError, match=r"a single cluster in 8 images.*lower .*eps"):
+            labeling.label(*features(clusters=1))
+
+    def test_more_clusters_than_rows_keeps_the_largest(self, labeling):
+        whole, parts = features()
+        keep = torch.ones(40, dtype=torch.bool)
+        keep[[0, 1, 2, 16]] = False  # clusters 0 and 2 are smaller
+        with pytest.warns(UserWarning, match=r"5 clusters, but model.max_clusters=3"):
+            labels = labeling.label(whole[keep], parts[keep], max_clusters=3)
+        expected = torch.tensor([-1] * 5 + [0] * 8 + [-1] * 7 + [1] * 8 + [2] * 8)
+        assert torch.equal(labels.labels, expected)
+        assert labels.num_clusters == 3
+
+    def test_identities_instead_of_clusters(self):
+        labeling = PseudoLabeling(k1=8, k2=3, agreement_k=5, source="identities")
+        persons = torch.tensor([7, 3, 3, 9] * 10)
+        labels = labeling.label(*features(), person_ids=persons)
+        assert torch.equal(labels.labels, torch.tensor([1, 0, 0, 2] * 10))
+
+
+@pytest.fixture
+def data(drawn):
+    data = PPLRDataModule(
+        Market1501(drawn), image_size=(64, 32), batch_size=16, iterations=2, num_workers=0
+    )
+    data.setup("fit")
+    return data
+
+
+def test_generate_works_without_a_trainer(data):
+    module = PPLRModule("resnet10t", pretrained=False)
+    labeling = PseudoLabeling(k1=6, k2=2, agreement_k=4, eps=0.8, min_samples=2)
+    labels = labeling.generate(module.model, data.labeling_dataloader())
+    expected = labeling.label(*extract_features(module.model, data.labeling_dataloader()))
+    assert all(torch.equal(a, b) for a, b in zip(labels, expected, strict=True))
+    assert len(labels.labels) == len(data.train_samples)
+
+
+class Recorder(PPLRModule):
+    """Keeps what each batch was trained with."""
+
+    def on_train_start(self):
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        labels = self.trainer.datamodule.pseudo_labels
+        fresh = torch.equal(batch.targets, labels.labels[batch.indices])
+        rows = self.model.head.classifier.num_clusters
+        self.seen.append((self.current_epoch, id(labels), fresh and rows == labels.num_clusters))
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_labels_are_fresh_before_the_first_batch_of_every_epoch(data, num_workers):
+    data.num_workers = num_workers
+    module = Recorder("resnet10t", pretrained=False, norm_batch_size=8, max_clusters=60)
+    labeling = PseudoLabeling(k1=6, k2=2, agreement_k=4, eps=0.6, min_samples=2)
+    trainer = Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[labeling],
+        limit_val_batches=0,
+    )
+    trainer.fit(module, datamodule=data)
+    assert [epoch for epoch, _, _ in module.seen] == [0, 0, 1, 1, 2, 2]
+    assert all(fresh for _, _, fresh in module.seen)
+    assert {"labels/clusters", "labels/outliers", "labels/agreement_mean"} <= set(
+        trainer.callback_metrics
+    )
+    assert {"labels/ari", "labels/precision", "labels/recall"} <= set(trainer.callback_metrics)
+
+
+def fit(labeling, data, module=None):
+    module = module or PPLRModule("resnet10t", pretrained=False, norm_batch_size=8)
+    Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        callbacks=[labeling],
+    ).fit(module, datamodule=data)
+
+
+def test_more_neighbours_than_images(data):
+    with pytest.raises(ValueError, match=r"images, but the search needs 500 .*k1=500"):
+        fit(PseudoLabeling(k1=500), data)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_faiss_gpu_without_a_gpu_stops_before_training(data):
+    with pytest.raises(ValueError, match="faiss-gpu.*no GPU"):
+        fit(PseudoLabeling(k1=6, agreement_k=4, backend="faiss-gpu"), data)
+
+
+def test_wrong_partners(data):
+    with pytest.raises(MisconfigurationException, match="PPLRModule"):
+        fit(PseudoLabeling(k1=6, agreement_k=4), data, BoringModel())
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        callbacks=[PseudoLabeling()],
+    )
+    with pytest.raises(MisconfigurationException, match="datamodule=PPLRDataModule"):
+        trainer.fit(BoringModel())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k1": 0}, "k1=0"),
+        ({"min_samples": 0}, "min_samples=0"),
+        ({"eps": 0}, r"eps=0: a Jaccard distance lies in \(0, 1\]"),
+        ({"eps": 1.5}, "eps=1.5"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        PseudoLabeling(**options)

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+NAMES = {
+    "train/loss", "train/loss_pglr", "train/loss_parts", "train/loss_triplet",
+    "labels/clusters", "labels/outliers", "labels/agreement_mean",
+    "labels/ari", "labels/precision", "labels/recall",
+    "val/mAP", "val/mINP", "val/rank-1", "val/rank-5", "val/rank-10",
+}  # fmt: skip
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def column(folder: Path, name: str) -> list[float]:
+    return [float(row[name]) for row in rows(folder) if row.get(name)]
+
+
+class TestFit:
+    def test_writes_log_config_summary_and_checkpoint(
+        self, run, run_args, checkpoint_args, tmp_path, capsys
+    ):
+        run("fit", *run_args, *checkpoint_args)
+        folder = tmp_path / "demo/version_0"
+        assert set(rows(folder)[0]) >= NAMES
+        assert len(column(folder, "train/loss")) == 6
+        assert len(column(folder, "labels/clusters")) == 2
+        assert len(column(folder, "val/mAP")) == 3  # before training, too
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["last"]["mAP"] == pytest.approx(column(folder, "val/mAP")[-1], abs=1e-6)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert config["pseudo_labels"]["k1"] == 6
+        assert "first (before training)" in capsys.readouterr().out
+
+        checkpoint = folder / "checkpoints/last.ckpt"
+        content = torch.load(checkpoint, weights_only=True)  # tensors and plain values only
+        assert content["epoch"] == 1
+
+        # The checkpoint serves the other subcommands, and a second run in the same folder works.
+        cli = run("validate", *run_args, f"--ckpt_path={checkpoint}")
+        assert cli.trainer.callback_metrics["val/mAP"].item() == pytest.approx(
+            summary["last"]["mAP"], abs=1e-6
+        )
+        cli = run("test", *run_args, f"--ckpt_path={checkpoint}")
+        assert cli.trainer.callback_metrics["test/mAP"].item() == pytest.approx(
+            summary["last"]["mAP"], abs=1e-6
+        )
+
+        cli = run("fit", *run_args, f"--model.warm_start={checkpoint}")
+        first = json.loads(Path(cli.trainer.log_dir, "summary.json").read_text())["first"]
+        assert first["mAP"] == pytest.approx(summary["last"]["mAP"], abs=1e-6)
+
+    def test_resumes_with_fresh_labels(self, run, run_args, checkpoint_args, tmp_path):
+        run("fit", *run_args, *checkpoint_args, "--trainer.max_epochs=1")
+        checkpoint = tmp_path / "demo/version_0/checkpoints/last.ckpt"
+        run("fit", *run_args, f"--ckpt_path={checkpoint}")
+        run("fit", *run_args)
+        resumed, whole = (tmp_path / f"demo/version_{v}" for v in (1, 2))
+        assert column(resumed, "labels/clusters") == column(whole, "labels/clusters")[1:]
+        assert column(resumed, "train/loss") == column(whole, "train/loss")[3:]
+        assert column(resumed, "val/mAP") == column(whole, "val/mAP")[2:]
+
+    def test_the_same_seed_gives_the_same_run(self, run, run_args, tmp_path):
+        for seed in (3, 3, 4):
+            run("fit", *run_args, f"--seed_everything={seed}", "--trainer.max_epochs=1")
+        first, second, third = (
+            column(tmp_path / f"demo/version_{v}", "train/loss") for v in range(3)
+        )
+        assert first == second
+        assert first != third
+
+    def test_plain_folder_without_ids(self, run, run_args, drawn, tmp_path):
+        folder = tmp_path / "crops/some place"
+        folder.mkdir(parents=True)
+        for number, path in enumerate(sorted((drawn / "bounding_box_train").iterdir())):
+            Image.open(path).save(folder / f"{number}.JPG")
+        run(
+            "fit",
+            *run_args,
+            "--data.dataset=pplr_lightning.data.ImageFolder",
+            f"--data.dataset.init_args.root={tmp_path / 'crops'}",
+        )
+        logged = rows(tmp_path / "demo/version_0")
+        assert len(column(tmp_path / "demo/version_0", "train/loss")) == 6
+        assert not any(name.startswith("val/") or name == "labels/ari" for name in logged[0])
+
+    def test_interpolation_follows_the_command_line(self, run, run_args, tmp_path):
+        extra = tmp_path / "extra.yaml"
+        extra.write_text("data:\n  eval_batch_size: ${fit.data.iterations}\n")
+        cli = run("fit", *run_args, f"--config={extra}", "--data.iterations=5",
+                  "--trainer.fast_dev_run=1")  # fmt: skip
+        assert cli.datamodule.eval_batch_size == 5
+
+    def test_mixed_precision(self, run, run_args, tmp_path):
+        run("fit", *run_args, "--trainer.precision=bf16-mixed", "--trainer.max_epochs=1")
+        assert len(column(tmp_path / "demo/version_0", "train/loss")) == 3
+
+
+def test_predict_writes_features(run, run_args, tmp_path, drawn):
+    cli = run("predict", *run_args)
+    saved = torch.load(Path(cli.trainer.log_dir) / "features.pt", weights_only=True)
+    images = len(list(drawn.glob("query/*"))) + len(list(drawn.glob("bounding_box_test/*")))
+    assert saved["features"].shape == (images, 512)
+    assert torch.allclose(saved["features"].norm(dim=1), torch.ones(images), atol=1e-5)
+    assert all(Path(path).is_file() for path in saved["paths"])
+    assert len(set(saved["paths"])) == images
+
+
+def damage(drawn: Path, tmp_path: Path) -> list[str]:
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for path in sorted((drawn / "bounding_box_train").iterdir()):
+        (folder / path.name).write_bytes(path.read_bytes())
+    cut = next(folder.iterdir())
+    cut.write_bytes(cut.read_bytes()[:200])
+    return ["--data.dataset=pplr_lightning.data.ImageFolder", f"--data.dataset.init_args.root={folder}"]
+
+
+class TestBadInput:
+    """Each ends with one line on stderr and exit code 1 before training starts."""
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--data.dataset.init_args.root=nowhere"], "nowhere/bounding_box_train: no such"),
+            (["--model.backbone=resnet5O"], "'resnet5O' is no timm model; did you mean"),
+            (["--data.batch_size=30"], "batch_size=30 does not divide"),
+            (["--pseudo_labels.k1=5000"], "k1=5000"),
+            (["--model.warm_start=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+            (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
+            (["--pseudo_labels.eps=2"], "eps=2"),
+            (["--data.batch_size=20"], "norm_batch_size=8"),
+            (["--trainer.accumulate_grad_batches=2"], "accumulate_grad_batches"),
+            pytest.param(
+                ["--pseudo_labels.backend=faiss-gpu"],
+                "no GPU",
+                marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+            ),
+        ],
+    )
+    def test_one_line(self, run, run_args, capsys, tmp_path, options, message):
+        with pytest.raises(SystemExit) as stop:
+            run("fit", *run_args, *options)
+        assert stop.value.code not in (0, None)
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("error: ")
+        assert message in error
+        assert not list(tmp_path.rglob("metrics.csv"))
+
+    def test_cut_off_image(self, run, run_args, drawn, tmp_path, capsys):
+        with pytest.raises(SystemExit):
+            run("fit", *run_args, *damage(drawn, tmp_path))
+        assert "cannot be read as an image" in capsys.readouterr().err.splitlines()[-1]
+
+    def test_cut_off_image_skipped(self, run, run_args, drawn, tmp_path):
+        with pytest.warns(UserWarning, match="1 unreadable images are left out"):
+            run(
+                "fit",
+                *run_args,
+                *damage(drawn, tmp_path),
+                "--data.bad_images=skip",
+                "--trainer.max_epochs=1",
+            )
+
+    @pytest.mark.parametrize(
+        "option", ["--pseudo_labels.kl=30", "--data.batchsize=3", "--model.aals=maybe"]
+    )
+    def test_mistyped_option(self, run, run_args, capsys, option):
+        with pytest.raises(SystemExit) as stop:
+            run("fit", *run_args, option)
+        assert stop.value.code == 2
+        assert option.split("=")[0].lstrip("-").split(".")[-1] in capsys.readouterr().err
+
+    def test_no_cluster_while_training(self, run, run_args, capsys):
+        with pytest.raises(SystemExit):
+            run("fit", *run_args, "--pseudo_labels.min_samples=90")
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("error: no cluster in")
+        assert "eps" in error
+
+    def test_errors_that_are_not_ours_keep_their_traceback(self, run, run_args, monkeypatch):
+        monkeypatch.setattr("torch.optim.Adam.step", lambda *_: [][0])
+        with pytest.raises(IndexError):
+            run("fit", *run_args)
