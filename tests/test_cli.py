@@ -189,6 +189,6 @@ class TestBadInput:
         assert "eps" in error
 
     def test_errors_that_are_not_ours_keep_their_traceback(self, run, run_args, monkeypatch):
-        monkeypatch.setattr("torch.optim.Adam.step", lambda *_: [][0])
+    XX
         with pytest.raises(IndexError):
             run("fit", *run_args)

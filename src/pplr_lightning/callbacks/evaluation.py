@@ -39,8 +39,12 @@ class RetrievalEvaluation(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lets the sanity check see every image where a first evaluation is wanted."""
         self.metric.to(pl_module.device)
-        if stage == "fit" and self.before_training and not trainer.fast_dev_run:
+        if stage == "fit" and self._wants_first(trainer) and not trainer.fast_dev_run:
             trainer.num_sanity_val_steps = float("inf")
+
+    def _wants_first(self, trainer: Trainer) -> bool:
+        # A run that goes on from a checkpoint has had its first evaluation.
+        return self.before_training and trainer.ckpt_path is None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.metric.reset()
@@ -76,6 +80,8 @@ class RetrievalEvaluation(Callback):
         )
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking and not self._wants_first(trainer):
+            return
         if _is_partial(trainer, trainer.num_val_batches):
             return
         values = self.metric.compute()

@@ -176,7 +176,11 @@ class PseudoLabeling(Callback):
         return PseudoLabels(
             labels=labels,
             agreement=F.cross_agreement(
-                features, part_features, k=self.agreement_k, neighbors=neighbors
+                features,
+                part_features,
+                k=self.agreement_k,
+                neighbors=neighbors,
+                backend=self.backend,
             ),
             centroids=F.cluster_centroids(features, labels),
             part_centroids=torch.stack(

@@ -52,6 +52,8 @@ class PPLRDataModule(LightningDataModule):
         use_cameras: Prefer positives from other cameras when drawing a cluster's K images. The
             authors do so in both their settings; it is the only use of camera ids in training.
         augmentation: `pplr` is the paper's; `contrastive` is SimCLR's, for the warm start.
+        padding: Pixels by which the paper's augmentation shifts an image at most; the paper's 10
+            are for its 384 x 128.
         random_erasing: Probability of random erasing in the paper's augmentation.
         bad_images: Whether an unreadable image file stops the run (`raise`) or is left out with
             a warning (`skip`); every file is decoded once before training.
@@ -73,6 +75,7 @@ class PPLRDataModule(LightningDataModule):
         num_workers: int = 4,
         use_cameras: bool = False,
         augmentation: Literal["pplr", "contrastive"] = "pplr",
+        padding: int = 10,
         random_erasing: float = 0.5,
         bad_images: Literal["raise", "skip"] = "raise",
         seed: int = 0,
@@ -96,7 +99,9 @@ class PPLRDataModule(LightningDataModule):
         self.seed = seed
         self.eval_transform = eval_transform(self.image_size)
         self.train_transform = (
-            train_transform(self.image_size, random_erasing=random_erasing)
+            train_transform(
+                self.image_size, padding=padding, random_erasing=random_erasing
+            )
             if augmentation == "pplr"
             else contrastive_transform(self.image_size)
         )

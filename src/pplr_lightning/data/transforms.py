@@ -23,11 +23,14 @@ def eval_transform(image_size: tuple[int, int]) -> v2.Transform:
     return v2.Compose([_resize(image_size), *_to_tensor()])
 
 
-def train_transform(image_size: tuple[int, int], *, random_erasing: float = 0.5) -> v2.Transform:
-    """Builds the paper's augmentation: flip, pad 10 and crop, random erasing (Sec. 4.2).
+def train_transform(
+    image_size: tuple[int, int], *, padding: int = 10, random_erasing: float = 0.5
+) -> v2.Transform:
+    """Builds the paper's augmentation: flip, pad and crop, random erasing (Sec. 4.2).
 
     Args:
         image_size: Height and width.
+        padding: Pixels added on each side before an image of the old size is cut out.
         random_erasing: Probability that a rectangle is filled with the mean colour (Zhong et al.,
             AAAI 2020), in [0, 1].
     """
@@ -35,7 +38,7 @@ def train_transform(image_size: tuple[int, int], *, random_erasing: float = 0.5)
         [
             _resize(image_size),
             v2.RandomHorizontalFlip(),
-            v2.Pad(10),
+            v2.Pad(padding),
             v2.RandomCrop(image_size),
             *_to_tensor(),
             v2.RandomErasing(p=random_erasing, scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), value=0),

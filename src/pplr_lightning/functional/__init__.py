@@ -5,18 +5,18 @@ Nothing in here imports Lightning or the rest of the package.
 
 from __future__ import annotations
 
-from .agreement import cross_agreement
-from .clustering import cluster_centroids, dbscan
-from .jaccard import jaccard_distance
-from .losses import (
+from pplr_lightning.functional.agreement import cross_agreement
+from pplr_lightning.functional.clustering import cluster_centroids, dbscan
+from pplr_lightning.functional.jaccard import jaccard_distance
+from pplr_lightning.functional.losses import (
     aals_loss,
     camera_contrastive_loss,
     pglr_loss,
     softmax_triplet_loss,
 )
-from .neighbors import nearest_neighbors
-from .reranking import rerank_distance
-from .retrieval import retrieval_metrics
+from pplr_lightning.functional.neighbors import nearest_neighbors
+from pplr_lightning.functional.reranking import rerank_distance
+from pplr_lightning.functional.retrieval import retrieval_metrics
 
 __all__ = [
     "aals_loss",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .neighbors import (
+from pplr_lightning.functional.neighbors import (
     check_count,
     check_features,
     check_neighbors,
@@ -20,6 +20,7 @@ def cross_agreement(
     *,
     k: int = 20,
     neighbors: Tensor | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """Score how reliable each part's view of each image is.
 
@@ -32,6 +33,7 @@ def cross_agreement(
         k: Number of neighbours, the image itself **not** included, 1 <= k < N.
         neighbors: Result of `nearest_neighbors` on ``features_global`` with k + 1 or more
             columns (the image itself included), if there is one already.
+        backend: Search engine, as for `nearest_neighbors`.
 
     Returns:
         Agreements in [0, 1], (N, P) float32, on the device of ``features_part``.
@@ -47,14 +49,14 @@ def cross_agreement(
         )
     check_count("k", k, len(features_global) - 1)
     if neighbors is None:
-        neighbors = nearest_neighbors(features_global, k + 1)
+        neighbors = nearest_neighbors(features_global, k + 1, backend=backend)
     else:
         check_features(features_global, "features_global")
         check_neighbors(neighbors, len(features_global), k + 1)
     device = features_part.device
     near_global = drop_self(neighbors[:, : k + 1].to(device))
     scores = [
-        _overlap(near_global, drop_self(nearest_neighbors(part, k + 1)))
+        _overlap(near_global, drop_self(nearest_neighbors(part, k + 1, backend=backend)))
         for part in features_part.unbind(dim=2)
     ]
     return torch.stack(scores, dim=1)

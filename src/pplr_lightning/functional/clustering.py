@@ -14,7 +14,7 @@ from sklearn.exceptions import EfficiencyWarning
 from torch import Tensor
 from torch.nn import functional as F
 
-from .jaccard import TOLERANCE, keep_within
+from pplr_lightning.functional.jaccard import TOLERANCE, keep_within
 
 
 def dbscan(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from .neighbors import (
+from pplr_lightning.functional.neighbors import (
     check_count,
     check_features,
     check_neighbors,

@@ -7,14 +7,14 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from .jaccard import (
+from pplr_lightning.functional.jaccard import (
     average_nearest,
     entry_similarity,
     expand_reciprocal,
     minima_sums,
     softmax_rows,
 )
-from .neighbors import (
+from pplr_lightning.functional.neighbors import (
     check_count,
     check_features,
     nearest_neighbors,
