@@ -83,7 +83,10 @@ def _fail(rank):
 
 def test_an_error_on_rank_zero_ends_every_rank(tmp_path):
     results = launch(_fail, 2, tmp_path)
-    assert results == ["ValueError: lower eps", "RuntimeError: rank 0 stopped with ValueError: lower eps"]
+    assert results == [
+        "ValueError: lower eps",
+        "RuntimeError: rank 0 stopped with ValueError: lower eps",
+    ]
 
 
 def _outlast(rank):
@@ -99,7 +102,7 @@ def _impatient(rank):
 
 
 def test_the_default_group_would_not_wait(tmp_path):
-    with pytest.raises(Exception, match="(?i)process"):
+    with pytest.raises(Exception, match=r"(?i)process"):
         launch(_impatient, 2, tmp_path, timeout=3.0)
 
 

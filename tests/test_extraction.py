@@ -46,7 +46,11 @@ def test_the_model_is_left_as_it_was(model):
 
 
 def test_modes_come_back_after_an_error(model):
-    with pytest.raises(KeyError), evaluating(model):
-        assert not model.training
-        raise KeyError
+    def fail():
+        with evaluating(model):
+            assert not model.training
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert model.training

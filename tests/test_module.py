@@ -51,9 +51,7 @@ def expected(module, batch, *, beta, aals):
         else nnf.cross_entropy(output.part_logits[..., n], batch.targets, label_smoothing=0.1)
         for n in range(2)
     ]
-    pglr = pglr_loss(
-        output.logits, output.part_logits, batch.targets, batch.agreement, beta=beta
-    )
+    pglr = pglr_loss(output.logits, output.part_logits, batch.targets, batch.agreement, beta=beta)
     triplet = softmax_triplet_loss(output.features, batch.targets)
     return pglr, sum(parts) / 2, triplet
 

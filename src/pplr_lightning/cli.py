@@ -23,6 +23,7 @@ class PPLRCLI(LightningCLI):
     """`LightningCLI` with the sections `pseudo_labels` and `evaluation`, and one seed for all."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the section of the evaluation and links the seed."""
         parser.add_lightning_class_args(RetrievalEvaluation, "evaluation")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
@@ -37,6 +38,7 @@ class TrainingCLI(PPLRCLI):
     """The command line of `PPLRModule`, which needs labels every epoch."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the section of the label stage."""
         super().add_arguments_to_parser(parser)
         parser.add_lightning_class_args(PseudoLabeling, "pseudo_labels")
 

@@ -117,9 +117,4 @@ class PPLRModule(RetrievalModule):
 
     def _triplet_loss(self, features: Tensor, targets: Tensor) -> Tensor:
         """Compares the images of all ranks, not only of this one."""
-        if self.trainer.world_size > 1:
-            # DDP averages gradients over ranks; the gathering's backward sums them: the product
-            # is the gradient of the loss over the whole batch.
-            features = self.all_gather(features, sync_grads=True).flatten(0, 1)
-            targets = self.all_gather(targets).flatten(0, 1)
-        return softmax_triplet_loss(features, targets)
+        return softmax_triplet_loss(self.gather(features), self.gather(targets))

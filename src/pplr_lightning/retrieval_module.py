@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,17 @@ class RetrievalModule(LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Embeds images (B, 3, H, W) as L2-normalised global features (B, D), the test feature."""
         return F.normalize(self.model(images).features.float(), dim=1)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Concatenates the (B, ...) rows of all ranks, with gradients.
+
+        DDP averages gradients over ranks and this gathering's backward sums them: together they
+        give the gradient of a loss over the global batch that every rank computes whole.
+        """
+        if self.trainer.world_size == 1:
+            return rows
+        gathered = cast(Tensor, self.all_gather(rows, sync_grads=rows.requires_grad))
+        return gathered.flatten(0, 1)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Gives all ranks the running statistics of the global batch."""

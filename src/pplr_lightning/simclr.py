@@ -94,14 +94,14 @@ class SimCLRModule(RetrievalModule):
         """Computes NT-Xent over the views of all ranks, mean over the branches."""
         output = self.model(batch.images)
         branches = torch.cat([output.features.unsqueeze(2), output.part_features], dim=2)
-        projected = self.projector(branches.transpose(1, 2))  # (B, 1 + P, projection_size)
-        targets = batch.targets
-        if self.trainer.world_size > 1:
-            projected = self.all_gather(projected, sync_grads=True).flatten(0, 1)
-            targets = self.all_gather(targets).flatten(0, 1)
+        # (B, 1 + P, projection_size), B of all ranks
+        projected = self.gather(self.projector(branches.transpose(1, 2)))
+        targets = self.gather(batch.targets)
         losses = torch.stack([self.loss(branch, targets) for branch in projected.unbind(1)])
         loss = losses.mean()
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(targets))
+        self.log(
+            "train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(targets)
+        )
         return loss
 
 

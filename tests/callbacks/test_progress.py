@@ -8,7 +8,11 @@ from pplr_lightning.callbacks.progress import track
 
 def make(*callbacks, **options):
     return Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[*callbacks], **options
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[*callbacks],
+        **options,
     )
 
 

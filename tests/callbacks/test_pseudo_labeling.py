@@ -147,7 +147,7 @@ def test_more_neighbours_than_images(data):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_faiss_gpu_without_a_gpu_stops_before_training(data):
-    with pytest.raises(ValueError, match="faiss-gpu.*no GPU"):
+    with pytest.raises(ValueError, match=r"faiss-gpu.*no GPU"):
         fit(PseudoLabeling(k1=6, agreement_k=4, backend="faiss-gpu"), data)
 
 
@@ -155,7 +155,10 @@ def test_wrong_partners(data):
     with pytest.raises(MisconfigurationException, match="PPLRModule"):
         fit(PseudoLabeling(k1=6, agreement_k=4), data, BoringModel())
     trainer = Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
         callbacks=[PseudoLabeling()],
     )
     with pytest.raises(MisconfigurationException, match="datamodule=PPLRDataModule"):

@@ -16,7 +16,7 @@ def sampler(labels=LABELS, **options):
 
 def test_every_group_is_one_cluster_and_no_outlier_is_drawn():
     for batch in sampler():
-        targets = LABELS[[view.index for view in batch]].view(-1, 4)
+        targets = LABELS[[view.image for view in batch]].view(-1, 4)
         assert (targets == targets[:, :1]).all()
         assert (targets >= 0).all()
         assert len(targets[:, 0].unique()) == 2  # as many clusters as there is room for
@@ -24,12 +24,12 @@ def test_every_group_is_one_cluster_and_no_outlier_is_drawn():
 
 def test_images_of_a_group_are_distinct_where_the_cluster_allows():
     for batch in sampler():
-        for group in torch.tensor([view.index for view in batch]).view(-1, 4):
+        for group in torch.tensor([view.image for view in batch]).view(-1, 4):
             assert len(group.unique()) == 4
 
 
 def test_clusters_come_equally_often():
-    drawn = [LABELS[view.index].item() for batch in sampler(iterations=50) for view in batch]
+    drawn = [LABELS[view.image].item() for batch in sampler(iterations=50) for view in batch]
     counts = torch.bincount(torch.tensor(drawn))
     assert counts.max() - counts.min() <= 30 * 4 / 2  # a permutation drops the fifth of five
     assert counts.min() > 40
@@ -56,13 +56,13 @@ def test_ranks_take_contiguous_parts_of_the_one_global_batch(world_size):
 def test_a_repeated_image_gets_another_view():
     batches = sampler(torch.tensor([0, 1, -1]))  # clusters of one image
     for batch in batches:
-        assert sorted(view.index for view in batch) == [0] * 4 + [1] * 4
+        assert sorted(view.image for view in batch) == [0] * 4 + [1] * 4
         assert len({view.seed for view in batch}) == 8
 
 
 def test_fewer_clusters_than_groups_are_repeated_evenly():
     for batch in sampler(torch.tensor([0] * 5 + [1] * 5), batch_size=16):
-        targets = [int(view.index >= 5) for view in batch]
+        targets = [int(view.image >= 5) for view in batch]
         assert sum(targets) == 8
         assert len(batch) == 16
 
@@ -72,7 +72,7 @@ def test_cameras_put_positives_of_other_cameras_first():
     cameras = torch.tensor([0] * 9 + [1] * 3)
     crossed = total = 0
     for batch in sampler(labels, batch_size=4, cameras=cameras, iterations=40):
-        first, *others = (cameras[view.index].item() for view in batch)
+        first, *others = (cameras[view.image].item() for view in batch)
         if first == 0:  # three images of another camera are there: all must be taken
             assert others == [1, 1, 1]
         crossed += sum(other != first for other in others)

@@ -27,5 +27,5 @@ def test_number_of_clusters_is_saved():
 
 
 def test_more_centroids_than_rows():
-    with pytest.raises(ValueError, match="11 clusters, .* max_clusters=10"):
+    with pytest.raises(ValueError, match=r"11 clusters, .* max_clusters=10"):
         ClusterClassifier(4, 10).reset(torch.randn(11, 4))

@@ -86,7 +86,9 @@ def test_pretrained_weights_that_cannot_be_had(model, monkeypatch):
         raise OSError("no connection")
 
     monkeypatch.setattr(timm, "create_model", fail)
-    with pytest.raises(RuntimeError, match=r"resnet10t .*no connection.* model.pretrained to false"):
+    with pytest.raises(
+        RuntimeError, match=r"resnet10t .*no connection.* model.pretrained to false"
+    ):
         model.load_pretrained_backbone()
 
 

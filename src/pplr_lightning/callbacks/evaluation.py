@@ -29,9 +29,7 @@ class RetrievalEvaluation(Callback):
         before_training: Evaluate before training too.
     """
 
-    def __init__(
-        self, *, topk: tuple[int, ...] = (1, 5, 10), before_training: bool = True
-    ) -> None:
+    def __init__(self, *, topk: tuple[int, ...] = (1, 5, 10), before_training: bool = True) -> None:
         self.metric = ReIDRetrieval(topk=tuple(topk))
         self.before_training = before_training
         self.history: list[dict[str, float]] = []  # by epoch; epoch -1 is before training
@@ -39,7 +37,11 @@ class RetrievalEvaluation(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lets the sanity check see every image where a first evaluation is wanted."""
         self.metric.to(pl_module.device)
-        if stage == "fit" and self._wants_first(trainer) and not trainer.fast_dev_run:
+        if (
+            stage == "fit"
+            and self._wants_first(trainer)
+            and not getattr(trainer, "fast_dev_run", False)
+        ):
             trainer.num_sanity_val_steps = float("inf")
 
     def _wants_first(self, trainer: Trainer) -> bool:
@@ -47,6 +49,7 @@ class RetrievalEvaluation(Callback):
         return self.before_training and trainer.ckpt_path is None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the last evaluation's features."""
         self.metric.reset()
         self.metric.to(pl_module.device)
 
@@ -61,6 +64,7 @@ class RetrievalEvaluation(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Takes a batch's features."""
         self._update(outputs, batch)
 
     def on_test_batch_end(
@@ -72,6 +76,7 @@ class RetrievalEvaluation(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Takes a batch's features."""
         self._update(outputs, batch)
 
     def _update(self, features: Tensor, batch: EvalBatch) -> None:
@@ -80,6 +85,7 @@ class RetrievalEvaluation(Callback):
         )
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Computes, logs and remembers the metrics."""
         if trainer.sanity_checking and not self._wants_first(trainer):
             return
         if _is_partial(trainer, trainer.num_val_batches):
@@ -98,6 +104,7 @@ class RetrievalEvaluation(Callback):
             print_table({"validation": self.history[-1]})
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Computes, logs and prints the metrics."""
         if _is_partial(trainer, trainer.num_test_batches):
             return
         values = self.metric.compute()
@@ -117,9 +124,11 @@ class RetrievalEvaluation(Callback):
         (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
 
     def state_dict(self) -> dict[str, Any]:
+        """Keeps the evaluations so far, for a run that goes on."""
         return {"history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the evaluations of a checkpoint."""
         self.history = state_dict["history"]
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from pplr_lightning.data.images import EvalImages
 from pplr_lightning.distributed import gather_rows, new_patient_group
@@ -41,7 +42,7 @@ class FeatureWriter(BasePredictionWriter):
         if not trainer.is_global_zero:
             return
         order = cast(Tensor, indices).argsort()
-        images = cast(EvalImages, trainer.predict_dataloaders.dataset)
+        images = cast(EvalImages, cast(DataLoader[Any], trainer.predict_dataloaders).dataset)
         folder.mkdir(parents=True, exist_ok=True)
         paths = [images.samples[index].path for index in cast(Tensor, indices)[order].tolist()]
         torch.save(

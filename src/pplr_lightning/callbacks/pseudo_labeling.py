@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from pplr_lightning import functional as F
+from pplr_lightning.callbacks.progress import track
 from pplr_lightning.data import EvalBatch, PPLRDataModule
 from pplr_lightning.distributed import gather_rows, new_patient_group, on_rank_zero
 from pplr_lightning.extraction import extract_features
@@ -21,7 +22,6 @@ from pplr_lightning.metrics import label_quality
 from pplr_lightning.models import PartModel
 from pplr_lightning.pseudo_labels import PseudoLabels
 from pplr_lightning.retrieval_module import RetrievalModule
-from pplr_lightning.callbacks.progress import track
 
 
 class PseudoLabeling(Callback):
@@ -193,8 +193,10 @@ class PseudoLabeling(Callback):
         sizes = torch.bincount(labels[labels >= 0])
         if len(sizes) < 2:
             found = "no cluster" if len(sizes) == 0 else "a single cluster"
-            wider = "raise pseudo_labels.eps or lower min_samples" if len(sizes) == 0 else (
-                "lower pseudo_labels.eps or k1"
+            wider = (
+                "raise pseudo_labels.eps or lower min_samples"
+                if len(sizes) == 0
+                else ("lower pseudo_labels.eps or k1")
             )
             raise ValueError(
                 f"{found} in {len(labels)} images, {int((labels < 0).sum())} of them outliers: "
@@ -222,7 +224,9 @@ class PseudoLabeling(Callback):
             values |= label_quality(labels.labels, person_ids)._asdict()
         # the same on every rank
         module.log_dict({f"labels/{name}": v for name, v in values.items()}, sync_dist=True)
-        rest = " ".join(f"{name} {value:.3f}" for name, value in values.items() if name != "clusters")
+        rest = " ".join(
+            f"{name} {value:.3f}" for name, value in values.items() if name != "clusters"
+        )
         rank_zero_info(
             f"epoch {module.current_epoch}: {labels.num_clusters} clusters of "
             f"{len(labels.labels)} images; {rest}"

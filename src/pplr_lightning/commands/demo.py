@@ -53,7 +53,8 @@ def _in_folder(version: str) -> list[str]:
 
 
 def _evaluation(cli: PPLRCLI) -> RetrievalEvaluation:
-    return next(c for c in cli.trainer.callbacks if isinstance(c, RetrievalEvaluation))
+    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+    return next(c for c in callbacks if isinstance(c, RetrievalEvaluation))
 
 
 def _parse(args: list[str]) -> argparse.Namespace:

@@ -10,13 +10,19 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from pplr_lightning.distributed import all_gather_list
-from pplr_lightning.pseudo_labels import PseudoLabels
 from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
-from pplr_lightning.data.images import EvalBatch, EvalImages, TrainBatch, TrainImages, find_bad_images
+from pplr_lightning.data.images import (
+    EvalBatch,
+    EvalImages,
+    TrainBatch,
+    TrainImages,
+    find_bad_images,
+)
 from pplr_lightning.data.sampler import IdentityBatchSampler, ShardSampler, check_batch
 from pplr_lightning.data.synthetic import SyntheticReID
 from pplr_lightning.data.transforms import contrastive_transform, eval_transform, train_transform
+from pplr_lightning.distributed import all_gather_list
+from pplr_lightning.pseudo_labels import PseudoLabels
 
 
 class EpochLoader:
@@ -88,7 +94,7 @@ class PPLRDataModule(LightningDataModule):
         if min(image_size) < 1:
             raise ValueError(f"image_size={tuple(image_size)}: give (height, width) in pixels")
         self.dataset = SyntheticReID() if dataset is None else dataset
-        self.image_size = tuple(image_size)
+        self.image_size = (image_size[0], image_size[1])
         self.batch_size = batch_size
         self.instances = instances
         self.iterations = iterations
@@ -99,9 +105,7 @@ class PPLRDataModule(LightningDataModule):
         self.seed = seed
         self.eval_transform = eval_transform(self.image_size)
         self.train_transform = (
-            train_transform(
-                self.image_size, padding=padding, random_erasing=random_erasing
-            )
+            train_transform(self.image_size, padding=padding, random_erasing=random_erasing)
             if augmentation == "pplr"
             else contrastive_transform(self.image_size)
         )
@@ -224,9 +228,7 @@ class PPLRDataModule(LightningDataModule):
     def _sharded(self, images: EvalImages) -> DataLoader[EvalBatch]:
         # Lightning skips a rank without batches, hooks and all: give each at least one.
         block = max(1, min(self.eval_batch_size, len(images) // self.world_size))
-        sampler = ShardSampler(
-            images, block_size=block, rank=self.rank, world_size=self.world_size
-        )
+        sampler = ShardSampler(images, block_size=block, rank=self.rank, world_size=self.world_size)
         return DataLoader(images, sampler=sampler, batch_size=block, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:

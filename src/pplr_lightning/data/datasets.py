@@ -167,7 +167,9 @@ class ImageFolder(ReIDDataset):
         """Reads (person, camera) of one image, each an empty string where not known."""
         if self.csv is not None:
             if name not in table:
-                raise ValueError(f"{self.csv}: no row for the image {name}; add it to the column path")
+                raise ValueError(
+                    f"{self.csv}: no row for the image {name}; add it to the column path"
+                )
             return table[name]
         if self.pattern is None:
             return "", ""

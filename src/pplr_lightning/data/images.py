@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pplr_lightning.pseudo_labels import PseudoLabels
 from pplr_lightning.data.datasets import Sample
 from pplr_lightning.data.sampler import View
+from pplr_lightning.pseudo_labels import PseudoLabels
 
 
 class TrainBatch(NamedTuple):
@@ -87,16 +87,16 @@ class TrainImages(Dataset[TrainBatch]):
         return len(self.samples)
 
     def __getitem__(self, view: View) -> TrainBatch:
-        sample = self.samples[view.index]
+        sample = self.samples[view.image]
         image = read_image(sample.path)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(view.seed)
             augmented = self.transform(image)
         return TrainBatch(
             augmented,
-            torch.tensor(view.index),
-            self.labels.labels[view.index],
-            self.labels.agreement[view.index],
+            torch.tensor(view.image),
+            self.labels.labels[view.image],
+            self.labels.agreement[view.image],
             torch.tensor(sample.camera_id),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, DistributedSampler, Sampler
 class View(NamedTuple):
     """One augmented look at one image: the key by which a batch asks for it."""
 
-    index: int
+    image: int
     seed: int
 
 
@@ -82,7 +82,9 @@ class IdentityBatchSampler(Sampler[list[View]]):
             seeds = np.random.SeedSequence((self.seed, self.epoch, step)).generate_state(
                 self.batch_size
             )
-            views = [View(int(index), int(view)) for index, view in zip(indices, seeds, strict=True)]
+            views = [
+                View(int(index), int(view)) for index, view in zip(indices, seeds, strict=True)
+            ]
             yield views[self.part]
 
     def _draw_identities(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -146,7 +148,7 @@ class ShardSampler(DistributedSampler[int]):
     """
 
     def __init__(
-        self, dataset: Dataset, *, block_size: int, rank: int = 0, world_size: int = 1
+        self, dataset: Dataset[Any], *, block_size: int, rank: int = 0, world_size: int = 1
     ) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False)
         images = len(dataset)  # type: ignore[arg-type]

@@ -47,7 +47,9 @@ class ClusterClassifier(nn.Module):
         self.weight[: self.num_clusters].copy_(centroids)
 
     def get_extra_state(self) -> dict[str, Any]:
+        """Saves the number of rows in use beside the weights."""
         return {"num_clusters": self.num_clusters}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restores it."""
         self.num_clusters = state["num_clusters"]

@@ -92,6 +92,7 @@ class GroupBatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked += 1
 
     def extra_repr(self) -> str:
+        """Names the group size in the printed model."""
         return f"{super().extra_repr()}, group_size={self.group_size}"
 
 
@@ -106,6 +107,7 @@ class GroupBatchNormAct(GroupBatchNorm):
         self.act = norm.act
 
     def forward(self, input: Tensor) -> Tensor:
+        """Normalises and activates."""
         return self.act(self.drop(super().forward(input)))
 
 

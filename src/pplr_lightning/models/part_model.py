@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import timm
 import torch
@@ -81,7 +81,7 @@ class PartModel(nn.Module):
         elif last_stride != 2:
             raise ValueError(f"last_stride={last_stride}: choose 1 (as the paper) or 2")
         group_batch_norms(self.backbone, norm_batch_size)
-        self.num_features: int = self.backbone.num_features
+        self.num_features = cast(int, self.backbone.num_features)
         self.head = Head(self.num_features, max_clusters, norm_batch_size)
         self.part_heads = nn.ModuleList(
             Head(self.num_features, max_clusters, norm_batch_size) for _ in range(num_parts)
@@ -97,15 +97,21 @@ class PartModel(nn.Module):
         feature_map = self.backbone(images)  # (B, D, h, w)
         features, logits = self.head(feature_map.mean(dim=(2, 3)))
         stripes = F.adaptive_avg_pool2d(feature_map, (self.num_parts, 1)).squeeze(3)  # (B, D, P)
-        parts = [head(stripe) for head, stripe in zip(self.part_heads, stripes.unbind(2), strict=True)]
-        part_features, part_logits = (torch.stack(tensors, dim=2) for tensors in zip(*parts))
-        return PartOutput(features, part_features, logits, part_logits)
+        parts = [
+            head(stripe) for head, stripe in zip(self.part_heads, stripes.unbind(2), strict=True)
+        ]
+        return PartOutput(
+            features=features,
+            part_features=torch.stack([part for part, _ in parts], dim=2),
+            logits=logits,
+            part_logits=torch.stack([scores for _, scores in parts], dim=2),
+        )
 
     def reset_classifiers(self, centroids: Tensor, part_centroids: Tensor) -> None:
         """Overwrites classifier rows with centroids (K, D) and (K, D, P)."""
         self.head.classifier.reset(centroids)
         for head, part in zip(self.part_heads, part_centroids.unbind(2), strict=True):
-            head.classifier.reset(part)
+            cast(Head, head).classifier.reset(part)
 
     def load_pretrained_backbone(self) -> None:
         """Loads the backbone's weights that timm publishes, from the hub or its cache.

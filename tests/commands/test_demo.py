@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import yaml
+
+from ..conftest import ROOT
+
+
+@pytest.fixture
+def configs(tmp_path, drawn):
+    """The demo's own configs, made small."""
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    for name in ("demo.yaml", "demo_pretrain.yaml"):
+        shutil.copy(ROOT / "configs" / name, folder)
+        config = yaml.safe_load((folder / name).read_text())
+        config["data"] |= {
+            "dataset": {
+                "class_path": "pplr_lightning.data.Market1501",
+                "init_args": {"root": str(drawn)},
+            },
+            "image_size": [64, 32],
+            "batch_size": 16,
+            "iterations": 2,
+            "num_workers": 0,
+        }
+        config["model"]["norm_batch_size"] = 8
+        config["pseudo_labels"] |= {"k1": 6, "k2": 2, "agreement_k": 4, "min_samples": 2}
+        config["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1}
+        (folder / name).write_text(yaml.safe_dump(config))
+    return folder
+
+
+def test_prints_three_stages(configs, tmp_path, run, capsys):
+    rows = run("demo", "--configs", str(configs), "--runs", str(tmp_path / "runs"), "--seed", "3")
+    assert list(rows) == ["random weights", "after the warm start", "after PPLR"]
+    assert all(0 < values["mAP"] <= 1 for values in rows.values())
+    assert rows["random weights"] != rows["after the warm start"] != rows["after PPLR"]
+    output = capsys.readouterr().out
+    assert all(stage in output for stage in rows)
+    assert "--seed_everything=3" in output
+
+
+def test_missing_configs(tmp_path, run, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("demo", "--configs", str(tmp_path))
+    assert stop.value.code not in (0, None)
+    assert "demo.yaml" in capsys.readouterr().err
