@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -24,7 +24,9 @@ def new_patient_group() -> dist.ProcessGroup | None:
     Clustering can outlast the default group's timeout, which kills the job without a traceback;
     and gloo carries CPU tensors whatever the accelerator.
     """
-    return dist.new_group(backend="gloo", timeout=timedelta(days=2)) if is_distributed() else None
+    if not is_distributed():
+        return None
+    return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=timedelta(days=2)))
 
 
 def gather_rows(rows: Tensor, group: dist.ProcessGroup | None = None) -> Tensor | None:
