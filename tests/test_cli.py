@@ -101,6 +101,37 @@ class TestFit:
                   "--trainer.fast_dev_run=1")  # fmt: skip
         assert cli.datamodule.eval_batch_size == 5
 
+    def test_weights_and_biases_offline(self, run, run_args, checkpoint_args, tmp_path):
+        cli = run(
+            "fit",
+            *[option for option in run_args if "trainer.logger" not in option],
+            *checkpoint_args,
+            "--trainer.logger=WandbLogger",
+            "--trainer.logger.offline=true",
+            f"--trainer.logger.save_dir={tmp_path}",
+            "--trainer.logger.project=reid",
+            "--trainer.max_epochs=1",
+        )
+        logger = cli.trainer.logger
+        folder = tmp_path / "reid" / logger.version
+        assert (folder / "summary.json").is_file()
+        assert (folder / "checkpoints/last.ckpt").is_file()
+        assert dict(logger.experiment.summary).keys() >= NAMES
+        logger.experiment.finish()
+
+    def test_goes_on_in_the_middle_of_an_epoch(self, run, run_args, tmp_path):
+        run(
+            "fit",
+            *run_args,
+            "--trainer.max_steps=4",
+            "--trainer.callbacks+=ModelCheckpoint",
+            "--trainer.callbacks.every_n_train_steps=4",
+            "--trainer.callbacks.filename=middle",
+        )
+        middle = tmp_path / "demo/version_0/checkpoints/middle.ckpt"
+        cli = run("fit", *run_args, f"--ckpt_path={middle}")
+        assert cli.trainer.current_epoch == 2
+
     def test_mixed_precision(self, run, run_args, tmp_path):
         run("fit", *run_args, "--trainer.precision=bf16-mixed", "--trainer.max_epochs=1")
         assert len(column(tmp_path / "demo/version_0", "train/loss")) == 3

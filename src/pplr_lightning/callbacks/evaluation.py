@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.data import EvalBatch
 from pplr_lightning.metrics import ReIDRetrieval
 
@@ -114,11 +114,11 @@ class RetrievalEvaluation(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints first, best and last epoch and writes `summary.json`."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective: on every rank
         if not self.history or not trainer.is_global_zero:
             return
         summary = summarize(self.history)
         print_table(summary)
+        folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**summary, "history": self.history}, indent=2)
         (folder / "summary.json").write_text(text + "\n", encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.data.images import EvalImages
 from pplr_lightning.distributed import gather_rows, new_patient_group
 
@@ -34,7 +34,6 @@ class FeatureWriter(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Gathers and writes, in the order of the data set."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective: on every rank
         group = new_patient_group()
         indices, features = (
             gather_rows(torch.cat(column).cpu(), group) for column in zip(*predictions, strict=True)
@@ -43,6 +42,7 @@ class FeatureWriter(BasePredictionWriter):
             return
         order = cast(Tensor, indices).argsort()
         images = cast(EvalImages, cast(DataLoader[Any], trainer.predict_dataloaders).dataset)
+        folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         paths = [images.samples[index].path for index in cast(Tensor, indices)[order].tolist()]
         torch.save(

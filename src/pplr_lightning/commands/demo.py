@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pplr_lightning.callbacks import RetrievalEvaluation
 from pplr_lightning.callbacks.evaluation import print_table
+from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.cli import PPLRCLI, run_cli
 
 STAGES = ("random weights", "after the warm start", "after PPLR")
@@ -28,7 +29,7 @@ def run(args: list[str]) -> dict[str, dict[str, float]]:
 
     random = _call("validate", *target, *_in_folder(f"random-{options.seed}"))
     warm = _call("fit", *source, *_in_folder(f"pretrain-{options.seed}"))
-    checkpoint = Path(warm.trainer.log_dir or "") / "checkpoints" / "last.ckpt"
+    checkpoint = run_folder(warm.trainer) / "checkpoints" / "last.ckpt"
     pplr = _call(
         "fit", *target, *_in_folder(f"pplr-{options.seed}"), f"--model.warm_start={checkpoint}"
     )
@@ -39,7 +40,7 @@ def run(args: list[str]) -> dict[str, dict[str, float]]:
         for stage, values in zip(STAGES, evaluations, strict=True)
     }
     print_table(rows)
-    print(f"PPLR's log, config and checkpoint are in {pplr.trainer.log_dir}")
+    print(f"PPLR's log, config and checkpoint are in {run_folder(pplr.trainer)}")
     return rows
 
 
