@@ -33,7 +33,6 @@ def test_every_config_trains(config: Path, drawn, tmp_path):
         "--trainer.max_epochs=1",
         "--trainer.precision=32-true",
         f"--trainer.logger.init_args.save_dir={tmp_path}",
-        "--trainer.enable_progress_bar=false",
         *([] if simclr else [f"--pseudo_labels.{label}" for label in labels]),
     ]
     trainer = run_cli(["fit", "--config", str(config), *small], **command).trainer

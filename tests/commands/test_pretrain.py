@@ -20,6 +20,7 @@ def test_simclr_gives_a_checkpoint_that_pplr_starts_from(
         "--data.num_workers=0",
         "--model.backbone=resnet10t",
         "--model.pretrained=false",
+        "--model.num_parts=2",  # as in configs/demo.yaml
         "--model.norm_batch_size=8",
         "--trainer.max_epochs=1",
         "--trainer.check_val_every_n_epoch=1",
