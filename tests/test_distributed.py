@@ -85,7 +85,7 @@ def test_an_error_on_rank_zero_ends_every_rank(tmp_path):
     results = launch(_fail, 2, tmp_path)
     assert results == [
         "ValueError: lower eps",
-        "RuntimeError: rank 0 stopped with ValueError: lower eps",
+        "ValueError: rank 0 stopped with ValueError: lower eps",
     ]
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from pplr_lightning import PPLRModule
 from pplr_lightning.models import PartModel
@@ -44,6 +47,43 @@ def test_optimiser_is_the_papers(module):
     assert rates[19] == 3.5e-4
     assert rates[20] == pytest.approx(3.5e-5)
     assert rates[40] == pytest.approx(3.5e-6)
+
+
+class TestStart:
+    """Where the weights come from, over a module's life."""
+
+    @pytest.fixture
+    def loads(self, monkeypatch):
+        calls = []
+        monkeypatch.setattr(PartModel, "load_pretrained_backbone", lambda _: calls.append("loaded"))
+        return calls
+
+    @staticmethod
+    def set_up(module, stage="fit", ckpt_path=None):
+        module.trainer = SimpleNamespace(
+            ckpt_path=ckpt_path, accumulate_grad_batches=1, world_size=1, datamodule=None
+        )
+        module.setup(stage)
+
+    def test_pretrained_weights_are_loaded_once(self, loads):
+        module = PPLRModule("resnet10t", pretrained=True)
+        assert loads == []  # not yet: a checkpoint may be about to be restored
+        self.set_up(module)
+        self.set_up(module, "validate")  # of what was trained
+        assert loads == ["loaded"]
+
+    def test_not_before_a_checkpoint_is_restored(self, loads):
+        self.set_up(PPLRModule("resnet10t", pretrained=True), ckpt_path="last.ckpt")
+        assert loads == []
+
+    def test_not_over_a_loaded_checkpoint(self, loads, tmp_path):
+        module = PPLRModule("resnet10t", pretrained=True)
+        trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        trainer.strategy.connect(module)
+        trainer.save_checkpoint(tmp_path / "module.ckpt")
+        loaded = PPLRModule.load_from_checkpoint(tmp_path / "module.ckpt", weights_only=True)
+        self.set_up(loaded, "test")
+        assert loads == []
 
 
 class TestWarmStart:

@@ -11,11 +11,13 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pplr_lightning.callbacks import FeatureWriter, PseudoLabeling, RetrievalEvaluation
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.module import PPLRModule
 
+COMPLAINTS = (ValueError, FileNotFoundError, ImportError, MisconfigurationException)
 COMMANDS = ("demo", "pretrain")  # each a module of `commands` with a function `run`
 
 
@@ -28,10 +30,14 @@ class PPLRCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def before_instantiate_classes(self) -> None:
-        """Checks what Lightning would find out only after the data are loaded."""
-        path = self.config[self.subcommand].get("ckpt_path")
-        if path not in (None, "best", "last", "hpc") and not Path(path).is_file():
-            raise FileNotFoundError(f"ckpt_path {path}: no such checkpoint")
+        """Checks what would else come out only after the data are read."""
+        config = self.config[self.subcommand]
+        for name, path in (
+            ("ckpt_path", config.get("ckpt_path")),
+            ("warm_start", config.model.get("warm_start")),
+        ):
+            if path not in (None, "best", "last", "hpc") and not Path(path).is_file():
+                raise FileNotFoundError(f"{name} {path}: no such checkpoint")
 
 
 class TrainingCLI(PPLRCLI):
@@ -66,8 +72,8 @@ def run_cli(
 def main(args: list[str] | None = None) -> Any:
     """Runs `python -m pplr_lightning ARGS`.
 
-    An error that this library raised is a message to the user: one line, exit code 1. Any other
-    keeps its traceback.
+    A complaint that this library raised is a message to the user: one line, exit code 1. Any other
+    error keeps its traceback.
     """
     words = sys.argv[1:] if args is None else args
     try:
@@ -75,7 +81,7 @@ def main(args: list[str] | None = None) -> Any:
             command = importlib.import_module(f"{__package__}.commands.{words[0]}")
             return command.run(words[1:])
         return run_cli(args)
-    except Exception as error:
+    except COMPLAINTS as error:
         if not _raised_here(error):
             raise
         print(f"error: {error}", file=sys.stderr)

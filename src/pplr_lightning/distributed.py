@@ -57,8 +57,9 @@ def on_rank_zero(function: Callable[[], T], group: dist.ProcessGroup | None = No
     """Calls `function` on rank 0 and returns its value on every rank.
 
     Raises:
-        RuntimeError: On the other ranks, with rank 0's message, when the call failed there; rank 0
-            raises the error itself. So all ranks end together instead of waiting for each other.
+        ValueError: On every rank, when the call raised one on rank 0.
+        RuntimeError: On the other ranks, when the call raised anything else; rank 0 raises the
+            error itself. So all ranks end together instead of waiting for each other.
     """
     if not is_distributed():
         return function()
@@ -69,12 +70,13 @@ def on_rank_zero(function: Callable[[], T], group: dist.ProcessGroup | None = No
             message[1] = function()
         except Exception as caught:
             error = caught
-            message[0] = f"{type(caught).__name__}: {caught}"
+            message[0] = (isinstance(caught, ValueError), f"{type(caught).__name__}: {caught}")
     dist.broadcast_object_list(message, src=0, group=group)
     if error is not None:
         raise error
     if message[0] is not None:
-        raise RuntimeError(f"rank 0 stopped with {message[0]}")
+        is_complaint, text = message[0]
+        raise (ValueError if is_complaint else RuntimeError)(f"rank 0 stopped with {text}")
     return message[1]
 
 

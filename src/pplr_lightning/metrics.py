@@ -67,7 +67,7 @@ class ReIDRetrieval(Metric):
         features, persons, cameras = features[order], persons[order], cameras[order]
         query = is_query[order].bool()
         # ||a - b||^2 of unit vectors
-        distance = 2 - 2 * features[query] @ features[~query].T
+        distance = (features[query] @ features[~query].T).mul_(-2).add_(2)
         return retrieval_metrics(
             distance,
             persons[query],

@@ -47,6 +47,7 @@ class RetrievalModule(LightningModule):
         self.weight_decay = weight_decay
         self.lr_step = lr_step
         self.lr_gamma = lr_gamma
+        self._has_weights = False  # loaded or trained: not to be overwritten by another start
 
     def setup(self, stage: str) -> None:
         """Loads the weights to start from, unless a checkpoint is about to be restored.
@@ -57,8 +58,9 @@ class RetrievalModule(LightningModule):
         """
         if stage == "fit":
             self._check_batches()
-        if self.trainer.ckpt_path is not None:
+        if self._has_weights or self.trainer.ckpt_path is not None:
             return
+        self._has_weights = True
         if self.pretrained:
             self.model.load_pretrained_backbone()
         if self.warm_start is not None:
@@ -90,8 +92,12 @@ class RetrievalModule(LightningModule):
         gathered = cast(Tensor, self.all_gather(rows, sync_grads=rows.requires_grad))
         return gathered.flatten(0, 1)
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Gives all ranks the running statistics of the global batch."""
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes that the weights are a checkpoint's."""
+        self._has_weights = True
+
+    def on_after_backward(self) -> None:
+        """Gives all ranks the running statistics of the global batch, before any checkpoint."""
         average_running_statistics(self.model)
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> Tensor:

@@ -82,6 +82,10 @@ class SimCLRModule(RetrievalModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, PPLRDataModule):
             raise MisconfigurationException("SimCLRModule needs a PPLRDataModule")
+        if data.instances != 2:
+            raise ValueError(
+                f"data.instances={data.instances}: SimCLR compares 2 views of an image"
+            )
         images = len(data.train_samples)
         data.pseudo_labels = PseudoLabels(
             labels=torch.arange(images),

@@ -97,13 +97,16 @@ def test_first_evaluation_can_be_left_out(tmp_path, module, data):
 
 def test_a_part_of_the_images_gives_no_metrics(tmp_path, module, data):
     runner = trainer(tmp_path, RetrievalEvaluation(), limit_val_batches=1)
-    with pytest.warns(UserWarning, match=r"evaluation saw 1 of \d+ batches"):
+    with pytest.warns(UserWarning, match=r"evaluation saw 13 of \d+ images"):
         (logged,) = runner.validate(module, datamodule=data)
     assert logged == {}
 
 
-def test_fast_dev_run(tmp_path, module, data):
-    trainer(tmp_path, RetrievalEvaluation(), fast_dev_run=2).fit(module, datamodule=data)
+@pytest.mark.parametrize("options", [{"fast_dev_run": 2}, {"limit_val_batches": 1}])
+def test_fit_on_a_part_of_the_images_records_nothing(tmp_path, module, data, options):
+    evaluation = RetrievalEvaluation()
+    trainer(tmp_path, evaluation, **{"max_epochs": 1, **options}).fit(module, datamodule=data)
+    assert evaluation.history == []
 
 
 def test_best_is_by_map():

@@ -67,9 +67,9 @@ class TestLabel:
 
     def test_identities_instead_of_clusters(self):
         labeling = PseudoLabeling(k1=8, k2=3, agreement_k=5, source="identities")
-        persons = torch.tensor([7, 3, 3, 9] * 10)
+        persons = torch.tensor([7, 3, -1, 9] * 10)
         labels = labeling.label(*features(), person_ids=persons)
-        assert torch.equal(labels.labels, torch.tensor([1, 0, 0, 2] * 10))
+        assert torch.equal(labels.labels, torch.tensor([1, 0, -1, 2] * 10))
 
 
 @pytest.fixture

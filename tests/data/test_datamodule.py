@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from pplr_lightning.data import ImageFolder, Market1501, PPLRDataModule
@@ -27,7 +28,7 @@ def data(drawn: Path) -> PPLRDataModule:
 
 
 def test_training_without_labels_says_what_is_missing(data):
-    with pytest.raises(RuntimeError, match="add the callback PseudoLabeling"):
+    with pytest.raises(MisconfigurationException, match="add the callback PseudoLabeling"):
         next(iter(data.train_dataloader()))
 
 

@@ -117,6 +117,18 @@ class TestImageFolder:
         # Images of unknown cameras are not taken for images of one camera.
         assert splits.query[0].camera_id != splits.gallery[0].camera_id
 
+    def test_one_folder_for_query_and_gallery(self, tmp_path):
+        touch(tmp_path / "t/1.png", tmp_path / "q/7_a.png", tmp_path / "q/7_b.png")
+        test = tmp_path / "q"
+        splits = ImageFolder(
+            tmp_path / "t", query=test, gallery=test, pattern=r"(?P<person>\d)"
+        ).load()
+        assert [len(split) for split in splits] == [1, 2, 2]
+
+    def test_test_images_inside_the_training_folder(self, tmp_path):
+        with pytest.raises(ValueError, match="query lies inside the training folder"):
+            ImageFolder(tmp_path, query=tmp_path / "query", pattern=r"(?P<person>\d)")
+
     def test_query_needs_person_ids(self, tmp_path):
         touch(tmp_path / "t/1.png", tmp_path / "q/1.png")
         with pytest.raises(ValueError, match="query images need person ids"):

@@ -73,4 +73,5 @@ def test_cut_off_files_are_found(tmp_path, samples):
         path.write_bytes(path.read_bytes()[:-500])
         bad = find_bad_images([*samples, Sample(str(path), 0, 0)])
         assert len(bad) == 1
-        assert name in bad[0]
+        assert bad[0][0] == str(path)
+        assert name in bad[0][1]

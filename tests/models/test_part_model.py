@@ -86,9 +86,7 @@ def test_pretrained_weights_that_cannot_be_had(model, monkeypatch):
         raise OSError("no connection")
 
     monkeypatch.setattr(timm, "create_model", fail)
-    with pytest.raises(
-        RuntimeError, match=r"resnet10t .*no connection.* model.pretrained to false"
-    ):
+    with pytest.raises(ValueError, match=r"resnet10t .*no connection.* model.pretrained to false"):
         model.load_pretrained_backbone()
 
 
@@ -96,7 +94,11 @@ def test_pretrained_weights_that_cannot_be_had(model, monkeypatch):
     ("options", "message"),
     [
         ({"backbone": "resnet5O"}, "'resnet5O' is no timm model; did you mean resnet50"),
-        ({"backbone": "vit_tiny_patch16_224"}, "set last_stride to 2"),
+        ({"backbone": "vit_tiny_patch16_224"}, "no strided last stage"),
+        ({"backbone": "vit_tiny_patch16_224", "last_stride": 2}, "gives no feature map"),
+        ({"backbone": "mobilenetv3_small_050", "last_stride": 2}, "gives no feature map"),
+        ({"backbone": "resnet18.bogus"}, "resnet18.bogus"),
+        ({"norm_batch_size": 1}, "norm_batch_size=1"),
         ({"num_parts": 0}, "num_parts=0"),
         ({"last_stride": 3}, "last_stride=3"),
     ],

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.data import EvalBatch
+from pplr_lightning.distributed import all_gather_list
 from pplr_lightning.metrics import ReIDRetrieval
 
 
@@ -88,7 +89,7 @@ class RetrievalEvaluation(Callback):
         """Computes, logs and remembers the metrics."""
         if trainer.sanity_checking and not self._wants_first(trainer):
             return
-        if _is_partial(trainer, trainer.num_val_batches):
+        if self._is_partial(trainer.val_dataloaders):
             return
         values = self.metric.compute()
         self.metric.reset()
@@ -101,16 +102,24 @@ class RetrievalEvaluation(Callback):
         epoch = -1 if trainer.sanity_checking else trainer.current_epoch
         self.history.append({"epoch": epoch, **values})
         if trainer.state.fn == "validate":
-            print_table({"validation": self.history[-1]})
+            print_table({"validation": values})
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Computes, logs and prints the metrics."""
-        if _is_partial(trainer, trainer.num_test_batches):
+        if self._is_partial(trainer.test_dataloaders):
             return
         values = self.metric.compute()
         self.metric.reset()
         _log(pl_module, "test", values)
         print_table({"test": values})
+
+    def _is_partial(self, loader: Any) -> bool:
+        """Tells, with a warning and the same on every rank, when images were left out."""
+        seen = sum(all_gather_list([len(indices) for indices in self.metric.indices]))
+        total = len(loader.dataset)
+        if seen < total:
+            rank_zero_warn(f"evaluation saw {seen} of {total} images: no metrics are reported")
+        return seen < total
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints first, best and last epoch and writes `summary.json`."""
@@ -147,17 +156,6 @@ def _named(stage: str, values: dict[str, float]) -> dict[str, float]:
 
 def _log(module: LightningModule, stage: str, values: dict[str, float]) -> None:
     module.log_dict(_named(stage, values), sync_dist=True)  # the same on every rank
-
-
-def _is_partial(trainer: Trainer, batches: list[int | float]) -> bool:
-    """Tells, with a warning, when only a part of query and gallery was seen."""
-    loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    seen, total = sum(batches), len(loaders) if loaders else 0
-    if trainer.sanity_checking:
-        return trainer.num_sanity_val_steps < total
-    if seen < total:
-        rank_zero_warn(f"evaluation saw {seen} of {total} batches: no metrics are reported")
-    return seen < total
 
 
 @rank_zero_only

@@ -100,7 +100,7 @@ class PseudoLabeling(Callback):
                 f"{images} training images, but the search needs {self.num_neighbors} neighbours: "
                 f"lower pseudo_labels.k1={self.k1}, k2={self.k2} or agreement_k={self.agreement_k}"
             )
-        if self.source == "identities" and len(set(_person_ids(data).tolist())) < 2:
+        if self.source == "identities" and _number(_person_ids(data)).max() < 1:
             raise ValueError(
                 "pseudo_labels.source=identities needs a data set with person ids: use clusters"
             )
@@ -166,7 +166,7 @@ class PseudoLabeling(Callback):
         """
         neighbors = F.nearest_neighbors(features, self.num_neighbors, backend=self.backend)
         if self.source == "identities" and person_ids is not None:
-            labels = torch.unique(person_ids, return_inverse=True)[1]
+            labels = _number(person_ids)
         else:
             distance = F.jaccard_distance(
                 features, k1=self.k1, k2=self.k2, neighbors=neighbors, max_distance=self.eps
@@ -241,6 +241,14 @@ def _data_of(trainer: Trainer) -> PPLRDataModule:
             "trainer.fit(module, datamodule=PPLRDataModule(...))"
         )
     return data
+
+
+def _number(person_ids: Tensor) -> Tensor:
+    """Numbers the known identities from 0; an unknown one (-1) stays -1."""
+    labels = person_ids.clone()
+    known = person_ids >= 0
+    labels[known] = torch.unique(person_ids[known], return_inverse=True)[1]
+    return labels
 
 
 def _person_ids(data: PPLRDataModule) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
@@ -140,15 +141,14 @@ class PPLRDataModule(LightningDataModule):
         """Decodes every image once, each rank its share, and deals with those that are bad."""
         samples = [sample for split in splits for sample in split]
         rank, world_size = self.rank, self.world_size
-        bad = all_gather_list(find_bad_images(samples[rank::world_size]))
+        bad = dict(sorted(all_gather_list(find_bad_images(samples[rank::world_size]))))
         if not bad:
             return splits
         if self.bad_images == "raise":
             more = f" ({len(bad) - 1} more like it)" if len(bad) > 1 else ""
-            raise ValueError(bad[0] + more)
-        rank_zero_warn(f"{len(bad)} unreadable images are left out: " + "; ".join(sorted(bad)))
-        broken = {message.split(": cannot be read", 1)[0] for message in bad}
-        return Splits(*([s for s in split if s.path not in broken] for split in splits))
+            raise ValueError(next(iter(bad.values())) + more)
+        rank_zero_warn(f"{len(bad)} unreadable images are left out: " + "; ".join(bad.values()))
+        return Splits(*([s for s in split if s.path not in bad] for split in splits))
 
     def state_dict(self) -> dict[str, Any]:
         """Keeps the labels, for a run that goes on in the middle of an epoch."""
@@ -184,10 +184,10 @@ class PPLRDataModule(LightningDataModule):
         """Builds the loader of the current epoch from the current pseudo labels.
 
         Raises:
-            RuntimeError: There are no labels yet.
+            MisconfigurationException: There are no labels yet.
         """
         if self.pseudo_labels is None:
-            raise RuntimeError(
+            raise MisconfigurationException(
                 "there are no pseudo labels: add the callback PseudoLabeling to the Trainer"
             )
         cameras = torch.tensor([sample.camera_id for sample in self.train_samples])

@@ -141,19 +141,29 @@ class ImageFolder(ReIDDataset):
         self.gallery = None if gallery is None else Path(gallery)
         self.pattern = None if pattern is None else _compile(pattern)
         self.csv = None if csv is None else Path(csv)
+        for folder in (self.query, self.gallery):
+            if folder is not None and folder.resolve().is_relative_to(self.root.resolve()):
+                raise ValueError(
+                    f"{folder} lies inside the training folder {self.root}: training would see "
+                    "test images; move one of them"
+                )
 
     def load(self) -> Splits:
         """Lists the images of the folders given, with the ids that can be read."""
         table = {} if self.csv is None else _read_table(self.csv)
-        folders = [folder for folder in (self.root, self.query, self.gallery) if folder is not None]
-        images = [(folder, path) for folder in folders for path in find_images(folder)]
-        ids = [self._ids(path.relative_to(folder).as_posix(), table) for folder, path in images]
-        persons = _number(person for person, _ in ids)  # over all folders: the same name, one id
-        cameras = _number(camera for _, camera in ids)
-        samples: dict[Path | None, list[Sample]] = {folder: [] for folder in folders}
-        for (folder, path), person, camera in zip(images, persons, cameras, strict=True):
-            samples[folder].append(Sample(str(path), person, camera))
-        query = samples.get(self.query, [])
+        folders = (self.root, self.query, self.gallery)
+        paths = [[] if folder is None else find_images(folder) for folder in folders]
+        ids = [
+            self._ids(path.relative_to(folder).as_posix(), table)
+            for folder, images in zip(folders, paths, strict=True)
+            for path in images
+            if folder is not None
+        ]
+        persons = iter(_number(person for person, _ in ids))  # over all: the same name, one id
+        cameras = iter(_number(camera for _, camera in ids))
+        train, query, gallery = (
+            [Sample(str(path), next(persons), next(cameras)) for path in images] for images in paths
+        )
         if any(sample.person_id == UNKNOWN for sample in query):
             raise ValueError(
                 f"{self.query}: query images need person ids: give a pattern with the group "
@@ -161,7 +171,7 @@ class ImageFolder(ReIDDataset):
             )
         # Evaluation leaves out matches from the query's own camera; an unknown one is nobody's.
         query = [s._replace(camera_id=-2) if s.camera_id == UNKNOWN else s for s in query]
-        return Splits(samples[self.root], query, samples.get(self.gallery, []))
+        return Splits(train, query, gallery)
 
     def _ids(self, name: str, table: dict[str, tuple[str, str]]) -> tuple[str, str]:
         """Reads (person, camera) of one image, each an empty string where not known."""

@@ -45,25 +45,25 @@ def read_image(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a broken file makes Pillow raise errors of many types
         raise ValueError(
             f"{path}: cannot be read as an image ({error}); replace or remove the file, or set "
             "data.bad_images to skip"
         ) from error
 
 
-def find_bad_images(samples: Sequence[Sample]) -> list[str]:
-    """Decodes every image and returns the message of each that cannot be read."""
+def find_bad_images(samples: Sequence[Sample]) -> list[tuple[str, str]]:
+    """Decodes every image and returns path and message of each that cannot be read."""
 
-    def check(sample: Sample) -> str | None:
+    def check(sample: Sample) -> tuple[str, str] | None:
         try:
             read_image(sample.path)
         except ValueError as error:
-            return str(error)
+            return sample.path, str(error)
         return None
 
     with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-        return [message for message in pool.map(check, samples) if message is not None]
+        return [bad for bad in pool.map(check, samples) if bad is not None]
 
 
 class TrainImages(Dataset[TrainBatch]):

@@ -71,7 +71,8 @@ def pglr_loss(
     if not 0 <= beta <= 1:
         raise ValueError(f"beta must be in [0, 1], got {beta}; PPLR uses 0.5")
     weights = agreement.softmax(dim=1)  # (B, P)
-    ensemble = torch.einsum("bcp,bp->bc", logits_part.softmax(dim=1), weights).detach()
+    # Not a matrix product, which autocast would round.
+    ensemble = (logits_part.softmax(dim=1) * weights[:, None]).sum(dim=2).detach()
     refined = beta * F.one_hot(targets, classes) + (1 - beta) * ensemble
     return F.cross_entropy(logits_global, refined)
 

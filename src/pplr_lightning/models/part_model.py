@@ -72,6 +72,8 @@ class PartModel(nn.Module):
         super().__init__()
         if num_parts < 1:
             raise ValueError(f"num_parts={num_parts}: a part model needs at least one part")
+        if norm_batch_size is not None and norm_batch_size < 2:
+            raise ValueError(f"norm_batch_size={norm_batch_size}: a group needs at least 2 images")
         self.backbone_name = backbone
         self.num_parts = num_parts
         self.norm_batch_size = norm_batch_size
@@ -82,6 +84,7 @@ class PartModel(nn.Module):
             raise ValueError(f"last_stride={last_stride}: choose 1 (as the paper) or 2")
         group_batch_norms(self.backbone, norm_batch_size)
         self.num_features = cast(int, self.backbone.num_features)
+        _check_feature_map(self.backbone, self.num_features, backbone)
         self.head = Head(self.num_features, max_clusters, norm_batch_size)
         self.part_heads = nn.ModuleList(
             Head(self.num_features, max_clusters, norm_batch_size) for _ in range(num_parts)
@@ -96,7 +99,7 @@ class PartModel(nn.Module):
         """Computes features and logits of images (B, 3, H, W)."""
         feature_map = self.backbone(images)  # (B, D, h, w)
         features, logits = self.head(feature_map.mean(dim=(2, 3)))
-        stripes = F.adaptive_avg_pool2d(feature_map, (self.num_parts, 1)).squeeze(3)  # (B, D, P)
+        stripes = self._pool_stripes(feature_map)  # (B, D, P)
         parts = [
             head(stripe) for head, stripe in zip(self.part_heads, stripes.unbind(2), strict=True)
         ]
@@ -106,6 +109,11 @@ class PartModel(nn.Module):
             logits=logits,
             part_logits=torch.stack([scores for _, scores in parts], dim=2),
         )
+
+    def _pool_stripes(self, feature_map: Tensor) -> Tensor:
+        if feature_map.shape[2] % self.num_parts == 0:  # on a GPU the deterministic way
+            return feature_map.unflatten(2, (self.num_parts, -1)).mean(dim=(3, 4))
+        return F.adaptive_avg_pool2d(feature_map, (self.num_parts, 1)).squeeze(3)
 
     def reset_classifiers(self, centroids: Tensor, part_centroids: Tensor) -> None:
         """Overwrites classifier rows with centroids (K, D) and (K, D, P)."""
@@ -117,12 +125,12 @@ class PartModel(nn.Module):
         """Loads the backbone's weights that timm publishes, from the hub or its cache.
 
         Raises:
-            RuntimeError: The weights cannot be had.
+            ValueError: The weights cannot be had.
         """
         try:
             pretrained = _create_backbone(self.backbone_name, pretrained=True)
         except Exception as error:  # hub, network and file errors of many libraries
-            raise RuntimeError(
+            raise ValueError(
                 f"the pretrained weights of {self.backbone_name} cannot be loaded ({error}); check "
                 "the connection to the Hugging Face hub, or set model.pretrained to false"
             ) from error
@@ -134,7 +142,25 @@ def _create_backbone(name: str, *, pretrained: bool) -> nn.Module:
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else "; see timm.list_models()"
         raise ValueError(f"backbone {name!r} is no timm model{hint}")
-    return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
+    except RuntimeError as error:  # of a tag, the part of the name behind the dot
+        raise ValueError(f"backbone {name!r}: {error}") from error
+
+
+@torch.no_grad()
+def _check_feature_map(backbone: nn.Module, num_features: int, name: str) -> None:
+    """Runs one image through the backbone to see that a map (1, D, h, w) comes out."""
+    try:
+        shape = tuple(backbone.eval()(torch.zeros(1, 3, 128, 64)).shape)
+    except Exception as error:  # whatever a network says to an image of this shape
+        shape = (f"{type(error).__name__}: {error}",)
+    backbone.train()
+    if len(shape) != 4 or shape[1] != num_features:
+        raise ValueError(
+            f"backbone {name!r} gives no feature map (B, {num_features}, h, w) of a 128 x 64 image "
+            f"but {shape}: choose a convolutional backbone such as resnet50.tv_in1k"
+        )
 
 
 def _remove_last_stride(backbone: nn.Module, name: str) -> None:
@@ -148,8 +174,8 @@ def _remove_last_stride(backbone: nn.Module, name: str) -> None:
     ]
     if not strided:
         raise ValueError(
-            f"backbone {name!r} has no strided last stage to open: set last_stride to 2, or choose "
-            "a convolutional backbone such as resnet50.tv_in1k"
+            f"backbone {name!r} has no strided last stage to open: choose a convolutional backbone "
+            "such as resnet50.tv_in1k, or set last_stride to 2"
         )
     for module in strided:
         if isinstance(module, nn.AvgPool2d):  # the shortcut of resnet*d: nothing left to average
