@@ -21,7 +21,8 @@ class RetrievalModule(LightningModule):
     Args:
         model: The part-based model.
         pretrained: Start from timm's published backbone weights.
-        warm_start: Start from this checkpoint of any module here; the classifiers are left out.
+        warm_start: Start from this checkpoint of any module here instead; the classifiers are left
+            out.
         lr: Learning rate of Adam.
         weight_decay: Weight decay of Adam.
         lr_step: Epochs after which the learning rate is multiplied by `lr_gamma`.
@@ -61,10 +62,10 @@ class RetrievalModule(LightningModule):
         if self._has_weights or self.trainer.ckpt_path is not None:
             return
         self._has_weights = True
-        if self.pretrained:
-            self.model.load_pretrained_backbone()
         if self.warm_start is not None:
             load_warm_start(self.model, self.warm_start)
+        elif self.pretrained:
+            self.model.load_pretrained_backbone()
 
     def _check_batches(self) -> None:
         """Refuses what would change the statistics or the triplets of a global batch."""
