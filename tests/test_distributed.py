@@ -1,13 +1,8 @@
 from __future__ import annotations
 
-import time
-from datetime import timedelta
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as nnf
 
 from pplr_lightning.distributed import (
@@ -15,36 +10,11 @@ from pplr_lightning.distributed import (
     average_,
     gather_rows,
     new_patient_group,
-    on_rank_zero,
 )
 from pplr_lightning.metrics import ReIDRetrieval
 from pplr_lightning.models import GroupBatchNorm, average_running_statistics
 
-
-def launch(work, world_size, folder: Path, timeout: float = 30.0) -> list:
-    """Runs `work(rank)` on ranks over gloo and returns what each returned or raised."""
-    # Forked, for starting anew imports everything again; safe with one thread in each child.
-    arguments = (work, world_size, str(folder), timeout)
-    mp.start_processes(_run, args=arguments, nprocs=world_size, start_method="fork")
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world_size)]
-
-
-def _run(rank, work, world_size, folder, timeout):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=world_size,
-        timeout=timedelta(seconds=timeout),
-    )
-    try:
-        result = work(rank)
-    except Exception as error:
-        result = f"{type(error).__name__}: {error}"
-    torch.save(result, f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+from .processes import launch
 
 
 def _everything(rank):
@@ -54,7 +24,6 @@ def _everything(rank):
     average_(tensors)
     return {
         "gathered": gather_rows(rows, group),
-        "value": on_rank_zero(lambda: ("from", dist.get_rank()), group),
         "list": all_gather_list([rank] * rank),
         "average": tensors,
     }
@@ -68,42 +37,9 @@ def test_collectives(world_size, tmp_path):
     mean = sum(range(world_size)) / world_size
     for rank, result in enumerate(results):
         assert rank == 0 or result["gathered"] is None
-        assert result["value"] == ("from", 0)
         assert result["list"] == [r for r in range(world_size) for _ in range(r)]
         assert torch.equal(result["average"][0], torch.full((2,), mean))
         assert torch.equal(result["average"][1], torch.full((1, 3), 10 * mean))
-
-
-def _fail(rank):
-    def work():
-        raise ValueError("lower eps")
-
-    return on_rank_zero(work, new_patient_group())
-
-
-def test_an_error_on_rank_zero_ends_every_rank(tmp_path):
-    results = launch(_fail, 2, tmp_path)
-    assert results == [
-        "ValueError: lower eps",
-        "ValueError: rank 0 stopped with ValueError: lower eps",
-    ]
-
-
-def _outlast(rank):
-    return on_rank_zero(lambda: time.sleep(6) or "done", new_patient_group())
-
-
-def test_work_may_outlast_the_timeout_of_the_process_group(tmp_path):
-    assert launch(_outlast, 2, tmp_path, timeout=3.0) == ["done", "done"]
-
-
-def _impatient(rank):
-    return on_rank_zero(lambda: time.sleep(6) or "done")
-
-
-def test_the_default_group_would_not_wait(tmp_path):
-    with pytest.raises(Exception, match=r"(?i)process"):
-        launch(_impatient, 2, tmp_path, timeout=3.0)
 
 
 def _norm(rank):

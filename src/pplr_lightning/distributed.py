@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -19,7 +18,7 @@ def is_distributed() -> bool:
 
 
 def new_patient_group() -> dist.ProcessGroup | None:
-    """Makes a group for work that one rank does while the others wait; all ranks must call it.
+    """Makes a group for work in which ranks wait long for each other; all ranks must call it.
 
     Clustering can outlast the default group's timeout, which kills the job without a traceback;
     and gloo carries CPU tensors whatever the accelerator.
@@ -51,33 +50,6 @@ def gather_rows(rows: Tensor, group: dist.ProcessGroup | None = None) -> Tensor 
         if len(share):
             dist.recv(share, src=rank, group=group)
     return gathered
-
-
-def on_rank_zero(function: Callable[[], T], group: dist.ProcessGroup | None = None) -> T:
-    """Calls `function` on rank 0 and returns its value on every rank.
-
-    Raises:
-        ValueError: On every rank, when the call raised one on rank 0.
-        RuntimeError: On the other ranks, when the call raised anything else; rank 0 raises the
-            error itself. So all ranks end together instead of waiting for each other.
-    """
-    if not is_distributed():
-        return function()
-    message: list[Any] = [None, None]
-    error: Exception | None = None
-    if dist.get_rank() == 0:
-        try:
-            message[1] = function()
-        except Exception as caught:
-            error = caught
-            message[0] = (isinstance(caught, ValueError), f"{type(caught).__name__}: {caught}")
-    dist.broadcast_object_list(message, src=0, group=group)
-    if error is not None:
-        raise error
-    if message[0] is not None:
-        is_complaint, text = message[0]
-        raise (ValueError if is_complaint else RuntimeError)(f"rank 0 stopped with {text}")
-    return message[1]
 
 
 def all_gather_list(values: list[T]) -> list[T]:

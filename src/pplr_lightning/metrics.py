@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.cluster import pair_confusion_matrix
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
 
-from pplr_lightning.functional import retrieval_metrics
+from pplr_lightning.distributed import is_distributed
+from pplr_lightning.functional.neighbors import similarity_chunks
+from pplr_lightning.functional.retrieval import GalleryIndex, query_blocks, summarize_scores
 
 
 class ReIDRetrieval(Metric):
@@ -57,25 +63,64 @@ class ReIDRetrieval(Metric):
     def compute(self) -> dict[str, float]:
         """Computes `mAP`, `mINP` and `rank-k`, each in [0, 1].
 
+        Distances are 2 - 2 cos, of some queries at a time. Over several processes each takes a
+        share of the queries, and the value is that of one process to the last bit.
+
         Raises:
-            ValueError: No query has a match in the gallery.
+            ValueError: There are no queries or no gallery, features are not finite, or no query has
+                a match in the gallery. Every process raises it.
         """
         features, persons, cameras, is_query, indices = (
             dim_zero_cat(getattr(self, name)) for name in self._states
         )
         order = _first_of_each(indices)
-        features, persons, cameras = features[order], persons[order], cameras[order]
-        query = is_query[order].bool()
-        # ||a - b||^2 of unit vectors
-        distance = (features[query] @ features[~query].T).mul_(-2).add_(2)
-        return retrieval_metrics(
-            distance,
-            persons[query],
-            persons[~query],
-            cameras[query],
-            cameras[~query],
-            topk=self.topk,
-        )
+        role = is_query[order].bool()
+        query, gallery = order[role], order[~role]
+        blocks = query_blocks(len(query), len(gallery))
+        shared = self._is_synced and is_distributed()
+        if shared:
+            # Whole blocks: a product among other rows may be rounded differently.
+            rank, world = dist.get_rank(self.process_group), dist.get_world_size(self.process_group)
+            blocks = blocks[rank * len(blocks) // world : (rank + 1) * len(blocks) // world]
+
+        features = features.detach().to(torch.promote_types(features.dtype, torch.float32))
+        gallery_features = features[gallery]
+        index = GalleryIndex(persons[gallery], cameras[gallery])
+
+        def work(block: slice) -> Tensor:
+            images = query[block]
+            distance = _distances(features[images], gallery_features)
+            return index.score(distance, persons[images], cameras[images])
+
+        over_blocks = _on_single_threads if features.device.type == "cpu" else map
+        scores = torch.cat([torch.empty(0, 4, dtype=torch.float64), *over_blocks(work, blocks)])
+        if shared:
+            # Nothing was raised for a bad score yet: what is wrong in one share all will see.
+            gather = self.dist_sync_fn or gather_all_tensors
+            scores = torch.cat(gather(scores.to(features.device), group=self.process_group)).cpu()
+        return summarize_scores(scores, self.topk)
+
+
+def _distances(queries: Tensor, gallery: Tensor) -> Tensor:
+    """||a - b||^2 of unit vectors (q, D) and (G, D), (q, G)."""
+    if queries.device.type == "cpu":
+        # `similarity_chunks` sets switches of the whole process, which threads must not.
+        return (queries @ gallery.T).mul_(-2).add_(2)
+    return torch.cat([chunk.mul_(-2).add_(2) for chunk in similarity_chunks(queries, gallery)])
+
+
+def _on_single_threads(work: Callable[[slice], Tensor], blocks: list[slice]) -> list[Tensor]:
+    """Calls `work` on as many threads as torch uses, where torch uses no further ones.
+
+    Threads that share a product may round it differently than one of them alone would; and
+    processes that share a machine have fewer threads than one process.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, blocks))
+    finally:
+        torch.set_num_threads(threads)  # the call in a thread also counts for threads to come
 
 
 def _first_of_each(indices: Tensor) -> Tensor:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as nnf
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
@@ -10,7 +11,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling
 from pplr_lightning import functional as F
 from pplr_lightning.data import Market1501
+from pplr_lightning.distributed import new_patient_group
 from pplr_lightning.extraction import extract_features
+
+from ..processes import launch
 
 
 def features(clusters=5, each=8, spread=0.05):
@@ -21,6 +25,25 @@ def features(clusters=5, each=8, spread=0.05):
         nnf.normalize(centres + spread * torch.randn(images, 16), dim=1),
         nnf.normalize(centres.unsqueeze(2) + spread * torch.randn(images, 16, 3), dim=1),
     )
+
+
+def _label_tied(rank, broken=False):
+    """Labels many images with ties at eps and duplicates, shared over the ranks there are."""
+    whole, parts = features(clusters=40, each=9, spread=0.3)
+    whole[100:110] = whole[200:210]
+    group, share = None, slice(None)
+    if dist.is_initialized():
+        group = new_patient_group()
+        cuts = [0, 35, 85, 86, 360] if dist.get_world_size() == 4 else [0, 310, 360]
+        share = slice(cuts[rank], cuts[rank + 1])
+    if broken:
+        whole[350, 3] = torch.nan
+    labeling = PseudoLabeling(k1=12, k2=6, agreement_k=5)
+    return labeling.label(whole[share], parts[share], group=group)
+
+
+def _label_broken(rank):
+    return _label_tied(rank, broken=True)
 
 
 @pytest.fixture
@@ -64,6 +87,24 @@ class TestLabel:
         expected = torch.tensor([-1] * 5 + [0] * 8 + [-1] * 7 + [1] * 8 + [2] * 8)
         assert torch.equal(labels.labels, expected)
         assert labels.num_clusters == 3
+
+    @pytest.mark.parametrize("world_size", [2, 4])
+    def test_does_not_depend_on_the_number_of_ranks(self, world_size, tmp_path):
+        alone = _label_tied(0)
+        assert alone.num_clusters > 10
+        assert 0 < alone.outlier_share < 1
+        for labels in launch(_label_tied, world_size, tmp_path):
+            assert torch.equal(labels.labels, alone.labels)
+            assert torch.equal(labels.agreement, alone.agreement)
+            torch.testing.assert_close(labels.centroids, alone.centroids, rtol=1e-6, atol=1e-7)
+            torch.testing.assert_close(
+                labels.part_centroids, alone.part_centroids, rtol=1e-6, atol=1e-7
+            )
+
+    def test_a_bad_feature_on_one_rank_stops_all(self, tmp_path):
+        first, second = launch(_label_broken, 2, tmp_path)
+        assert second.startswith("ValueError: features must be finite, got NaN or Inf in 1 of 50")
+        assert first == f"ValueError: rank 1 stopped with {second}"
 
     def test_identities_instead_of_clusters(self):
         labeling = PseudoLabeling(k1=8, k2=3, agreement_k=5, source="identities")

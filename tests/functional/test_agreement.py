@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pplr_lightning.functional import cross_agreement, nearest_neighbors
-from pplr_lightning.functional.agreement import drop_self
+from pplr_lightning.functional.agreement import overlap
 
 
 def on_circle(*degrees):
@@ -31,18 +31,27 @@ def test_hand_computed_agreement():
     assert agreement.dtype == torch.float32
 
 
+def without_itself(neighbors):
+    """Drop each image from its list, else the last of the list."""
+    return [
+        set([other for other in row if other != image][: len(row) - 1])
+        for image, row in enumerate(neighbors.tolist())
+    ]
+
+
 def test_drops_itself_else_the_last():
-    neighbors = torch.tensor([[0, 1, 2], [2, 1, 0], [0, 1, 3], [0, 1, 3]])
-    assert drop_self(neighbors).tolist() == [[1, 2], [2, 0], [0, 1], [0, 1]]
+    first = torch.tensor([[0, 1, 2], [2, 1, 0], [0, 1, 3], [0, 1, 3]])
+    second = torch.tensor([[0, 2, 1], [1, 0, 3], [0, 2, 1], [1, 3, 2]])
+    shared = torch.tensor([2, 1, 2, 1])  # {1,2}{1,2}; {2,0}{0,3}; {0,1}{0,1}; {0,1}{1,2}
+    assert torch.equal(overlap(first, second, 0, k=2), shared / (4 - shared))
+    # The same rows as images 2 and 3 of a larger set, whose first two are elsewhere.
+    assert torch.equal(overlap(first[2:], second[2:], 2, k=2), (shared / (4 - shared))[2:])
 
 
 def test_equals_sets_on_duplicates(draw_features):
     view = draw_features(0, 120, duplicates=30)
     part = draw_features(1, 120, duplicates=30)
-    near = [
-        [set(row) for row in drop_self(nearest_neighbors(features, 9)).tolist()]
-        for features in (view, part)
-    ]
+    near = [without_itself(nearest_neighbors(features, 9)) for features in (view, part)]
     expected = [len(a & b) / len(a | b) for a, b in zip(*near, strict=True)]
     agreement = cross_agreement(view, part[:, :, None], k=8)
     torch.testing.assert_close(agreement[:, 0], torch.tensor(expected))

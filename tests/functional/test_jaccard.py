@@ -91,13 +91,19 @@ def test_form_of_the_result(draw_features):
     assert all((i, i) in stored for i in range(200))
 
 
+def encode(features, k1, k2):
+    """Return the averaged encodings Q of all images."""
+    lists = nearest_neighbors(features, max(k1, k2)).numpy().astype(np.int32)
+    encoding = module.expand_reciprocal(lists[:, :k1], half=round(k1 / 2) + 1)
+    encoding.data[:] = 2 * module.entry_similarity(features, encoding) - 2
+    module.normalize_exponentials(encoding)
+    return module.average_nearest(encoding, lists, k2)
+
+
 def test_sums_are_symmetric_to_the_last_bit(draw_features):
-    features = draw_features(6, 200)
-    lists = nearest_neighbors(features, 12).numpy()
-    expanded = module.expand_reciprocal(lists, half=7)
-    distance = 2 - 2 * module.entry_similarity(features, expanded)
-    encoding = module.average_nearest(module.softmax_rows(expanded, distance), lists, 6)
-    (sums,) = module.minima_sums(encoding, encoding)
+    average = encode(draw_features(6, 200), 12, 6)
+    np.testing.assert_allclose(average.sum(axis=1), 1, rtol=1e-12)
+    sums = module.minima_sums(average, average)
     assert (sums != sums.T).nnz == 0
 
 
@@ -137,26 +143,17 @@ def test_max_distance_only_leaves_out(draw_features):
 def test_chunks_do_not_change_the_result(draw_features, monkeypatch):
     features = draw_features(2, 150)
     whole = jaccard_distance(features, k1=10)
-    sizes = []
-    original = module._minima_sums
-    monkeypatch.setattr(
-        module,
-        "_minima_sums",
-        lambda rows, by: sizes.append(len(rows.indptr)) or original(rows, by),
-    )
-    for chunk_bytes in (1, 300_000):
-        monkeypatch.setattr(module, "CHUNK_BYTES", chunk_bytes)
-        sizes.clear()
+    for chunk in (1, 7, 149):
+        monkeypatch.setattr(module, "CHUNK", chunk)
         chunked = jaccard_distance(features, k1=10)
-        assert len(sizes) == 150 if chunk_bytes == 1 else 1 < len(sizes) < 150
         for name in ("data", "indices", "indptr"):
             assert np.array_equal(getattr(chunked, name), getattr(whole, name))
 
 
-def test_memory_stays_below_one_dense_matrix(draw_features, monkeypatch):
+def test_memory_stays_below_one_dense_matrix(draw_features):
     features = draw_features(3, 3000, dim=32)
     neighbors = nearest_neighbors(features, 20)
-    monkeypatch.setattr(module, "CHUNK_BYTES", 2**20)
+    jaccard_distance(features[:100], k1=20)  # compiles
     tracemalloc.start()
     jaccard_distance(features, k1=20, neighbors=neighbors, max_distance=0.5)
     peak = tracemalloc.get_traced_memory()[1]

@@ -15,9 +15,13 @@ from torch import Tensor
 from pplr_lightning import functional as F
 from pplr_lightning.callbacks.progress import track
 from pplr_lightning.data import EvalBatch, PPLRDataModule
-from pplr_lightning.distributed import gather_rows, new_patient_group, on_rank_zero
+from pplr_lightning.distributed import new_patient_group
 from pplr_lightning.extraction import extract_features
-from pplr_lightning.functional.neighbors import choose_engine
+from pplr_lightning.functional.agreement import agreement_rows
+from pplr_lightning.functional.clustering import centroid_rows
+from pplr_lightning.functional.jaccard import jaccard_rows
+from pplr_lightning.functional.neighbors import check_features, choose_engine, search
+from pplr_lightning.functional.sharding import Share
 from pplr_lightning.metrics import label_quality
 from pplr_lightning.models import PartModel
 from pplr_lightning.pseudo_labels import PseudoLabels
@@ -27,10 +31,10 @@ from pplr_lightning.retrieval_module import RetrievalModule
 class PseudoLabeling(Callback):
     """Clusters the training images and hands the labels to data and classifiers every epoch.
 
-    Features of all ranks are gathered on rank 0, which searches, clusters and scores, and sends
-    labels, agreement and centroids to all. Fewer than two clusters stop the run: there is nothing
-    to tell apart. Of more clusters than the model has classifier rows, the largest are trained on,
-    with a warning.
+    Each rank searches and scores its share of the images; neighbour lists and the sparse rows of
+    the Jaccard distance are gathered, so that all ranks find the same labels. Fewer than two
+    clusters stop the run: there is nothing to tell apart. Of more clusters than the model has
+    classifier rows, the largest are trained on, with a warning.
 
     Args:
         k1: Nearest neighbours for the Jaccard distance, the image itself included.
@@ -138,17 +142,13 @@ class PseudoLabeling(Callback):
         Raises:
             ValueError: Fewer than two clusters were found.
         """
-        features, part_features = (
-            gather_rows(rows, self._group) for rows in extract_features(model, batches)
-        )
-        return on_rank_zero(
-            lambda: self.label(
-                cast(Tensor, features),  # gathered on rank 0, where this is called
-                cast(Tensor, part_features),
-                max_clusters=model.max_clusters,
-                person_ids=person_ids,
-            ),
-            self._group,
+        features, part_features = extract_features(model, batches)
+        return self.label(
+            features,
+            part_features,
+            max_clusters=model.max_clusters,
+            person_ids=person_ids,
+            group=self._group,
         )
 
     def label(
@@ -158,35 +158,60 @@ class PseudoLabeling(Callback):
         *,
         max_clusters: int | None = None,
         person_ids: Tensor | None = None,
+        group: dist.ProcessGroup | None = None,
     ) -> PseudoLabels:
         """Turns L2-normalised features (N, D) and part features (N, D, P) into labels.
 
+        Args:
+            features: On the CPU; this rank's share of the rows where there is a group.
+            part_features: Likewise.
+            max_clusters: Keep the largest of more clusters than this.
+            person_ids: True identities (N,), read only where `source` is `identities`.
+            group: Ranks that share the work, over CPU tensors.
+
+        Returns:
+            The labels of all images, the same on every rank.
+
         Raises:
-            ValueError: Fewer than two clusters were found.
+            ValueError: Fewer than two clusters were found, or a feature is not finite or not
+                normalised.
+            RuntimeError: Another rank had to stop.
         """
-        neighbors = F.nearest_neighbors(features, self.num_neighbors, backend=self.backend)
-        if self.source == "identities" and person_ids is not None:
-            labels = _number(person_ids)
-        else:
-            distance = F.jaccard_distance(
-                features, k1=self.k1, k2=self.k2, neighbors=neighbors, max_distance=self.eps
+        with Share(len(features), group) as share:
+            check_features(features)
+            for part in part_features.unbind(2):
+                check_features(part, "part_features")
+            neighbors = search(features, self.num_neighbors, share, backend=self.backend)
+            if self.source == "identities" and person_ids is not None:
+                labels = _number(person_ids)
+            else:
+                labels = self._cluster(features, neighbors, share)
+            labels = self._fit_rows(labels, max_clusters)
+            agreement = agreement_rows(
+                neighbors, part_features, share, k=self.agreement_k, backend=self.backend
             )
-            labels = F.dbscan(distance, eps=self.eps, min_samples=self.min_samples)
-        labels = self._fit_rows(labels, max_clusters)
-        return PseudoLabels(
-            labels=labels,
-            agreement=F.cross_agreement(
-                features,
-                part_features,
-                k=self.agreement_k,
-                neighbors=neighbors,
-                backend=self.backend,
-            ),
-            centroids=F.cluster_centroids(features, labels),
-            part_centroids=torch.stack(
-                [F.cluster_centroids(part, labels) for part in part_features.unbind(2)], dim=2
-            ),
+            own, clusters = labels[share.start : share.stop], int(labels.max()) + 1
+            return PseudoLabels(
+                labels=labels,
+                agreement=share.gather(agreement),
+                centroids=centroid_rows(features, own, clusters, share),
+                part_centroids=torch.stack(
+                    [centroid_rows(part, own, clusters, share) for part in part_features.unbind(2)],
+                    dim=2,
+                ),
+            )
+
+    def _cluster(self, features: Tensor, neighbors: Tensor, share: Share) -> Tensor:
+        """Clusters all images; every rank does the last, cheap step on the whole sparse graph."""
+        distance = jaccard_rows(
+            features,
+            share.gather(neighbors.int()),
+            share,
+            k1=self.k1,
+            k2=self.k2,
+            max_distance=self.eps,
         )
+        return F.dbscan(share.gather_sparse(distance), eps=self.eps, min_samples=self.min_samples)
 
     def _fit_rows(self, labels: Tensor, max_clusters: int | None) -> Tensor:
         """Checks the number of clusters and keeps the largest `max_clusters` of them."""

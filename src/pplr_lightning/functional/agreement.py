@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pplr_lightning.functional.compiled import compiled, over_rows
 from pplr_lightning.functional.neighbors import (
     check_count,
     check_features,
     check_neighbors,
     nearest_neighbors,
+    search,
 )
+from pplr_lightning.functional.sharding import Share
 
 
 @torch.no_grad()
@@ -53,29 +58,85 @@ def cross_agreement(
     else:
         check_features(features_global, "features_global")
         check_neighbors(neighbors, len(features_global), k + 1)
-    device = features_part.device
-    near_global = drop_self(neighbors[:, : k + 1].to(device))
+    for part in features_part.unbind(dim=2):
+        check_features(part, "features_part")
+    share = Share(len(features_global))
+    scores = agreement_rows(neighbors.cpu(), features_part, share, k=k, backend=backend)
+    return scores.to(features_part.device)
+
+
+def agreement_rows(
+    neighbors: Tensor,
+    features_part: Tensor,
+    share: Share,
+    *,
+    k: int,
+    backend: str = "auto",
+) -> Tensor:
+    """Compute this process's rows of `cross_agreement`, (n, P) float32 on the CPU.
+
+    Args:
+        neighbors: Global lists of this process's images, on the CPU, (n, >= k + 1).
+        features_part: L2-normalised rows of this process, (n, D', P).
+        share: The rows of this process among the N.
+        k: As for `cross_agreement`.
+        backend: As for `cross_agreement`.
+    """
     scores = [
-        _overlap(near_global, drop_self(nearest_neighbors(part, k + 1, backend=backend)))
+        overlap(neighbors, search(part, k + 1, share, backend=backend), share.start, k)
         for part in features_part.unbind(dim=2)
     ]
     return torch.stack(scores, dim=1)
 
 
-def drop_self(neighbors: Tensor) -> Tensor:
-    """Remove each image from its own list, (N, k + 1) to (N, k).
+def overlap(first: Tensor, second: Tensor, start: int, k: int) -> Tensor:
+    """Return |A ∩ B| / |A ∪ B| of the k nearest of each image without itself, (n,) float32.
 
-    Where duplicates have pushed the image out of its own list, the last neighbour goes.
+    Where duplicates have pushed an image out of its own list, its last neighbour goes instead.
+
+    Args:
+        first: Lists of n images, the image itself included, on the CPU, (n, >= k + 1).
+        second: Their lists in another space.
+        start: Index of the first of the n images.
+        k: Neighbours that are compared.
     """
-    count, columns = neighbors.shape
-    is_self = neighbors == torch.arange(count, device=neighbors.device)[:, None]
-    is_self[~is_self.any(dim=1), -1] = True
-    return neighbors[~is_self].view(count, columns - 1)
+    shared = np.empty(len(first), dtype=np.int64)
+    lists = first[:, : k + 1].numpy(), second[:, : k + 1].numpy()
+    over_rows(
+        lambda low, high: _count_shared(*lists, start, low, high, shared), len(first), chunk=4096
+    )
+    counts = torch.from_numpy(shared)
+    return counts.float() / (2 * k - counts).float()
 
 
-def _overlap(first: Tensor, second: Tensor) -> Tensor:
-    """Return |A ∩ B| / |A ∪ B| for every row of two (N, k) sets of indices."""
-    # What is in both sets stands side by side once the joined row is sorted.
-    joined = torch.cat([first, second], dim=1).sort(dim=1).values
-    shared = (joined[:, 1:] == joined[:, :-1]).sum(dim=1)
-    return shared.float() / (joined.shape[1] - shared).float()
+@compiled
+def _count_shared(
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    start: int,
+    low: int,
+    high: int,
+    shared: NDArray[np.int64],
+) -> None:
+    width = first.shape[1]
+    left = np.empty(width, dtype=np.int64)
+    right = np.empty(width, dtype=np.int64)
+    for row in range(low, high):
+        left[:] = first[row]
+        right[:] = second[row]
+        left[_place_of(start + row, left)] = -1  # equals nothing
+        right[_place_of(start + row, right)] = -2
+        count = 0
+        for image in left:
+            for place in range(width):
+                count += np.int64(image == right[place])
+        shared[row] = count
+
+
+@compiled
+def _place_of(image: int, images: NDArray[np.int64]) -> int:
+    """Return where an image stands in a list, the last place if it doesn't."""
+    for place in range(len(images)):
+        if images[place] == image:
+            return place
+    return len(images) - 1

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.cluster import DBSCAN
-from sklearn.exceptions import EfficiencyWarning
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional as F
 
 from pplr_lightning.functional.jaccard import TOLERANCE, keep_within
+from pplr_lightning.functional.sharding import Share
 
 
 def dbscan(
@@ -23,11 +22,15 @@ def dbscan(
     eps: float = 0.5,
     min_samples: int = 4,
 ) -> Tensor:
-    """Cluster images by their pairwise distance with scikit-learn's DBSCAN.
+    """Cluster images by their pairwise distance with DBSCAN.
 
     Ester et al., "A density-based algorithm for discovering clusters", KDD 1996. Two images are
     neighbours when d <= eps + 1e-6: with k2 = 6 many Jaccard distances are exactly 0.5, the usual
     eps, and rounding shall not decide on them.
+
+    An image with enough neighbours is a core; cores that are neighbours share a cluster; any other
+    image joins the first cluster of which it neighbours a core. The labels are scikit-learn's,
+    found as the connected components of one sparse graph.
 
     Args:
         distance: Symmetric and non-negative, (N, N); sparse as `jaccard_distance` returns it
@@ -54,14 +57,29 @@ def dbscan(
     device = distance.device if isinstance(distance, Tensor) else torch.device("cpu")
     if isinstance(distance, Tensor):
         distance = distance.detach().cpu().numpy()
-    elif sparse.issparse(distance):
-        distance = keep_within(sparse.csr_matrix(distance), eps)  # the rest is only memory
-    model = DBSCAN(eps=eps + TOLERANCE, min_samples=min_samples, metric="precomputed")
-    with warnings.catch_warnings():
-        # Older releases warn that rows are not sorted by distance before they sort them.
-        warnings.simplefilter("ignore", EfficiencyWarning)
-        labels: NDArray[np.int64] = model.fit(distance).labels_
-    return torch.from_numpy(labels).long().to(device)
+    if not sparse.issparse(distance):
+        rows, columns = np.nonzero(np.asarray(distance) <= eps + TOLERANCE)
+        near = sparse.csr_matrix((np.ones(len(rows), bool), (rows, columns)), distance.shape)
+    else:
+        near = keep_within(sparse.csr_matrix(distance), eps)
+    return torch.from_numpy(_cluster(near, min_samples)).to(device)
+
+
+def _cluster(near: sparse.csr_matrix, min_samples: int) -> NDArray[np.int64]:
+    """Label the images of a graph whose stored entries are the pairs of neighbours, (N, N)."""
+    is_core = np.diff(near.indptr) >= min_samples
+    cores = np.flatnonzero(is_core)
+    labels = np.full(near.shape[0], -1, dtype=np.int64)
+    # Components are numbered by their lowest core, the order in which scikit-learn finds them.
+    count, labels[cores] = connected_components(near[cores][:, cores], directed=False)
+    # Of the others, those with a core among their neighbours take the lowest of its clusters.
+    others = np.flatnonzero(~is_core)
+    edges = near[others].tocoo()
+    reached = np.where(is_core[edges.col], labels[edges.col], count)
+    lowest = np.full(len(others), count)
+    np.minimum.at(lowest, edges.row, reached)
+    labels[others] = np.where(lowest < count, lowest, -1)
+    return labels
 
 
 @torch.no_grad()
@@ -84,15 +102,28 @@ def cluster_centroids(features: Tensor, labels: Tensor) -> Tensor:
             f"{tuple(labels.shape)}; give one label per row"
         )
     labels = labels.to(features.device)
-    clustered = labels >= 0
-    sizes = labels[clustered].bincount()
+    sizes = labels[labels >= 0].bincount()
     empty = (sizes == 0).nonzero()
     if len(empty):
         raise ValueError(
             f"labels must be 0 to K - 1 without gaps, got none of label {int(empty[0])} below "
             f"{len(sizes) - 1}; renumber them with labels.unique(return_inverse=True)"
         )
-    # Sums in float64 do not show in which order a GPU adds.
-    sums = features.new_zeros(len(sizes), features.shape[1], dtype=torch.float64)
+    return centroid_rows(features, labels, len(sizes), Share(len(features)))
+
+
+def centroid_rows(features: Tensor, labels: Tensor, clusters: int, share: Share) -> Tensor:
+    """Compute `cluster_centroids` of all processes' images from this process's rows.
+
+    Args:
+        features: This process's rows, (n, D); on the CPU where there are several processes.
+        labels: Labels of these rows, -1 for outliers, on the device of ``features``, (n,).
+        clusters: Clusters of all processes, K.
+        share: The rows of this process among the N.
+    """
+    clustered = labels >= 0
+    # Sums in float64 do not show in which order a GPU, or the processes, add. They need no
+    # division by the size of the cluster: the length is normalised.
+    sums = features.new_zeros(clusters, features.shape[1], dtype=torch.float64)
     sums.index_add_(0, labels[clustered], features[clustered].double())
-    return F.normalize(sums / sizes[:, None], dim=1).to(features.dtype)
+    return F.normalize(share.sum(sums), dim=1).to(features.dtype)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from pplr_lightning.functional import kernels
+from pplr_lightning.functional.compiled import over_rows
 from pplr_lightning.functional.neighbors import (
     check_count,
     check_features,
     check_neighbors,
+    entry_dots,
     nearest_neighbors,
 )
+from pplr_lightning.functional.sharding import Share
 
-CHUNK_BYTES = 2**26  # temporary memory of the chunked steps
 TOLERANCE = 1e-6  # pairs this much beyond a threshold are within it
+CHUNK = 1024  # rows that a thread works on at a time
 
 
 @torch.no_grad()
@@ -38,8 +40,8 @@ def jaccard_distance(
 
         d_ij = 1 - s_ij / (2 - s_ij),    s_ij = sum_c min(Q_ic, Q_jc).
 
-    After the dot products all is float64, so that ties such as d = 0.5, where neighbour lists
-    share 4 of 6, do not depend on rounding.
+    All is float64, so that ties such as d = 0.5, where neighbour lists share 4 of 6, do not
+    depend on rounding. Memory grows with N times the neighbours of an image, not with N x N.
 
     Args:
         features: L2-normalised rows, (N, D).
@@ -66,17 +68,44 @@ def jaccard_distance(
     if neighbors is None:
         neighbors = nearest_neighbors(features, max(k1, k2))
     check_neighbors(neighbors, len(features), max(k1, k2))
-
-    lists = neighbors.cpu().numpy()
-    expanded = expand_reciprocal(lists[:, :k1], half=round(k1 / 2) + 1)
-    encoding = softmax_rows(expanded, 2 - 2 * entry_similarity(features, expanded))
-    encoding = average_nearest(encoding, lists, k2)
-    chunks = [_to_distance(sums, max_distance) for sums in minima_sums(encoding, encoding)]
-    return sparse.vstack(chunks, format="csr")
+    share = Share(len(features))
+    return jaccard_rows(
+        features.cpu(), neighbors.cpu(), share, k1=k1, k2=k2, max_distance=max_distance
+    )
 
 
-def expand_reciprocal(lists: NDArray[np.int64], *, half: int) -> sparse.csr_matrix:
-    """Return the expanded k-reciprocal neighbours of every image as the entries of a matrix.
+def jaccard_rows(
+    features: Tensor, neighbors: Tensor, share: Share, *, k1: int, k2: int, max_distance: float
+) -> sparse.csr_matrix:
+    """Compute this process's rows of `jaccard_distance`, (n, N).
+
+    Args:
+        features: L2-normalised CPU rows of this process, (n, D).
+        neighbors: Lists of all images, on the CPU, (N, >= max(k1, k2)).
+        share: The rows of this process among the N.
+        k1: As for `jaccard_distance`.
+        k2: As for `jaccard_distance`.
+        max_distance: As for `jaccard_distance`.
+    """
+    lists = neighbors[:, : max(k1, k2)].int().contiguous().numpy()
+    rows = slice(share.start, share.stop)
+    encoding = expand_reciprocal(lists[:, :k1], half=round(k1 / 2) + 1, rows=rows)
+    # softmax of -(2 - 2cos) over the neighbours
+    encoding.data[:] = 2 * entry_similarity(features, encoding, share) - 2
+    normalize_exponentials(encoding)
+    encoding = share.gather_sparse(encoding)
+    average = share.gather_sparse(average_nearest(encoding, lists, k2, rows))
+    sums = minima_sums(average[rows], average, max_distance=max_distance)
+    distance = 1 - sums.data / (2 - sums.data)
+    distance[distance < 1e-12] = 0  # what float64 leaves of 1 - 1
+    sums.data = distance.astype(np.float32)
+    return sums
+
+
+def expand_reciprocal(
+    lists: NDArray[np.int32], *, half: int, rows: slice | None = None
+) -> sparse.csr_matrix:
+    """Return the expanded k-reciprocal neighbours of images as the entries of a matrix.
 
     With R(i) the images that are in i's list and have i in theirs, and H(i) likewise for the
     lists' first ``half`` columns, E(i) is R(i) joined with every H(c), c in R(i), that lies in
@@ -85,100 +114,101 @@ def expand_reciprocal(lists: NDArray[np.int64], *, half: int) -> sparse.csr_matr
     Args:
         lists: Neighbours of every image, the image itself included, (N, k).
         half: Columns that candidates are expanded with, the image itself included.
+        rows: Images that are wanted, n of them; None for all.
 
     Returns:
-        (N, N) matrix whose stored entries of row i are E(i); its values mean nothing. A row is
-        empty where an image with many duplicates is in no list, not even its own.
+        (n, N) float64 matrix with sorted indices whose stored entries of row i are E(i); its
+        values mean nothing. A row is empty where an image with many duplicates is in no list,
+        not even its own.
     """
-    reciprocal = _mutual(lists)
-    core = _mutual(lists[:, :half])
-    # |H(c) ∩ R(i)| for every c in R(i); `core` is its own transpose.
-    joined = (reciprocal @ core).multiply(reciprocal).tocsr()
-    core_size = np.diff(core.indptr)
-    joined.data = (3 * joined.data > 2 * core_size[joined.indices]).astype(np.int32)
-    joined.eliminate_zeros()
-    expanded = (reciprocal + joined @ core).tocsr()
-    expanded.sort_indices()
-    return expanded
+    count = len(lists)
+    lists = np.ascontiguousarray(lists)
+    first, last, _ = (rows or slice(None)).indices(count)
+    core = np.concatenate(
+        over_rows(lambda start, stop: kernels.mutual(lists, half, start, stop), count, chunk=CHUNK)
+    )
+    parts = over_rows(
+        lambda start, stop: kernels.expand(lists, core, first + start, first + stop),
+        last - first,
+        chunk=CHUNK,
+    )
+    return _stack([(sizes, indices, np.empty(len(indices))) for sizes, indices in parts], count)
 
 
-def entry_similarity(features: Tensor, entries: sparse.csr_matrix) -> NDArray[np.float64]:
-    """Return the dot product of features (N, D) for every stored entry of an (N, N) matrix."""
-    coordinates = entries.tocoo()
-    rows = torch.from_numpy(coordinates.row).to(features.device)
-    columns = torch.from_numpy(coordinates.col).to(features.device)
-    # Two gathered rows and their product, in float32.
-    size = max(1, CHUNK_BYTES // (12 * features.shape[1]))
-    products = [
-        (features[row].float() * features[column].float()).sum(dim=1)
-        for row, column in zip(torch.split(rows, size), torch.split(columns, size), strict=True)
-    ]
-    return torch.cat(products).double().cpu().numpy()
+def entry_similarity(
+    features: Tensor, entries: sparse.csr_matrix, share: Share | None = None
+) -> NDArray[np.float64]:
+    """Return the dot product of images for every stored entry of an (n, N) matrix.
+
+    Args:
+        features: CPU rows of this process, (n, D).
+        entries: Pairs of this process's images with all images.
+        share: The rows of this process among the N; None where it has all.
+    """
+    similarity = np.empty(entries.nnz)
+    for start, block in (share or Share(len(features))).blocks(features):
+        if len(block) == entries.shape[1]:
+            return entry_dots(features, block, entries.indptr, entries.indices)
+        here = (entries.indices >= start) & (entries.indices < start + len(block))
+        indptr = np.concatenate([[0], np.cumsum(here)])[entries.indptr]
+        similarity[here] = entry_dots(features, block, indptr, entries.indices[here] - start)
+    return similarity
 
 
-def softmax_rows(entries: sparse.csr_matrix, distance: NDArray[np.float64]) -> sparse.csr_matrix:
-    """Return the matrix whose rows are softmax(-distance) over their stored entries."""
-    weights = sparse.csr_matrix((np.exp(-distance), entries.indices, entries.indptr), entries.shape)
-    totals = np.asarray(weights.sum(axis=1)).ravel()
-    weights.data /= np.repeat(totals, np.diff(weights.indptr))
-    return weights
+def normalize_exponentials(logits: sparse.csr_matrix) -> None:
+    """Turn every row into its softmax over the stored entries, in place."""
+    np.exp(logits.data, out=logits.data)
+    totals = np.asarray(logits.sum(axis=1)).ravel()
+    logits.data /= np.repeat(totals, np.diff(logits.indptr))
 
 
 def average_nearest(
-    encoding: sparse.csr_matrix, lists: NDArray[np.int64], k2: int
+    encoding: sparse.csr_matrix, lists: NDArray[np.int32], k2: int, rows: slice | None = None
 ) -> sparse.csr_matrix:
-    """Average every row of the encoding over the image's k2 nearest, itself included."""
-    if k2 == 1:
-        # Not the same as averaging one row: a duplicate may stand before the image itself.
-        return encoding
-    average = (_membership(lists[:, :k2]).astype(np.float64) @ encoding / k2).tocsr()
-    average.sort_indices()  # sums over it then run in the same order for (i, j) and (j, i)
-    return average
-
-
-def minima_sums(rows: sparse.csr_matrix, others: sparse.csr_matrix) -> Iterator[sparse.csr_matrix]:
-    """Yield s_ij = sum_c min(rows_ic, others_jc), some rows of the (n, m) matrix at a time.
-
-    A chunk takes ``CHUNK_BYTES`` of temporary memory, or what one row needs.
+    """Average the encodings (N, N) over the k2 nearest of images, themselves included.
 
     Args:
-        rows: Non-negative, (n, C).
-        others: Non-negative, (m, C).
+        encoding: Its indices sorted, (N, N).
+        lists: Neighbours of every image, (N, >= k2).
+        k2: Encodings that are averaged; 1 keeps an image's own, which is not always that of the
+            first in its list: a duplicate may stand there.
+        rows: Images that are wanted, n of them; None for all.
 
-    Yields:
-        Consecutive rows of s, their indices not sorted; what is not stored is 0.
+    Returns:
+        (n, N) float64 matrix with sorted indices.
     """
-    by_column = others.T.tocsr()
-    terms = np.cumsum(np.diff(by_column.indptr)[rows.indices], dtype=np.int64)
-    done = np.concatenate([[0], terms])[rows.indptr]  # terms before each row
-    limit = CHUNK_BYTES // 40  # bytes of one term: index, value, and the temporaries beside it
-    start = 0
-    while start < rows.shape[0]:
-        within = int(np.searchsorted(done, done[start] + limit, side="right")) - 1
-        stop = max(start + 1, within)
-        yield _minima_sums(rows[start:stop], by_column)
-        start = stop
-
-
-def _minima_sums(rows: sparse.csr_matrix, by_column: sparse.csr_matrix) -> sparse.csr_matrix:
-    # One row of terms (j, min(rows_ic, others_jc)) for every stored entry (i, c) ...
-    terms = by_column[rows.indices]
-    terms.data = np.minimum(terms.data, np.repeat(rows.data, np.diff(terms.indptr)))
-    # ... and a product with ones to add those of the same i.
-    entries = len(rows.indices)
-    adder = sparse.csr_matrix(
-        (np.ones(entries), np.arange(entries), rows.indptr), (rows.shape[0], entries)
+    nearest = lists[:, :k2] if k2 > 1 else np.arange(len(lists), dtype=np.int32)[:, None]
+    nearest = np.ascontiguousarray(nearest[rows or slice(None)])
+    matrix, columns = _csr(encoding), encoding.shape[1]
+    parts = over_rows(
+        lambda start, stop: kernels.average(matrix, nearest, columns, start, stop),
+        len(nearest),
+        chunk=CHUNK,
     )
-    return (adder @ terms).tocsr()
+    return _stack(parts, columns)
 
 
-def _to_distance(sums: sparse.csr_matrix, max_distance: float) -> sparse.csr_matrix:
-    distance = 1 - sums.data / (2 - sums.data)
-    distance[distance < 1e-12] = 0  # what float64 leaves of 1 - 1
-    every = sparse.csr_matrix((distance, sums.indices, sums.indptr), sums.shape)
-    near = keep_within(every, max_distance).astype(np.float32)
-    near.sort_indices()
-    return near
+def minima_sums(
+    rows: sparse.csr_matrix, others: sparse.csr_matrix, *, max_distance: float = 1.0
+) -> sparse.csr_matrix:
+    """Return s_ij = sum_c min(rows_ic, others_jc) of the pairs with 1 - s / (2 - s) small enough.
+
+    Args:
+        rows: Non-negative, (n, C), its indices sorted.
+        others: Non-negative, (m, C).
+        max_distance: Leave out pairs farther apart than this (plus 1e-6), in [0, 1].
+
+    Returns:
+        (n, m) float64 matrix with sorted indices; what is not stored is 0 or left out.
+    """
+    matrix, by_column, columns = _csr(rows), _csr(others.T.tocsr()), others.shape[0]
+    limit = max_distance + TOLERANCE
+    parts = over_rows(
+        lambda start, stop: kernels.minima(matrix, by_column, columns, limit, start, stop),
+        rows.shape[0],
+        chunk=CHUNK,
+    )
+    return _stack(parts, columns)
 
 
 def keep_within(distance: sparse.csr_matrix, limit: float) -> sparse.csr_matrix:
@@ -188,16 +218,12 @@ def keep_within(distance: sparse.csr_matrix, limit: float) -> sparse.csr_matrix:
     return sparse.csr_matrix((distance.data[keep], distance.indices[keep], indptr), distance.shape)
 
 
-def _mutual(lists: NDArray[np.int64]) -> sparse.csr_matrix:
-    member = _membership(lists)
-    return member.multiply(member.T).tocsr()
+def _csr(matrix: sparse.csr_matrix) -> kernels.Csr:
+    return matrix.indptr, matrix.indices, matrix.data
 
 
-def _membership(lists: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Return the (N, N) matrix with a 1 where j is in i's list, (N, k)."""
-    count, columns = lists.shape
-    indptr = np.arange(0, count * columns + 1, columns)
-    ones = np.ones(lists.size, dtype=np.int32)
-    member = sparse.csr_matrix((ones, lists.ravel(), indptr), (count, count))
-    member.sort_indices()
-    return member
+def _stack(parts: list[kernels.Rows], columns: int) -> sparse.csr_matrix:
+    """Stack the rows that kernels returned, (n, columns)."""
+    sizes, indices, data = (np.concatenate(part) for part in zip(*parts, strict=True))
+    indptr = np.concatenate([[0], np.cumsum(sizes)])
+    return sparse.csr_matrix((data, indices, indptr), (len(sizes), columns))

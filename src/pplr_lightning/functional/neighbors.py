@@ -1,4 +1,4 @@
-"""Exact nearest neighbours of L2-normalised features, by FAISS or torch."""
+"""Nearest neighbours of L2-normalised features, by FAISS or torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from pplr_lightning.functional.compiled import compiled_sum, over_rows
+from pplr_lightning.functional.sharding import Share
 
 BACKENDS = ("auto", "faiss", "faiss-gpu", "torch")
 CHUNK_BYTES = 2**28  # similarities held at once by the torch backend
+MARGIN = 8  # neighbours searched beyond k, among which float32 may have chosen wrongly
 
 _FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12")
 
@@ -21,8 +27,9 @@ _FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12")
 def nearest_neighbors(features: Tensor, k: int, *, backend: str = "auto") -> Tensor:
     """Find the k most similar images of every image, by cosine similarity.
 
-    The search is exact and in float32. Images of equal similarity stand in no fixed order, so
-    a duplicate may stand before the image itself.
+    The search is exact. It runs in float32, with a few neighbours to spare; those are ordered by
+    their dot product in float64, the lower index first among equals, so that backends agree. An
+    image's duplicates of lower index stand before the image itself.
 
     Args:
         features: L2-normalised rows, (N, D).
@@ -41,12 +48,7 @@ def nearest_neighbors(features: Tensor, k: int, *, backend: str = "auto") -> Ten
     """
     check_features(features)
     check_count("k", k, len(features))
-    engine = choose_engine(backend)
-    rows = features.float().contiguous()
-    if engine == "torch":
-        found = _search_torch(rows.to(_search_device(rows)), k)
-    else:
-        found = _search_faiss(rows, k, on_gpu=engine == "faiss-gpu")
+    found = search(features, k, Share(len(features)), backend=backend)
     return found.to(features.device)
 
 
@@ -107,6 +109,78 @@ def check_neighbors(neighbors: Tensor, images: int, columns: int) -> None:
             f"neighbors must hold indices 0 to {images - 1}, got {int(low)} to {int(high)}; "
             "pass the result of nearest_neighbors on the same features"
         )
+
+
+def search(features: Tensor, k: int, share: Share, *, backend: str = "auto") -> Tensor:
+    """Find the k most similar of all N images for this process's images.
+
+    Args:
+        features: L2-normalised rows of this process, (n, D).
+        k: Number of neighbours, the image itself included, 1 <= k <= N.
+        share: The rows of this process among the N.
+        backend: As for `nearest_neighbors`.
+
+    Returns:
+        Indices in 0 to N - 1, nearest first, (n, k) int64 on the CPU.
+    """
+    engine = choose_engine(backend)
+    rows = features.float().contiguous()
+    queries = rows.cpu()
+    indices = torch.empty(len(rows), 0, dtype=torch.int64)
+    similarity = torch.empty(len(rows), 0, dtype=torch.float64)
+    for start, block in share.blocks(queries):
+        found = _search_block(engine, rows, block, min(k + MARGIN, len(block)))
+        similarity = torch.cat([similarity, _similarity_of(queries, block, found)], dim=1)
+        indices = torch.cat([indices, found + start], dim=1)
+        indices, similarity = _first(indices, similarity, k)
+    return indices
+
+
+def _search_block(engine: str, queries: Tensor, block: Tensor, k: int) -> Tensor:
+    if engine == "torch":
+        device = _search_device(queries)
+        return _search_torch(queries.to(device), block.to(device), k).cpu()
+    return _search_faiss(queries, block, k, on_gpu=engine == "faiss-gpu")
+
+
+def _similarity_of(queries: Tensor, block: Tensor, found: Tensor) -> Tensor:
+    """Return the float64 dot products of each query with what was found for it, (n, k)."""
+    indptr = np.arange(0, found.numel() + 1, found.shape[1])
+    columns = found.numpy().ravel()
+    return torch.from_numpy(entry_dots(queries, block, indptr, columns)).view_as(found)
+
+
+def _first(indices: Tensor, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Keep the k most similar of each row, the lower index first among equals."""
+    indices, order = indices.sort(dim=1)
+    similarity, order = similarity.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return indices.gather(1, order)[:, :k], similarity[:, :k]
+
+
+def entry_dots(
+    rows: Tensor, others: Tensor, indptr: NDArray[Any], columns: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Return the dot products of rows (n, D) with the others (m, D) that each row lists.
+
+    In float64, and so that equal pairs give equal products to the last bit.
+
+    Args:
+        rows: On the CPU.
+        others: On the CPU.
+        indptr: Where each row's list begins and ends in ``columns``, (n + 1,).
+        columns: Rows of ``others``, (E,).
+
+    Returns:
+        Products, (E,).
+    """
+    left, right = (tensor.detach().float().contiguous().numpy() for tensor in (rows, others))
+    products = np.empty(len(columns))
+
+    def work(start: int, stop: int) -> None:
+        _entry_dots(left, right, indptr, columns, start, stop, products)
+
+    over_rows(work, len(left), chunk=256)
+    return products
 
 
 def similarity_chunks(queries: Tensor, gallery: Tensor) -> Iterator[Tensor]:
@@ -189,22 +263,22 @@ def _search_device(features: Tensor) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def _search_faiss(features: Tensor, k: int, *, on_gpu: bool) -> Tensor:
+def _search_faiss(queries: Tensor, block: Tensor, k: int, *, on_gpu: bool) -> Tensor:
     faiss = _import_faiss()
-    array = features.detach().cpu().numpy()
+    rows, others = queries.detach().cpu().numpy(), block.numpy()
     metric = faiss.METRIC_INNER_PRODUCT
     if on_gpu:
-        device = _search_device(features).index
+        device = _search_device(queries).index
         resources = faiss.StandardGpuResources()
-        _, found = faiss.knn_gpu(resources, array, array, k, metric=metric, device=device)
+        _, found = faiss.knn_gpu(resources, rows, others, k, metric=metric, device=device)
     else:
         # Unlike an index, `knn` does not copy the features.
-        _, found = faiss.knn(array, array, k, metric=metric)
+        _, found = faiss.knn(rows, others, k, metric=metric)
     return torch.from_numpy(found)
 
 
-def _search_torch(features: Tensor, k: int) -> Tensor:
-    return torch.cat([row.topk(k).indices for row in similarity_chunks(features, features)])
+def _search_torch(queries: Tensor, block: Tensor, k: int) -> Tensor:
+    return torch.cat([row.topk(k).indices for row in similarity_chunks(queries, block)])
 
 
 @contextmanager
@@ -221,3 +295,23 @@ def _full_precision(device: torch.device) -> Iterator[None]:
             yield
     finally:
         setattr(switches, name, before)
+
+
+@compiled_sum
+def _entry_dots(
+    rows: NDArray[np.float32],
+    others: NDArray[np.float32],
+    indptr: NDArray[Any],
+    columns: NDArray[Any],
+    start: int,
+    stop: int,
+    products: NDArray[np.float64],
+) -> None:
+    for row in range(start, stop):
+        left = rows[row]
+        for entry in range(indptr[row], indptr[row + 1]):
+            right = others[columns[entry]]
+            total = 0.0
+            for place in range(len(left)):
+                total += np.float64(left[place]) * np.float64(right[place])
+            products[entry] = total

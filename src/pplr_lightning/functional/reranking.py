@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from pplr_lightning.functional.jaccard import (
@@ -12,7 +11,7 @@ from pplr_lightning.functional.jaccard import (
     entry_similarity,
     expand_reciprocal,
     minima_sums,
-    softmax_rows,
+    normalize_exponentials,
 )
 from pplr_lightning.functional.neighbors import (
     check_count,
@@ -61,14 +60,15 @@ def rerank_distance(
     if not 0 <= lambda_ <= 1:
         raise ValueError(f"lambda_ must be in [0, 1], got {lambda_}; the paper uses 0.3")
 
-    lists = nearest_neighbors(features, max(k1 + 1, k2)).cpu().numpy()
-    expanded = expand_reciprocal(lists[:, : k1 + 1], half=round(k1 / 2) + 1)
+    lists = nearest_neighbors(features, max(k1 + 1, k2)).cpu().numpy().astype(np.int32)
+    encoding = expand_reciprocal(lists[:, : k1 + 1], half=round(k1 / 2) + 1)
     largest = _largest_distance(features)
-    squared = (2 - 2 * entry_similarity(features, expanded)) ** 2
-    scale = np.repeat(largest.double().cpu().numpy(), np.diff(expanded.indptr))
-    encoding = average_nearest(softmax_rows(expanded, squared / scale), lists, k2)
-    chunks = list(minima_sums(encoding[:queries], encoding[queries:]))
-    shared = sparse.vstack(chunks).tocoo()
+    squared = (2 - 2 * entry_similarity(features.cpu(), encoding)) ** 2
+    scale = np.repeat(largest.double().cpu().numpy(), np.diff(encoding.indptr))
+    encoding.data[:] = -squared / scale
+    normalize_exponentials(encoding)
+    average = average_nearest(encoding, lists, k2)
+    shared = minima_sums(average[:queries], average[queries:]).tocoo()
 
     original = torch.cat(list(similarity_chunks(features[:queries], features[queries:])))
     original = (2 - 2 * original).square() / largest[:queries, None]

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-CHUNK_BYTES = 2**26  # temporary memory of the queries scored at once
+from pplr_lightning.functional.compiled import compiled, over_rows
+
+CHUNK_BYTES = 2**25  # float64 distances of the queries that are scored at once
+THREAD_ROWS = 16  # queries that a thread scores at once
 
 
 @torch.no_grad()
@@ -29,11 +35,14 @@ def retrieval_metrics(
     of equal distances the lowest gallery index comes first); mINP the mean of the number of
     matches over the rank of the last one (Ye et al., TPAMI 2021).
 
+    Distances are scored on the CPU, wherever they come from, in their own precision and some
+    queries at a time.
+
     Args:
         distance: Smaller is nearer, (Q, G).
-        query_ids: Identities, (Q,).
+        query_ids: Identities, whole numbers, (Q,).
         gallery_ids: Identities, -1 is junk, (G,).
-        query_cameras: Cameras, (Q,).
+        query_cameras: Cameras, whole numbers, (Q,).
         gallery_cameras: Cameras, (G,).
         topk: The k of rank-k, each >= 1; beyond the end of the gallery rank-k is 1.
 
@@ -44,89 +53,206 @@ def retrieval_metrics(
         ValueError: The shapes do not fit, ``distance`` is not finite, ``topk`` is empty or holds
             a value below 1, or no query has a match.
     """
-    _check_inputs(distance, query_ids, gallery_ids, query_cameras, gallery_cameras, topk)
-    device = distance.device
-    ids, cameras = gallery_ids.to(device), gallery_cameras.to(device)
-    rows = max(1, CHUNK_BYTES // (50 * max(1, distance.shape[1])))
-    chunks = zip(
-        torch.split(distance, rows),
-        torch.split(query_ids.to(device), rows),
-        torch.split(query_cameras.to(device), rows),
-        strict=True,
-    )
-    scores = []
-    for block, query_id, query_camera in chunks:
-        same = query_id[:, None] == ids
-        ignored = (same & (query_camera[:, None] == cameras)) | (ids == -1)
-        scores.append(_score(block, same & ~ignored, ignored))
-    precision, first, inverse = torch.cat(scores, dim=1)
-    if not len(precision):
+    _check_shapes(distance, query_ids, gallery_ids, query_cameras, gallery_cameras)
+    gallery = GalleryIndex(gallery_ids, gallery_cameras)
+    scores = [
+        gallery.score(distance[block], query_ids[block], query_cameras[block])
+        for block in query_blocks(*distance.shape)
+    ]
+    return summarize_scores(torch.cat(scores), topk)
+
+
+def query_blocks(queries: int, gallery: int) -> list[slice]:
+    """Cut queries into blocks whose distances to the gallery take ``CHUNK_BYTES``, or one row.
+
+    A matrix product may round a row differently among other rows. Whoever computes the distances
+    in these blocks gets the same ones, however the blocks are dealt out to processes.
+
+    Args:
+        queries: Number of queries, Q.
+        gallery: Number of gallery images, G.
+
+    Returns:
+        Consecutive slices that cover 0 to Q.
+
+    Raises:
+        ValueError: There are no queries or no gallery.
+    """
+    if not queries * gallery:
         raise ValueError(
-            f"no query can be counted, got {len(query_ids)} queries of which none has its "
+            f"distance must not be empty, got shape {(queries, gallery)}; check the data set"
+        )
+    rows = max(1, CHUNK_BYTES // (8 * gallery))
+    return [slice(start, min(start + rows, queries)) for start in range(0, queries, rows)]
+
+
+class GalleryIndex:
+    """The images of a gallery by identity: a query's matches are found without a search.
+
+    Args:
+        ids: Identities, -1 is junk, (G,).
+        cameras: Cameras, (G,).
+    """
+
+    def __init__(self, ids: Tensor, cameras: Tensor) -> None:
+        identities = _whole_numbers(ids)
+        self._cameras = _whole_numbers(cameras)
+        self._junk = np.flatnonzero(identities == -1)
+        # Junk is in no identity's list: a query of identity -1 has no match.
+        images = np.flatnonzero(identities != -1)
+        self._images = images[np.argsort(identities[images], kind="stable")]
+        self._identities = identities[self._images]
+
+    def score(self, distance: Tensor, query_ids: Tensor, query_cameras: Tensor) -> Tensor:
+        """Score some queries, each by itself.
+
+        Args:
+            distance: Distances to the whole gallery, (q, G).
+            query_ids: Identities, (q,).
+            query_cameras: Cameras, (q,).
+
+        Returns:
+            Scores for `summarize_scores`, (q, 4) float64 on the CPU. The columns: average
+            precision; rank of the first match, from 1, 0 for a query without a match; number of
+            matches over the rank of the last; number of distances that are NaN or Inf, of which
+            one takes the other scores away.
+        """
+        rows = distance.detach().cpu()
+        if rows.dtype != torch.float32:  # float64 holds the values of all other types
+            rows = rows.double()
+        array = rows.contiguous().numpy()
+        ids, cameras = _whole_numbers(query_ids), _whole_numbers(query_cameras)
+        start = np.searchsorted(self._identities, ids, side="left")
+        stop = np.searchsorted(self._identities, ids, side="right")
+
+        def work(first: int, last: int) -> NDArray[np.float64]:
+            some = slice(first, last)
+            queries = array[some], cameras[some], start[some], stop[some]
+            return _score_rows(*queries, self._images, self._cameras, self._junk)
+
+        return torch.from_numpy(np.concatenate(over_rows(work, len(array), chunk=THREAD_ROWS)))
+
+
+def summarize_scores(scores: Tensor, topk: Sequence[int]) -> dict[str, float]:
+    """Average the scores of all queries.
+
+    Args:
+        scores: What `GalleryIndex.score` returned, in the order of the queries, (Q, 4).
+        topk: The k of rank-k, each >= 1.
+
+    Returns:
+        ``mAP``, ``mINP`` and ``rank-k`` for each k, in [0, 1].
+
+    Raises:
+        ValueError: A distance was not finite, ``topk`` is empty or holds a value below 1, or no
+            query has a match.
+    """
+    if not len(topk) or min(topk) < 1:
+        raise ValueError(f"topk must hold ranks of 1 or more, got {tuple(topk)}; try (1, 5, 10)")
+    precision, first, inverse, broken = scores.numpy().T
+    if broken.any():
+        raise ValueError(
+            f"distance must be finite, got {int(broken.sum())} values of NaN or Inf; check the "
+            "features"
+        )
+    counted = first > 0
+    if not counted.any():
+        raise ValueError(
+            f"no query can be counted, got {len(scores)} queries of which none has its "
             "identity in the gallery under another camera; check the ids and cameras"
         )
-    result = {"mAP": float(precision.mean()), "mINP": float(inverse.mean())}
-    result.update({f"rank-{k}": float((first <= k).double().mean()) for k in topk})
+    # numpy's sums, unlike torch's, do not depend on the number of threads.
+    result = {"mAP": float(precision[counted].mean()), "mINP": float(inverse[counted].mean())}
+    result.update({f"rank-{k}": float((first[counted] <= k).mean()) for k in topk})
     return result
 
 
-def _score(distance: Tensor, positive: Tensor, ignored: Tensor) -> Tensor:
-    """Return average precision, first match's rank and inverse penalty of some queries.
+@compiled
+def _score_rows(
+    distance: NDArray[Any],
+    query_cameras: NDArray[np.int64],
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    images: NDArray[np.int64],
+    cameras: NDArray[np.int64],
+    junk: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Score queries (q, G) whose identities' images are ``images[start:stop]``; see `score`.
 
-    Nothing is sorted but the matches: each image is counted where it falls between them.
-
-    Args:
-        distance: (q, G).
-        positive: Matches to be found, (q, G) bool.
-        ignored: Images that are taken out of the ranking, (q, G) bool.
-
-    Returns:
-        (3, q') float64 of the q' queries that have a match.
+    Nothing is sorted: how many images are nearer than a match is counted, which the compiler turns
+    into a few instructions per dozen of images.
     """
-    counted = positive.any(dim=1)
-    # What is ignored ranks behind all else, where it changes nothing.
-    distance = distance.masked_fill(ignored, torch.inf)[counted]
-    positive = positive[counted]
-    total = positive.sum(dim=1)
-    if not len(total):
-        return distance.new_empty(3, 0, dtype=torch.float64)
-    to_match = distance.masked_fill(~positive, torch.inf)
-    nearest = to_match.topk(int(total.max()), largest=False).values  # (q', M), the rest is inf
-
-    # AP: the mean over the matches of the precision at their distance.
-    slot = torch.searchsorted(nearest, distance)  # the first match that is not nearer, (q', G)
-    ranked = _count_rows(slot, nearest.shape[1] + 1).cumsum(dim=1)[:, :-1]
-    found = torch.searchsorted(nearest, nearest, right=True)
-    precision = (found / ranked.double()).masked_fill(nearest.isinf(), 0).sum(dim=1) / total
-
-    first = to_match.argmin(dim=1)  # the lowest index among equals
-    backwards = distance.masked_fill(~positive, -torch.inf).flip(dims=[1])
-    last = distance.shape[1] - 1 - backwards.argmax(dim=1)  # the highest among equals
-    inverse = total / _rank(distance, last).double()
-    return torch.stack([precision, _rank(distance, first).double(), inverse])
-
-
-def _count_rows(values: Tensor, bins: int) -> Tensor:
-    """Count how often 0 to bins - 1 occur in each row, (q, G) to (q, bins)."""
-    offset = bins * torch.arange(len(values), device=values.device)[:, None]
-    return (values + offset).flatten().bincount(minlength=bins * len(values)).view(-1, bins)
-
-
-def _rank(distance: Tensor, image: Tensor) -> Tensor:
-    """Return the rank from 1 of one image per row; lower indices come first among equals."""
-    reference = distance.gather(1, image[:, None])
-    index = torch.arange(distance.shape[1], device=distance.device)
-    before = (distance < reference) | ((distance == reference) & (index <= image[:, None]))
-    return before.sum(dim=1)
+    queries, gallery = distance.shape
+    scores = np.zeros((queries, 4))
+    row = np.empty(gallery, distance.dtype)
+    for q in range(queries):
+        row[:] = distance[q]
+        broken = _count_infinite(row)
+        if broken:
+            scores[q, 3] = broken
+            continue
+        # What is left out ranks behind all else, where it changes nothing.
+        row[junk] = np.inf
+        matches = images[start[q] : stop[q]]  # ascending
+        same = cameras[matches] == query_cameras[q]
+        row[matches[same]] = np.inf
+        matches = matches[~same]
+        if not len(matches):
+            continue
+        to_match = row[matches]
+        nearest = farthest = 0
+        precision = 0.0
+        for m in range(len(matches)):
+            # The share of matches among all images as near as this match, or nearer.
+            precision += _count_within(to_match, to_match[m]) / _count_within(row, to_match[m])
+            if to_match[m] < to_match[nearest]:  # the lowest index among equals
+                nearest = m
+            if to_match[m] >= to_match[farthest]:  # the highest among equals
+                farthest = m
+        scores[q, 0] = precision / len(matches)
+        scores[q, 1] = _rank(row, matches[nearest])
+        scores[q, 2] = len(matches) / _rank(row, matches[farthest])
+    return scores
 
 
-def _check_inputs(
+@compiled
+def _count_infinite(values: NDArray[Any]) -> Any:
+    """Count what is NaN or Inf."""
+    count = np.uint32(0)
+    for i in range(len(values)):
+        count = np.uint32(count + np.uint32(not np.isfinite(values[i])))
+    return count
+
+
+@compiled
+def _count_within(values: NDArray[Any], limit: Any) -> Any:
+    """Count what is not above a limit. 32 bits, like the values, fill the processor's vectors."""
+    count = np.uint32(0)
+    for i in range(len(values)):
+        count = np.uint32(count + np.uint32(values[i] <= limit))
+    return count
+
+
+@compiled
+def _rank(values: NDArray[Any], index: int) -> Any:
+    """Return the rank from 1 of one value; lower indices come first among equals."""
+    beyond = values[index + 1 :]
+    equals = np.uint32(0)
+    for i in range(len(beyond)):
+        equals = np.uint32(equals + np.uint32(beyond[i] == values[index]))
+    return _count_within(values, values[index]) - equals
+
+
+def _whole_numbers(values: Tensor) -> NDArray[np.int64]:
+    return values.detach().cpu().long().numpy()
+
+
+def _check_shapes(
     distance: Tensor,
     query_ids: Tensor,
     gallery_ids: Tensor,
     query_cameras: Tensor,
     gallery_cameras: Tensor,
-    topk: Sequence[int],
 ) -> None:
     expected = (len(query_ids), len(gallery_ids))
     if tuple(distance.shape) != expected:
@@ -134,8 +260,6 @@ def _check_inputs(
             f"distance must be (queries, gallery), {expected}, got shape {tuple(distance.shape)}; "
             "give one id per row and per column"
         )
-    if not distance.numel():
-        raise ValueError(f"distance must not be empty, got shape {expected}; check the data set")
     for side, cameras, ids in (
         ("query", query_cameras, query_ids),
         ("gallery", gallery_cameras, gallery_ids),
@@ -145,11 +269,3 @@ def _check_inputs(
                 f"{side}_cameras must have shape {tuple(ids.shape)} like {side}_ids, got "
                 f"{tuple(cameras.shape)}; give one camera per image"
             )
-    if not len(topk) or min(topk) < 1:
-        raise ValueError(f"topk must hold ranks of 1 or more, got {tuple(topk)}; try (1, 5, 10)")
-    low, high = distance.aminmax()  # both are NaN if a value is
-    if not (low.isfinite() and high.isfinite()):
-        raise ValueError(
-            f"distance must be finite, got {int((~distance.isfinite()).sum())} values of NaN or "
-            "Inf; check the features"
-        )
