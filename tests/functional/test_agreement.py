@@ -43,9 +43,9 @@ def test_drops_itself_else_the_last():
     first = torch.tensor([[0, 1, 2], [2, 1, 0], [0, 1, 3], [0, 1, 3]])
     second = torch.tensor([[0, 2, 1], [1, 0, 3], [0, 2, 1], [1, 3, 2]])
     shared = torch.tensor([2, 1, 2, 1])  # {1,2}{1,2}; {2,0}{0,3}; {0,1}{0,1}; {0,1}{1,2}
-    assert torch.equal(overlap(first, second, 0, k=2), shared / (4 - shared))
+    assert torch.equal(overlap(first, second, k=2), shared / (4 - shared))
     # The same rows as images 2 and 3 of a larger set, whose first two are elsewhere.
-    assert torch.equal(overlap(first[2:], second[2:], 2, k=2), (shared / (4 - shared))[2:])
+    assert torch.equal(overlap(first[2:], second[2:], k=2, start=2), (shared / (4 - shared))[2:])
 
 
 def test_equals_sets_on_duplicates(draw_features):

@@ -1,37 +1,12 @@
 from __future__ import annotations
 
-import re
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from pplr_lightning.functional import nearest_neighbors
+from pplr_lightning.functional import engines, nearest_neighbors
 from pplr_lightning.functional import neighbors as module
-
-
-@pytest.fixture
-def fake_gpu(monkeypatch):
-    """Pretend that torch sees a GPU and FAISS can use it; search on the CPU and say so."""
-    calls = []
-
-    def knn_gpu(resources, queries, gallery, k, *, metric, device):
-        calls.append((metric, device))
-        return None, np.argsort(-queries @ gallery.T, axis=1)[:, :k]
-
-    faiss = SimpleNamespace(
-        StandardGpuResources=object,
-        get_num_gpus=lambda: 1,
-        knn_gpu=knn_gpu,
-        METRIC_INNER_PRODUCT=0,
-        calls=calls,
-    )
-    monkeypatch.setattr(module, "_import_faiss", lambda: faiss)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    return faiss
+from pplr_lightning.functional.sharding import Share
 
 
 @pytest.mark.parametrize("backend", ["auto", "faiss", "torch"])
@@ -61,9 +36,55 @@ def test_backends_agree(draw_features):
 def test_chunks_do_not_change_the_result(draw_features, monkeypatch):
     features = draw_features(1, 300)
     whole = nearest_neighbors(features, 10, backend="torch")
-    monkeypatch.setattr(module, "CHUNK_BYTES", 7 * 4 * 300)
-    assert len(list(module.similarity_chunks(features, features))) == 43
+    monkeypatch.setattr(engines, "CHUNK_BYTES", 7 * 4 * 300)
+    monkeypatch.setattr(module, "CHUNK", 41)
     assert torch.equal(nearest_neighbors(features, 10, backend="torch"), whole)
+    assert torch.equal(nearest_neighbors(features, 10, backend="faiss"), whole)
+
+
+@pytest.mark.parametrize("backend", ["faiss", "torch"])
+def test_of_equals_the_lowest_index_comes_first(draw_features, backend):
+    features = draw_features(6, 200)
+    features[[150, 20, 80]] = features[3].clone()
+    found = nearest_neighbors(features, 4, backend=backend)
+    for image in (3, 20, 80, 150):
+        assert found[image].tolist() == [3, 20, 80, 150]
+
+
+def test_backends_agree_on_many_sets(draw_features):
+    for seed in range(10):
+        features = draw_features(seed, 400, dim=24, duplicates=6)
+        by_faiss = nearest_neighbors(features, 15, backend="faiss")
+        assert torch.equal(by_faiss, nearest_neighbors(features, 15, backend="torch"))
+        exact = features.double() @ features.double().T
+        nearest = exact.sort(dim=1, descending=True, stable=True).indices[:, :15]
+        torch.testing.assert_close(
+            exact.gather(1, by_faiss), exact.gather(1, nearest), atol=1e-12, rtol=0
+        )
+
+
+def test_an_approximate_search_states_its_recall(draw_features, monkeypatch):
+    features = draw_features(7, 2000, dim=32)
+    exact = nearest_neighbors(features, 20)
+    assert torch.equal(nearest_neighbors(features, 20, index="ivf"), exact)  # few images
+    monkeypatch.setattr(module, "APPROXIMATE_FROM", 2000)
+    with pytest.warns(UserWarning, match="approximate neighbours: a recall of 1.0000"):
+        every_cell = nearest_neighbors(features, 20, index="ivf", probes=10_000)
+    assert torch.equal(every_cell, exact)
+    with pytest.warns(UserWarning, match="approximate neighbours: a recall of 0"):
+        found = nearest_neighbors(features, 20, index="ivf", probes=2)
+    share = (found[:, :, None] == exact[:, None]).any(dim=2).float().mean()
+    assert 0.2 < share < 0.999
+    assert module.recall(features, found, Share(2000)) == pytest.approx(float(share), abs=0.02)
+    assert (found >= 0).all()  # cells with fewer than 20 images are made up for
+
+
+def test_recall_of_known_lists(draw_features):
+    features = draw_features(8, 60)
+    half = nearest_neighbors(features, 10)
+    half[:, 5:] = half[:, 5:].roll(30, dims=0)
+    kept = (half[:, :, None] == nearest_neighbors(features, 10)[:, None]).any(dim=2)
+    assert module.recall(features, half, Share(60)) == pytest.approx(float(kept.float().mean()))
 
 
 @pytest.mark.parametrize("backend", ["faiss", "torch"])
@@ -111,51 +132,6 @@ def test_bad_input(features, k, message):
 
 def test_tolerates_norms_near_one():
     assert nearest_neighbors(torch.tensor([[1.0009], [0.9991]]), 1).shape == (2, 1)
-
-
-def test_unknown_backend():
-    with pytest.raises(ValueError, match="one of auto, faiss, faiss-gpu, torch, got 'annoy'"):
-        nearest_neighbors(torch.ones(2, 1), 1, backend="annoy")
-
-
-def test_faiss_gpu_without_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="backend='faiss-gpu' cannot run: torch sees no GPU"):
-        nearest_neighbors(torch.ones(2, 1), 1, backend="faiss-gpu")
-
-
-def test_faiss_gpu_with_cpu_build(fake_gpu):
-    del fake_gpu.StandardGpuResources  # a CPU build still has knn_gpu
-    with pytest.raises(ValueError, match="FAISS has no GPU support here; install"):
-        nearest_neighbors(torch.ones(2, 1), 1, backend="faiss-gpu")
-    assert module.choose_engine("auto") == "torch"
-    assert module.choose_engine("faiss") == "faiss"
-
-
-@pytest.mark.parametrize("backend", ["auto", "faiss", "faiss-gpu"])
-def test_faiss_searches_on_the_gpu(fake_gpu, draw_features, backend):
-    features = draw_features(4, 60)
-    found = nearest_neighbors(features, 5, backend=backend)
-    assert torch.equal(found, (features @ features.T).argsort(descending=True)[:, :5])
-    assert fake_gpu.calls == [(fake_gpu.METRIC_INNER_PRODUCT, 3)]  # this process's GPU
-
-
-def test_without_faiss(monkeypatch):
-    monkeypatch.setattr(module, "_import_faiss", lambda: None)
-    assert module.choose_engine("auto") == "torch"
-    with pytest.raises(ValueError, match=re.escape("install pplr-lightning[cpu]")):
-        nearest_neighbors(torch.ones(2, 1), 1, backend="faiss")
-
-
-@pytest.mark.parametrize("backend", ["auto", "faiss", "faiss-gpu"])
-def test_two_faiss_wheels(monkeypatch, backend):
-    monkeypatch.setattr(
-        module.metadata, "version", {"faiss-cpu": "1", "faiss-gpu": "1"}.__getitem__
-    )
-    monkeypatch.setattr(module.metadata, "PackageNotFoundError", KeyError)
-    with pytest.raises(ValueError, match=r"faiss-cpu and faiss-gpu are both installed.*uninstall"):
-        nearest_neighbors(torch.ones(2, 1), 1, backend=backend)
-    assert nearest_neighbors(torch.ones(2, 1), 1, backend="torch").shape == (2, 1)
 
 
 @pytest.mark.gpu

@@ -60,7 +60,7 @@ def test_lambda_one_is_the_scaled_distance(draw_features):
 def test_chunks_do_not_change_the_result(draw_features, monkeypatch):
     features = draw_features(2, 90)
     whole = rerank_distance(features[:30], features[30:])
-    monkeypatch.setattr(jaccard, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(jaccard, "CHUNK", 1)
     assert torch.equal(rerank_distance(features[:30], features[30:]), whole)
 
 

@@ -7,15 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pplr_lightning.functional.checks import check_count, check_features, check_neighbors
 from pplr_lightning.functional.compiled import compiled, over_rows
-from pplr_lightning.functional.neighbors import (
-    check_count,
-    check_features,
-    check_neighbors,
-    nearest_neighbors,
-    search,
-)
-from pplr_lightning.functional.sharding import Share
+from pplr_lightning.functional.neighbors import nearest_neighbors
 
 
 @torch.no_grad()
@@ -58,53 +52,32 @@ def cross_agreement(
     else:
         check_features(features_global, "features_global")
         check_neighbors(neighbors, len(features_global), k + 1)
-    for part in features_part.unbind(dim=2):
-        check_features(part, "features_part")
-    share = Share(len(features_global))
-    scores = agreement_rows(neighbors.cpu(), features_part, share, k=k, backend=backend)
-    return scores.to(features_part.device)
-
-
-def agreement_rows(
-    neighbors: Tensor,
-    features_part: Tensor,
-    share: Share,
-    *,
-    k: int,
-    backend: str = "auto",
-) -> Tensor:
-    """Compute this process's rows of `cross_agreement`, (n, P) float32 on the CPU.
-
-    Args:
-        neighbors: Global lists of this process's images, on the CPU, (n, >= k + 1).
-        features_part: L2-normalised rows of this process, (n, D', P).
-        share: The rows of this process among the N.
-        k: As for `cross_agreement`.
-        backend: As for `cross_agreement`.
-    """
+    near_global = neighbors.cpu()
     scores = [
-        overlap(neighbors, search(part, k + 1, share, backend=backend), share.start, k)
+        overlap(near_global, nearest_neighbors(part, k + 1, backend=backend).cpu(), k=k)
         for part in features_part.unbind(dim=2)
     ]
-    return torch.stack(scores, dim=1)
+    return torch.stack(scores, dim=1).to(features_part.device)
 
 
-def overlap(first: Tensor, second: Tensor, start: int, k: int) -> Tensor:
+def overlap(first: Tensor, second: Tensor, *, k: int, start: int = 0) -> Tensor:
     """Return |A ∩ B| / |A ∪ B| of the k nearest of each image without itself, (n,) float32.
 
     Where duplicates have pushed an image out of its own list, its last neighbour goes instead.
 
     Args:
         first: Lists of n images, the image itself included, on the CPU, (n, >= k + 1).
-        second: Their lists in another space.
+        second: Their lists in another space, likewise.
+        k: Neighbours that are compared, the image itself not included.
         start: Index of the first of the n images.
-        k: Neighbours that are compared.
     """
-    shared = np.empty(len(first), dtype=np.int64)
-    lists = first[:, : k + 1].numpy(), second[:, : k + 1].numpy()
-    over_rows(
-        lambda low, high: _count_shared(*lists, start, low, high, shared), len(first), chunk=4096
-    )
+    left, right = (lists[:, : k + 1].contiguous().numpy() for lists in (first, second))
+    shared = np.empty(len(left), dtype=np.int64)
+
+    def work(low: int, high: int) -> None:
+        _count_shared(left, right, start, low, high, shared)
+
+    over_rows(work, len(left), chunk=4096)
     counts = torch.from_numpy(shared)
     return counts.float() / (2 * k - counts).float()
 

@@ -9,14 +9,9 @@ from scipy import sparse
 from torch import Tensor
 
 from pplr_lightning.functional import kernels
+from pplr_lightning.functional.checks import check_count, check_features, check_neighbors
 from pplr_lightning.functional.compiled import over_rows
-from pplr_lightning.functional.neighbors import (
-    check_count,
-    check_features,
-    check_neighbors,
-    entry_dots,
-    nearest_neighbors,
-)
+from pplr_lightning.functional.neighbors import entry_dots, nearest_neighbors
 from pplr_lightning.functional.sharding import Share
 
 TOLERANCE = 1e-6  # pairs this much beyond a threshold are within it

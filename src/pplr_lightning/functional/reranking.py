@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pplr_lightning.functional.checks import check_count, check_features
+from pplr_lightning.functional.engines import similarity_chunks
 from pplr_lightning.functional.jaccard import (
     average_nearest,
     entry_similarity,
@@ -13,12 +15,7 @@ from pplr_lightning.functional.jaccard import (
     minima_sums,
     normalize_exponentials,
 )
-from pplr_lightning.functional.neighbors import (
-    check_count,
-    check_features,
-    nearest_neighbors,
-    similarity_chunks,
-)
+from pplr_lightning.functional.neighbors import nearest_neighbors
 
 
 @torch.no_grad()

@@ -1,0 +1,65 @@
+"""What the functions check of their input before they work."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_features(features: Tensor, name: str = "features") -> None:
+    """Check that features are (N, D), finite and L2-normalised to 1e-3.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if features.ndim != 2:
+        raise ValueError(
+            f"{name} must be 2-D, (N, D), got shape {tuple(features.shape)}; give one row per image"
+        )
+    norms = torch.linalg.vector_norm(features.detach().float(), dim=1)
+    broken = (~norms.isfinite()).nonzero()
+    if len(broken):
+        raise ValueError(
+            f"{name} must be finite, got NaN or Inf in {len(broken)} of {len(norms)} rows, first "
+            f"in row {int(broken[0])}; check the model's weights and the images"
+        )
+    far = ((norms - 1).abs() > 1e-3).nonzero()
+    if len(far):
+        raise ValueError(
+            f"{name} must be L2-normalised, got a norm of {float(norms[far[0]]):.4g} in row "
+            f"{int(far[0])}; call torch.nn.functional.normalize({name}) first"
+        )
+
+
+def check_count(name: str, value: int, images: int | None = None) -> None:
+    """Check that 1 <= value, and value <= images if that is given.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}; raise {name}")
+    if images is not None and value > images:
+        raise ValueError(
+            f"{name} must not exceed the number of images, got {name}={value} for {images} "
+            f"images; lower {name} or add images"
+        )
+
+
+def check_neighbors(neighbors: Tensor, images: int, columns: int) -> None:
+    """Check a search result that was handed over: (N, >= columns) indices of images.
+
+    Raises:
+        ValueError: The shape does not fit or an index is out of range.
+    """
+    if neighbors.ndim != 2 or len(neighbors) != images or neighbors.shape[1] < columns:
+        raise ValueError(
+            f"neighbors must be ({images}, {columns} or more), got shape "
+            f"{tuple(neighbors.shape)}; search the same features with k={columns} or more"
+        )
+    low, high = neighbors.aminmax()
+    if low < 0 or high >= images:
+        raise ValueError(
+            f"neighbors must hold indices 0 to {images - 1}, got {int(low)} to {int(high)}; "
+            "pass the result of nearest_neighbors on the same features"
+        )

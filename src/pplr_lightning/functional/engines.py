@@ -1,0 +1,168 @@
+"""What searches: FAISS on GPU or CPU, or torch on either."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BACKENDS = ("auto", "faiss", "faiss-gpu", "torch")
+INDEXES = ("flat", "ivf")
+CHUNK_BYTES = 2**28  # similarities held at once by the torch engine
+
+_FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12")
+
+Finder = Callable[[Tensor, int], Tensor]
+
+
+def choose_engine(backend: str, index: str = "flat") -> str:
+    """Check that a backend of `nearest_neighbors` can run here, and name what will search.
+
+    Args:
+        backend: ``auto``, ``faiss``, ``faiss-gpu`` or ``torch``.
+        index: ``flat`` or ``ivf``.
+
+    Returns:
+        ``faiss-gpu``, ``faiss`` (on the CPU) or ``torch`` (on the GPU if there is one).
+
+    Raises:
+        ValueError: The backend or index is unknown or cannot run here, or two FAISS wheels are
+            installed.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if index not in INDEXES:
+        raise ValueError(f"index must be one of {', '.join(INDEXES)}, got {index!r}")
+    if backend == "torch" and index == "ivf":
+        raise ValueError("index='ivf' is FAISS's, got backend='torch'; use backend='auto'")
+    if backend == "torch":
+        return "torch"
+    faiss = _import_faiss()
+    gpu = torch.cuda.is_available()
+    # A CPU build of FAISS has `knn_gpu`, too, but not the resources to call it with.
+    faiss_gpu = gpu and hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+    if faiss_gpu:
+        return "faiss-gpu"
+    if backend == "faiss-gpu":
+        lack = "FAISS has no GPU support here" if gpu else "torch sees no GPU"
+        raise ValueError(
+            f"backend='faiss-gpu' cannot run: {lack}; install pplr-lightning[gpu] on a machine "
+            "with a GPU, or use backend='auto'"
+        )
+    if faiss is None and (backend == "faiss" or index == "ivf"):
+        option = "index='ivf'" if index == "ivf" else "backend='faiss'"
+        raise ValueError(
+            f"{option} cannot run: FAISS is not installed; install pplr-lightning[cpu] or "
+            "pplr-lightning[gpu], or use backend='torch' and index='flat'"
+        )
+    if faiss is None or (gpu and backend == "auto" and index == "flat"):
+        return "torch"
+    return "faiss"
+
+
+def open_finder(engine: str, gallery: Tensor, probes: int | None = None) -> Finder:
+    """Make a gallery ready to be searched, on this process's own GPU where the engine uses one.
+
+    Args:
+        engine: As `choose_engine` names it.
+        gallery: L2-normalised float32 rows, contiguous, on the CPU, (G, D).
+        probes: Cells of an inverted file that are searched for each query; None searches all of
+            the gallery, exactly.
+
+    Returns:
+        A function that takes float32 CPU queries (Q, D) and k <= G, and returns the indices of
+        each query's k most similar, (Q, k) int64 on the CPU; -1 where an inverted file found fewer.
+    """
+    if engine == "torch":
+        return _torch_finder(gallery)
+    faiss = _import_faiss()
+    on_gpu = engine == "faiss-gpu"
+    if probes is None and not on_gpu:
+        # Unlike an index, `knn` does not copy the gallery.
+        metric = faiss.METRIC_INNER_PRODUCT
+        return lambda queries, k: torch.from_numpy(
+            faiss.knn(queries.numpy(), gallery.numpy(), k, metric=metric)[1]
+        )
+    cells = round(4 * len(gallery) ** 0.5)
+    kind = "Flat" if probes is None else f"IVF{cells},Flat"
+    index = faiss.index_factory(gallery.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+    resources = faiss.StandardGpuResources() if on_gpu else None
+    if on_gpu:
+        index = faiss.index_cpu_to_gpu(resources, torch.cuda.current_device(), index)
+    if probes is not None:
+        sample = torch.randperm(len(gallery), generator=torch.Generator().manual_seed(0))
+        index.train(gallery[sample[: 64 * cells]].numpy())
+        index.nprobe = min(probes, cells)
+    index.add(gallery.numpy())
+
+    def find(queries: Tensor, k: int, _alive: Any = resources) -> Tensor:
+        return torch.from_numpy(index.search(queries.numpy(), k)[1])
+
+    return find
+
+
+def similarity_chunks(queries: Tensor, gallery: Tensor) -> Iterator[Tensor]:
+    """Yield the dot products of queries (Q, D) and gallery (G, D), some rows of (Q, G) at a time.
+
+    A chunk takes ``CHUNK_BYTES`` at most, or one row.
+    """
+    rows = max(1, CHUNK_BYTES // (4 * len(gallery)))
+    for chunk in torch.split(queries, rows):
+        with _full_precision(chunk.device):
+            similarity = chunk @ gallery.T
+        yield similarity
+
+
+def _torch_finder(gallery: Tensor) -> Finder:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gallery = gallery.to(device)
+
+    def find(queries: Tensor, k: int) -> Tensor:
+        chunks = similarity_chunks(queries.to(device), gallery)
+        return torch.cat([similarity.topk(k).indices for similarity in chunks]).cpu()
+
+    return find
+
+
+def _import_faiss() -> Any:
+    """Return the faiss module, None if it is not installed."""
+    wheels = [name for name in _FAISS_WHEELS if _is_installed(name)]
+    if len(wheels) > 1:
+        # They own the same folder: the later one has overwritten parts of the earlier.
+        raise ValueError(
+            f"{' and '.join(wheels)} are both installed and overwrite each other; run "
+            f"`pip uninstall {' '.join(wheels)}`, then install one of them"
+        )
+    try:
+        return importlib.import_module("faiss")
+    except ImportError:
+        return None
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Keep autocast and TF32 out: their three digits are too few to rank neighbours."""
+    switches = torch.backends.cuda.matmul
+    # torch 2.9 renamed the switch; reading the old name fails once someone has set the new one.
+    new = hasattr(switches, "fp32_precision")
+    name, exact = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
+    before = getattr(switches, name)
+    setattr(switches, name, exact)
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        setattr(switches, name, before)
