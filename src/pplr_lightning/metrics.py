@@ -16,7 +16,7 @@ from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from pplr_lightning.distributed import is_distributed
-from pplr_lightning.functional.neighbors import similarity_chunks
+from pplr_lightning.functional.engines import similarity_chunks
 from pplr_lightning.functional.retrieval import GalleryIndex, query_blocks, summarize_scores
 
 
@@ -83,17 +83,16 @@ class ReIDRetrieval(Metric):
             rank, world = dist.get_rank(self.process_group), dist.get_world_size(self.process_group)
             blocks = blocks[rank * len(blocks) // world : (rank + 1) * len(blocks) // world]
 
-        features = features.detach().to(torch.promote_types(features.dtype, torch.float32))
-        gallery_features = features[gallery]
         index = GalleryIndex(persons[gallery], cameras[gallery])
-
-        def work(block: slice) -> Tensor:
-            images = query[block]
-            distance = _distances(features[images], gallery_features)
-            return index.score(distance, persons[images], cameras[images])
-
-        over_blocks = _on_single_threads if features.device.type == "cpu" else map
-        scores = torch.cat([torch.empty(0, 4, dtype=torch.float64), *over_blocks(work, blocks)])
+        persons, cameras = persons[query], cameras[query]
+        features = features.detach().to(torch.promote_types(features.dtype, torch.float32))
+        parts = _score_blocks(
+            features[query],
+            features[gallery],
+            blocks,
+            lambda block, distance: index.score(distance, persons[block], cameras[block]),
+        )
+        scores = torch.cat([torch.empty(0, 4, dtype=torch.float64), *parts])
         if shared:
             # Nothing was raised for a bad score yet: what is wrong in one share all will see.
             gather = self.dist_sync_fn or gather_all_tensors
@@ -101,26 +100,41 @@ class ReIDRetrieval(Metric):
         return summarize_scores(scores, self.topk)
 
 
-def _distances(queries: Tensor, gallery: Tensor) -> Tensor:
-    """||a - b||^2 of unit vectors (q, D) and (G, D), (q, G)."""
-    if queries.device.type == "cpu":
-        # `similarity_chunks` sets switches of the whole process, which threads must not.
-        return (queries @ gallery.T).mul_(-2).add_(2)
-    return torch.cat([chunk.mul_(-2).add_(2) for chunk in similarity_chunks(queries, gallery)])
+def _score_blocks(
+    queries: Tensor,
+    gallery: Tensor,
+    blocks: list[slice],
+    score: Callable[[slice, Tensor], Tensor],
+) -> list[Tensor]:
+    """Scores blocks of queries (Q, D) by ||a - b||^2 to the gallery (G, D), both of unit length.
 
-
-def _on_single_threads(work: Callable[[slice], Tensor], blocks: list[slice]) -> list[Tensor]:
-    """Calls `work` on as many threads as torch uses, where torch uses no further ones.
-
-    Threads that share a product may round it differently than one of them alone would; and
+    On the CPU each product is one thread's. Threads that share one may round it differently, and
     processes that share a machine have fewer threads than one process.
     """
+    if queries.device.type != "cpu":
+        distances = (torch.cat(list(similarity_chunks(queries[b], gallery))) for b in blocks)
+        return [score(b, d.mul_(-2).add_(2)) for b, d in zip(blocks, distances, strict=True)]
+
+    rows = max((block.stop - block.start for block in blocks), default=0)
+
+    def work(some: list[slice]) -> list[Tensor]:
+        torch.set_num_threads(1)
+        # Memory that is taken anew for each block would scatter over the heap.
+        memory, results = queries.new_empty(rows, len(gallery)), []
+        for block in some:
+            # Not `similarity_chunks`: it sets switches of the process, which threads must not.
+            distance = torch.mm(queries[block], gallery.T, out=memory[: block.stop - block.start])
+            results.append(score(block, distance.mul_(-2).add_(2)))
+        return results
+
     threads = torch.get_num_threads()
+    count = len(blocks)
+    shares = [blocks[t * count // threads : (t + 1) * count // threads] for t in range(threads)]
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, blocks))
+        with ThreadPoolExecutor(threads) as pool:
+            return [result for results in pool.map(work, shares) for result in results]
     finally:
-        torch.set_num_threads(threads)  # the call in a thread also counts for threads to come
+        torch.set_num_threads(threads)  # a thread's call also counts for threads to come
 
 
 def _first_of_each(indices: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from pplr_lightning import functional as F
 from pplr_lightning.data import Market1501
 from pplr_lightning.distributed import new_patient_group
 from pplr_lightning.extraction import extract_features
+from pplr_lightning.functional.sharding import Share
 
 from ..processes import launch
 
@@ -31,15 +32,16 @@ def _label_tied(rank, broken=False):
     """Labels many images with ties at eps and duplicates, shared over the ranks there are."""
     whole, parts = features(clusters=40, each=9, spread=0.3)
     whole[100:110] = whole[200:210]
-    group, share = None, slice(None)
+    group, own = None, slice(None)
     if dist.is_initialized():
         group = new_patient_group()
         cuts = [0, 35, 85, 86, 360] if dist.get_world_size() == 4 else [0, 310, 360]
-        share = slice(cuts[rank], cuts[rank + 1])
+        own = slice(cuts[rank], cuts[rank + 1])
     if broken:
         whole[350, 3] = torch.nan
     labeling = PseudoLabeling(k1=12, k2=6, agreement_k=5)
-    return labeling.label(whole[share], parts[share], group=group)
+    share = Share(len(whole[own]), group)
+    return labeling.label(whole[own], parts[own], share=share)
 
 
 def _label_broken(rank):

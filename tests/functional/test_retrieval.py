@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score
 
 from pplr_lightning.functional import rerank_distance, retrieval_metrics
 from pplr_lightning.functional import retrieval as module
+from pplr_lightning.functional.retrieval import GalleryIndex, query_blocks
 
 
 def random_case(seed, *, queries=30, gallery=80, levels=None):
@@ -107,18 +108,64 @@ def test_topk_beyond_the_gallery_is_one():
     assert retrieval_metrics(*random_case(7), topk=(1000,))["rank-1000"] == 1
 
 
-@pytest.mark.parametrize("queries_at_once", [1, 7])
-def test_chunks_do_not_change_the_result(monkeypatch, queries_at_once):
+@pytest.mark.parametrize("rows", [1, 7])
+def test_blocks_do_not_change_the_result(monkeypatch, rows):
     case = random_case(8, levels=20)
     whole = retrieval_metrics(*case)
-    sizes = []
-    original = module._score
-    monkeypatch.setattr(
-        module, "_score", lambda *blocks: sizes.append(len(blocks[0])) or original(*blocks)
-    )
-    monkeypatch.setattr(module, "CHUNK_BYTES", queries_at_once * 50 * 80)
+    monkeypatch.setattr(module, "CHUNK_BYTES", rows * 8 * 80)
+    monkeypatch.setattr(module, "THREAD_ROWS", 2)
+    assert max(block.stop - block.start for block in query_blocks(30, 80)) == rows
     assert retrieval_metrics(*case) == whole
-    assert max(sizes) == queries_at_once
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 800, 10**6])
+def test_blocks_are_consecutive(monkeypatch, chunk_bytes):
+    monkeypatch.setattr(module, "CHUNK_BYTES", chunk_bytes)
+    covered = [q for block in query_blocks(23, 10) for q in range(block.start, block.stop)]
+    assert covered == list(range(23))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_matches(seed):
+    distance, query_ids, gallery_ids, *cameras = random_case(
+        seed, queries=6, gallery=3000, levels=700
+    )
+    case = distance, query_ids % 2, gallery_ids.clamp(max=1), *cameras
+    assert retrieval_metrics(*case) == pytest.approx(loop_metrics(*case, (1, 5, 10)), abs=1e-12)
+
+
+def test_float64_is_kept():
+    distance, *ids = random_case(13)
+    case = 1 + distance.double() / 2**40, *ids
+    result = retrieval_metrics(*case)
+    assert result == pytest.approx(loop_metrics(*case, (1, 5, 10)), abs=1e-12)
+    assert result == retrieval_metrics(distance, *ids)
+    assert result != retrieval_metrics(case[0].float(), *ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_other_types(dtype):
+    distance, *ids = random_case(14)
+    distance = (100 * distance).to(dtype)
+    assert retrieval_metrics(distance, *ids) == retrieval_metrics(distance.double(), *ids)
+
+
+def test_any_layout_and_gradients():
+    distance, *ids = random_case(15)
+    scattered = distance.T.contiguous().T.requires_grad_()
+    assert retrieval_metrics(scattered, *ids) == retrieval_metrics(distance, *ids)
+    assert torch.equal(scattered, distance)  # nothing was written to it
+
+
+def test_scores_by_hand():
+    gallery = GalleryIndex(torch.tensor([5, 6, 5, -1, 5]), torch.tensor([0, 0, 1, 1, 2]))
+    scores = gallery.score(
+        torch.tensor([[0.1, 0.2, 0.3, 0.1, 0.4], [0, 0, 0, torch.inf, torch.nan], [0.0] * 5]),
+        torch.tensor([5, 5, -1]),
+        torch.tensor([0, 0, 0]),
+    )
+    expected = [[(1 / 2 + 2 / 3) / 2, 2, 2 / 3, 0], [0, 0, 0, 2], [0, 0, 0, 0]]
+    assert scores.tolist() == expected
 
 
 def test_negative_distances_are_fine():

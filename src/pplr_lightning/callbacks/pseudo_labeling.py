@@ -164,7 +164,7 @@ class PseudoLabeling(Callback):
             part_features,
             max_clusters=model.max_clusters,
             person_ids=person_ids,
-            group=self._group,
+            share=Share(len(features), self._group),
         )
 
     def label(
@@ -174,16 +174,16 @@ class PseudoLabeling(Callback):
         *,
         max_clusters: int | None = None,
         person_ids: Tensor | None = None,
-        group: dist.ProcessGroup | None = None,
+        share: Share | None = None,
     ) -> PseudoLabels:
         """Turns L2-normalised features (N, D) and part features (N, D, P) into labels.
 
         Args:
-            features: On the CPU; this rank's share of the rows where there is a group.
+            features: On the CPU; this rank's rows where several share the work.
             part_features: Likewise.
             max_clusters: Keep the largest of more clusters than this.
             person_ids: True identities (N,), read only where `source` is `identities`.
-            group: Ranks that share the work, over CPU tensors.
+            share: This rank's rows among all; None where it has all.
 
         Returns:
             The labels of all images, the same on every rank.
@@ -193,7 +193,7 @@ class PseudoLabeling(Callback):
                 normalised.
             RuntimeError: Another rank had to stop.
         """
-        with Share(len(features), group) as share:
+        with share or Share(len(features)) as share:
             check_features(features)
             for part in part_features.unbind(2):
                 check_features(part, "part_features")
