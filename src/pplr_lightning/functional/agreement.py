@@ -72,12 +72,13 @@ def overlap(first: Tensor, second: Tensor, *, k: int, start: int = 0) -> Tensor:
         start: Index of the first of the n images.
     """
     left, right = (lists[:, : k + 1].contiguous().numpy() for lists in (first, second))
+    images = max(start + len(left), 1 + int(max(left.max(), right.max())))
     shared = np.empty(len(left), dtype=np.int64)
 
     def work(low: int, high: int) -> None:
-        _count_shared(left, right, start, low, high, shared)
+        _count_shared(left, right, images, start, low, high, shared)
 
-    over_rows(work, len(left), chunk=4096)
+    over_rows(work, len(left), chunk=2**14)
     counts = torch.from_numpy(shared)
     return counts.float() / (2 * k - counts).float()
 
@@ -86,24 +87,23 @@ def overlap(first: Tensor, second: Tensor, *, k: int, start: int = 0) -> Tensor:
 def _count_shared(
     first: NDArray[np.int64],
     second: NDArray[np.int64],
+    images: int,
     start: int,
     low: int,
     high: int,
     shared: NDArray[np.int64],
 ) -> None:
-    width = first.shape[1]
-    left = np.empty(width, dtype=np.int64)
-    right = np.empty(width, dtype=np.int64)
+    seen_by = np.full(images, -1, dtype=np.int64)  # the last row whose first list an image was in
     for row in range(low, high):
-        left[:] = first[row]
-        right[:] = second[row]
-        left[_place_of(start + row, left)] = -1  # equals nothing
-        right[_place_of(start + row, right)] = -2
-        count = 0
-        for image in left:
-            for place in range(width):
-                count += np.int64(image == right[place])
-        shared[row] = count
+        left_out = _place_of(start + row, first[row])
+        for place in range(first.shape[1]):
+            if place != left_out:
+                seen_by[first[row, place]] = row
+        left_out = _place_of(start + row, second[row])
+        shared[row] = 0
+        for place in range(second.shape[1]):
+            if place != left_out:
+                shared[row] += seen_by[second[row, place]] == row
 
 
 @compiled
