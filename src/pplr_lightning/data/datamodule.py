@@ -206,8 +206,12 @@ class PPLRDataModule(LightningDataModule):
         return DataLoader(images, batch_sampler=sampler, **self._loader_options())
 
     def labeling_dataloader(self) -> DataLoader[EvalBatch]:
-        """Gives this rank's share of the training images, unaugmented, for the label stage."""
-        return self._sharded(EvalImages(self.train_samples, self.eval_transform))
+        """Gives this rank's share of the training images, unaugmented, for the label stage.
+
+        The share of a rank is empty where there are fewer batches than ranks.
+        """
+        images = EvalImages(self.train_samples, self.eval_transform)
+        return self._sharded(images, self.eval_batch_size)
 
     def val_dataloader(self) -> DataLoader[EvalBatch] | list[Any]:
         """Gives this rank's share of query and gallery; nothing where the data set has none."""
@@ -215,7 +219,7 @@ class PPLRDataModule(LightningDataModule):
             return []
         samples = self.splits.query + self.splits.gallery
         images = EvalImages(samples, self.eval_transform, num_queries=len(self.splits.query))
-        return self._sharded(images)
+        return self._sharded(images, self._block_for_all(len(images)))
 
     def test_dataloader(self) -> DataLoader[EvalBatch] | list[Any]:
         """Gives the same as `val_dataloader`: re-ID data sets have one query and gallery."""
@@ -223,11 +227,15 @@ class PPLRDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[EvalBatch] | list[Any]:
         """Gives query and gallery, or the training images where there are none."""
-        return self.val_dataloader() or self.labeling_dataloader()
+        images = EvalImages(self.train_samples, self.eval_transform)
+        block = self._block_for_all(len(images))
+        return self.val_dataloader() or self._sharded(images, block)
 
-    def _sharded(self, images: EvalImages) -> DataLoader[EvalBatch]:
+    def _block_for_all(self, images: int) -> int:
         # Lightning skips a rank without batches, hooks and all: give each at least one.
-        block = max(1, min(self.eval_batch_size, len(images) // self.world_size))
+        return max(1, min(self.eval_batch_size, images // self.world_size))
+
+    def _sharded(self, images: EvalImages, block: int) -> DataLoader[EvalBatch]:
         sampler = ShardSampler(images, block_size=block, rank=self.rank, world_size=self.world_size)
         return DataLoader(images, sampler=sampler, batch_size=block, **self._loader_options())
 

@@ -72,7 +72,7 @@ def overlap(first: Tensor, second: Tensor, *, k: int, start: int = 0) -> Tensor:
         start: Index of the first of the n images.
     """
     left, right = (lists[:, : k + 1].contiguous().numpy() for lists in (first, second))
-    images = max(start + len(left), 1 + int(max(left.max(), right.max())))
+    images = 1 + int(max(left.max(initial=0), right.max(initial=0)))
     shared = np.empty(len(left), dtype=np.int64)
 
     def work(low: int, high: int) -> None:
