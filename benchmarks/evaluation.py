@@ -16,42 +16,21 @@ not counted.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from measuring import Cost, Images, draw, measure
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from pplr_lightning.functional import retrieval_metrics
 from pplr_lightning.metrics import ReIDRetrieval
 
 TOPK = (1, 5, 10)
 NOISE = 3.0  # makes the task as hard as a real one
-T = TypeVar("T")
 Metrics = dict[str, float]
-
-
-class Images(NamedTuple):
-    """Features (N, D), identities (N,) and cameras (N,)."""
-
-    features: Tensor
-    ids: Tensor
-    cameras: Tensor
-
-
-class Cost(NamedTuple):
-    """CPU seconds and peak of memory in MiB, beyond what was held before."""
-
-    seconds: float
-    memory: float
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
 
-    images = draw(options)
+    total = options.queries + options.gallery
+    images = draw(total, options.ids, options.cameras, options.dim, noise=NOISE, seed=options.seed)
     query = Images(*(value[: options.queries] for value in images))
     gallery = Images(*(value[options.queries :] for value in images))
     few = Images(*(value[: 1 + 8 * options.ids] for value in images))
@@ -94,18 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _print_row("dense, with the distances", whole, whole, 0.0)
     _print_row("ReIDRetrieval", stream_cost, whole, _difference(streamed, expected))
     _print_row("of these the distances alone", product_cost, whole, 0.0)
-
-
-def draw(options: argparse.Namespace) -> Images:
-    """Draws query and gallery images, the queries first."""
-    generator = torch.Generator().manual_seed(options.seed)
-    total = options.queries + options.gallery
-    ids = torch.randint(options.ids, (total,), generator=generator)
-    cameras = torch.randint(options.cameras, (total,), generator=generator)
-    features = torch.randn(total, options.dim, generator=generator).mul_(NOISE)
-    features += torch.randn(options.ids, options.dim, generator=generator)[ids]
-    features += 0.5 * torch.randn(options.cameras, options.dim, generator=generator)[cameras]
-    return Images(normalize(features, dim=1), ids, cameras)
 
 
 def distances(query: Images, gallery: Images) -> Tensor:
@@ -148,21 +116,6 @@ def dense(query: Images, gallery: Images, distance: NDArray[np.float32], sort: s
         inverses.append(len(ranks) / ranks[-1])
     metrics = {"mAP": float(np.mean(precisions)), "mINP": float(np.mean(inverses))}
     return metrics | {f"rank-{k}": float(np.mean(np.array(firsts) <= k)) for k in TOPK}
-
-
-def measure(work: Callable[[], T]) -> tuple[T, Cost]:
-    """Calls `work` and takes its cost."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # memory kept from earlier calls would hide what this takes
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, seconds = _memory("VmRSS"), time.process_time()
-    result = work()
-    return result, Cost(time.process_time() - seconds, _memory("VmHWM") - before)
-
-
-def _memory(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 2**10
 
 
 def _difference(metrics: Metrics, expected: Metrics) -> float:

@@ -40,6 +40,11 @@ def drawn(tmp_path_factory) -> Path:
 @pytest.fixture
 def run_args(drawn: Path, tmp_path: Path) -> list[str]:
     """Options that make configs/demo.yaml a run of seconds in `tmp_path`."""
+    return small_run(drawn, tmp_path)
+
+
+def small_run(drawn: Path, folder: Path) -> list[str]:
+    """Options that make configs/demo.yaml a run of seconds in `folder`."""
     return [
         f"--config={ROOT / 'configs/demo.yaml'}",
         "--data.dataset=pplr_lightning.data.Market1501",
@@ -57,7 +62,7 @@ def run_args(drawn: Path, tmp_path: Path) -> list[str]:
         "--trainer.max_epochs=2",
         "--trainer.check_val_every_n_epoch=1",
         "--trainer.log_every_n_steps=1",
-        f"--trainer.logger.init_args.save_dir={tmp_path}",
+        f"--trainer.logger.init_args.save_dir={folder}",
         "--trainer.callbacks=[]",
         "--trainer.enable_progress_bar=false",
         "--trainer.enable_model_summary=false",
@@ -85,8 +90,13 @@ def run() -> Callable[..., object]:
 def run_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Runs the command line in a process of its own (and the processes that it starts)."""
 
-    def call(*args: str, timeout: float = 240, launcher: tuple[str, ...] = ()) -> object:
-        command = [sys.executable, *launcher, "-m", "pplr_lightning", *args]
+    def call(
+        *args: str,
+        timeout: float = 240,
+        launcher: tuple[str, ...] = (),
+        program: tuple[str, ...] = ("pplr_lightning",),
+    ) -> object:
+        command = [sys.executable, *launcher, "-m", *program, *args]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         return subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=ROOT

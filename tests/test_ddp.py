@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT
+from pplr_lightning.cli import main
+
+from .conftest import ROOT, small_run
 
 
 def column(folder: Path, name: str) -> list[float]:
@@ -19,25 +21,47 @@ def column(folder: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
 
 
-def test_two_processes_train_as_one(run, run_process, run_args, tmp_path):
-    """In float64, where rounding does not drive two correct programs apart."""
-    run("fit", *run_args, "--trainer.precision=64-true")
-    done = run_process(
-        "fit",
-        *run_args,
-        "--trainer.precision=64-true",
-        "--trainer.devices=2",
-        "--trainer.strategy=ddp",
-        f"--trainer.logger.init_args.save_dir={tmp_path / 'two'}",
-        "--data.num_workers=1",
-    )
+# Two groups of 8 images. In float64, where rounding does not drive two correct programs apart.
+FLOAT64 = ("--trainer.precision=64-true", "--trainer.max_epochs=3")
+COMPARED = ("train/loss", "train/loss_triplet", "labels/clusters", "val/mAP")
+
+
+@pytest.fixture(scope="module")
+def alone(drawn, tmp_path_factory) -> Path:
+    """The folder of a run in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    main(["fit", *small_run(drawn, folder), *FLOAT64])
+    return folder / "demo/version_0"
+
+
+def several(processes: int) -> tuple[str, ...]:
+    return (*FLOAT64, f"--trainer.devices={processes}", "--trainer.strategy=ddp")
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_train_as_one(alone, run_process, run_args, tmp_path, processes):
+    """Each of two holds a whole group of batch statistics; of four, two hold one together."""
+    options = (*several(processes), "--data.num_workers=1")
+    done = run_process("fit", *run_args, *options, timeout=400)
     assert done.returncode == 0, done.stderr
-    one, two = tmp_path / "demo/version_0", tmp_path / "two/demo/version_0"
-    for name in ("train/loss", "train/loss_triplet", "labels/clusters", "val/mAP"):
-        assert column(two, name) == pytest.approx(column(one, name), rel=1e-6), name
-    assert len(column(two, "train/loss")) == 6
-    summaries = [json.loads((f / "summary.json").read_text()) for f in (one, two)]
+    folder = tmp_path / "demo/version_0"
+    for name in COMPARED:
+        assert column(folder, name) == pytest.approx(column(alone, name), rel=1e-6), name
+    assert len(column(folder, "train/loss")) == 9
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (alone, folder)]
     assert summaries[0]["last"] == pytest.approx(summaries[1]["last"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("broken", "processes"), [("norm", 4), ("triplet", 2), ("statistics", 2)])
+def test_what_would_make_them_differ(alone, run_process, run_args, tmp_path, broken, processes):
+    """Negative controls: what this library does is needed, and the comparison would tell."""
+    options = (*several(processes), "--data.num_workers=0")
+    done = run_process("fit", *run_args, *options, program=("tests.broken", broken), timeout=400)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "demo/version_0"
+    assert any(
+        column(folder, name) != pytest.approx(column(alone, name), rel=1e-6) for name in COMPARED
+    )
 
 
 def test_an_error_of_rank_zero_ends_the_whole_job(run_process, run_args):

@@ -8,11 +8,12 @@ import torch.nn.functional as nnf
 from pplr_lightning.distributed import (
     all_gather_list,
     average_,
+    consecutive_group,
     gather_rows,
     new_patient_group,
 )
 from pplr_lightning.metrics import ReIDRetrieval
-from pplr_lightning.models import GroupBatchNorm, average_running_statistics
+from pplr_lightning.models import GroupBatchNorm, average_running_statistics, share_groups
 
 from .processes import launch
 
@@ -57,6 +58,39 @@ def test_running_statistics_do_not_depend_on_the_number_of_ranks(world_size, tmp
     expected = _norm(0)
     for result in launch(_norm, world_size, tmp_path):
         assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(result, expected, strict=True))
+
+
+def _shared_norm(rank):
+    """Trains on 16 images in groups of 8 and returns everything that depends on statistics."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(16, 3, 4, generator=generator, dtype=torch.float64)
+    target = torch.randn(16, 3, 4, generator=generator, dtype=torch.float64)
+    norm = GroupBatchNorm(3, group_size=8).double()
+    norm.weight.data = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    norm.bias.data = torch.tensor([0.1, -0.1, 1.0], dtype=torch.float64)
+    world, own = 1, slice(None)
+    if dist.is_initialized():
+        world = dist.get_world_size()
+        own = slice(rank * 16 // world, (rank + 1) * 16 // world)
+        share_groups(norm, consecutive_group(8 * world // 16))
+    share = images[own].clone().requires_grad_()
+    output = norm(share)
+    (output * target[own]).square().sum().backward()
+    average_running_statistics(norm)
+    gradients = [norm.weight.grad, norm.bias.grad]
+    average_(gradients)
+    gradients = [world * gradient for gradient in gradients]
+    return output.detach(), share.grad, [norm.running_mean, norm.running_var, *gradients]
+
+
+@pytest.mark.parametrize("world_size", [4, 8])
+def test_ranks_share_the_statistics_of_a_group_that_spans_them(world_size, tmp_path):
+    output, gradient, rest = _shared_norm(0)
+    results = launch(_shared_norm, world_size, tmp_path)
+    assert torch.allclose(torch.cat([result[0] for result in results]), output, atol=1e-12)
+    assert torch.allclose(torch.cat([result[1] for result in results]), gradient, atol=1e-12)
+    for result in results:
+        assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(result[2], rest, strict=True))
 
 
 def _metric(rank):

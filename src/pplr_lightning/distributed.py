@@ -61,6 +61,33 @@ def all_gather_list(values: list[T]) -> list[T]:
     return [value for part in gathered for value in part]
 
 
+def consecutive_group(size: int) -> dist.ProcessGroup | None:
+    """Makes groups of `size` consecutive ranks and returns this rank's; all ranks must call it."""
+    groups = [
+        dist.new_group(list(range(first, first + size)))
+        for first in range(0, dist.get_world_size(), size)
+    ]
+    return cast(dist.ProcessGroup, groups[dist.get_rank() // size])
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return _Sum.apply(grad, ctx.group), None
+
+
+def sum_over(values: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Adds a tensor over a group's ranks, with gradients: each rank's loss reaches all of them."""
+    return _Sum.apply(values, group)
+
+
 @torch.no_grad()
 def average_(tensors: list[Tensor]) -> None:
     """Replaces each tensor by its mean over all ranks, in one collective."""

@@ -16,7 +16,7 @@ from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from pplr_lightning.distributed import is_distributed
-from pplr_lightning.functional.engines import similarity_chunks
+from pplr_lightning.functional.engines import full_precision, similarity_chunks
 from pplr_lightning.functional.retrieval import GalleryIndex, query_blocks, summarize_scores
 
 
@@ -81,7 +81,7 @@ class ReIDRetrieval(Metric):
         if shared:
             # Whole blocks: a product among other rows may be rounded differently.
             rank, world = dist.get_rank(self.process_group), dist.get_world_size(self.process_group)
-            blocks = blocks[rank * len(blocks) // world : (rank + 1) * len(blocks) // world]
+            blocks = _share(blocks, rank, world)
 
         index = GalleryIndex(persons[gallery], cameras[gallery])
         persons, cameras = persons[query], cameras[query]
@@ -128,13 +128,17 @@ def _score_blocks(
         return results
 
     threads = torch.get_num_threads()
-    count = len(blocks)
-    shares = [blocks[t * count // threads : (t + 1) * count // threads] for t in range(threads)]
+    shares = [_share(blocks, thread, threads) for thread in range(threads)]
     try:
-        with ThreadPoolExecutor(threads) as pool:
+        with full_precision(queries.device), ThreadPoolExecutor(threads) as pool:
             return [result for results in pool.map(work, shares) for result in results]
     finally:
         torch.set_num_threads(threads)  # a thread's call also counts for threads to come
+
+
+def _share(blocks: list[slice], part: int, parts: int) -> list[slice]:
+    """Consecutive blocks, as many for each part as for the others, or one more."""
+    return blocks[part * len(blocks) // parts : (part + 1) * len(blocks) // parts]
 
 
 def _first_of_each(indices: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from pplr_lightning.data import EvalBatch, PPLRDataModule
-from pplr_lightning.models import PartModel, average_running_statistics
+from pplr_lightning.distributed import consecutive_group
+from pplr_lightning.models import PartModel, average_running_statistics, share_groups
 
 
 class RetrievalModule(LightningModule):
@@ -76,7 +77,10 @@ class RetrievalModule(LightningModule):
             )
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, PPLRDataModule):
-            check_groups(data.batch_size, self.model.norm_batch_size, self.trainer.world_size)
+            ranks = ranks_per_group(
+                data.batch_size, self.model.norm_batch_size, self.trainer.world_size
+            )
+            share_groups(self.model, consecutive_group(ranks) if ranks > 1 else None)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeds images (B, 3, H, W) as L2-normalised global features (B, D), the test feature."""
@@ -119,19 +123,32 @@ class RetrievalModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
-def check_groups(batch_size: int, norm_batch_size: int | None, world_size: int) -> None:
-    """Checks that each process's part of a batch divides into groups of batch statistics.
+def ranks_per_group(batch_size: int, norm_batch_size: int | None, world_size: int) -> int:
+    """Tells how many processes hold a group of batch statistics together; 1 if each holds it whole.
+
+    Args:
+        batch_size: Images of all processes.
+        norm_batch_size: Images of a group; None makes a process's images one group.
+        world_size: Processes.
 
     Raises:
-        ValueError: It does not.
+        ValueError: Groups and processes do not divide.
     """
-    if norm_batch_size is None or (batch_size // world_size) % norm_batch_size == 0:
-        return
-    step = norm_batch_size * world_size
+    share = batch_size // world_size
+    if norm_batch_size is None or share % norm_batch_size == 0:
+        return 1
+    ranks, rest = divmod(norm_batch_size, share)
+    if rest == 0 and world_size % ranks == 0:
+        return ranks
+    allowed = [
+        size
+        for size in range(2, batch_size + 1)
+        if batch_size % size == 0 and (share % size == 0 or size % share == 0)
+    ]
     raise ValueError(
         f"batch_size={batch_size} on {world_size} process{'es' if world_size > 1 else ''} does not "
-        f"divide into groups of norm_batch_size={norm_batch_size} images: use a batch_size that is "
-        f"a multiple of {step}, fewer processes, or another norm_batch_size"
+        f"divide into groups of norm_batch_size={norm_batch_size} images: use a norm_batch_size of "
+        f"{', '.join(map(str, allowed))}, or another batch_size or number of processes"
     )
 
 

@@ -1,22 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
-
-import pytest
+import evaluation as benchmark
 import torch
 
-from ..conftest import ROOT
 
-
-@pytest.fixture
-def benchmark():
-    spec = importlib.util.spec_from_file_location("_", ROOT / "benchmarks/evaluation.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_prints_a_table_of_equal_metrics(benchmark, capsys):
+def test_prints_a_table_of_equal_metrics(capsys):
     threads = torch.get_num_threads()
     benchmark.main(["--queries=20", "--gallery=80", "--ids=5", "--dim=16", f"--threads={threads}"])
     printed = capsys.readouterr().out

@@ -34,6 +34,18 @@ def fake_gpu(monkeypatch):
     return faiss
 
 
+def test_full_precision_is_back_as_it_was_afterwards():
+    torch.set_float32_matmul_precision("medium")
+    try:
+        before = [getattr(*switch[:2]) for switch in module._precision_switches()]
+        with module.full_precision(torch.device("cpu")):
+            inside = [getattr(*switch[:2]) for switch in module._precision_switches()]
+        assert inside == [exact for _, _, exact in module._precision_switches()] != before
+        assert [getattr(*switch[:2]) for switch in module._precision_switches()] == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_similarities_come_in_chunks(monkeypatch):
     queries, gallery = torch.rand(300, 4), torch.rand(50, 4)
     monkeypatch.setattr(module, "CHUNK_BYTES", 7 * 4 * 50)

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -113,7 +113,7 @@ def similarity_chunks(queries: Tensor, gallery: Tensor) -> Iterator[Tensor]:
     """
     rows = max(1, CHUNK_BYTES // (4 * len(gallery)))
     for chunk in torch.split(queries, rows):
-        with _full_precision(chunk.device):
+        with full_precision(chunk.device):
             similarity = chunk @ gallery.T
         yield similarity
 
@@ -153,16 +153,25 @@ def _is_installed(distribution: str) -> bool:
 
 
 @contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Keep autocast and TF32 out: their three digits are too few to rank neighbours."""
-    switches = torch.backends.cuda.matmul
-    # torch 2.9 renamed the switch; reading the old name fails once someone has set the new one.
-    new = hasattr(switches, "fp32_precision")
-    name, exact = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
-    before = getattr(switches, name)
-    setattr(switches, name, exact)
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Keep autocast, TF32 and bf16 products out: their digits are too few to rank neighbours."""
+    switches = _precision_switches()
+    before = [getattr(switch, name) for switch, name, _ in switches]
     try:
+        for switch, name, exact in switches:
+            setattr(switch, name, exact)
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        setattr(switches, name, before)
+        for (switch, name, _), value in zip(switches, before, strict=True):
+            setattr(switch, name, value)
+
+
+def _precision_switches() -> list[tuple[Any, str, Any]]:
+    """Return the switches of the process: an object, the name of its attribute, its exact value."""
+    gpu = torch.backends.cuda.matmul
+    if not hasattr(gpu, "fp32_precision"):  # before torch 2.9
+        return [(gpu, "allow_tf32", False)]
+    # Reading the old name fails once someone has set the new one.
+    cpu = cast(Any, torch.backends.mkldnn).matmul
+    return [(matmul, "fp32_precision", "ieee") for matmul in (gpu, cpu)]

@@ -180,7 +180,7 @@ def _score_rows(
     """Score queries (q, G) whose identities' images are ``images[start:stop]``; see `score`.
 
     Nothing is sorted: how many images are nearer than a match is counted, which the compiler turns
-    into a few instructions per dozen of images.
+    into a few instructions per dozen of images. Sorting pays from a thousand matches per query on.
     """
     queries, gallery = distance.shape
     scores = np.zeros((queries, 4))

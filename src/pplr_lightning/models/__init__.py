@@ -1,7 +1,7 @@
 """The part-based model and its layers."""
 
 from pplr_lightning.models.classifier import ClusterClassifier
-from pplr_lightning.models.norm import GroupBatchNorm, average_running_statistics
+from pplr_lightning.models.norm import GroupBatchNorm, average_running_statistics, share_groups
 from pplr_lightning.models.part_model import PartModel, PartOutput
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "PartModel",
     "PartOutput",
     "average_running_statistics",
+    "share_groups",
 ]

@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from pplr_lightning.distributed import average_
+from pplr_lightning.distributed import average_, sum_over
 
 
 class GroupBatchNorm(nn.BatchNorm2d):
     """Batch normalisation over groups of consecutive images, (B, C) or (B, C, H, W).
 
     The authors' four GPUs normalise 16 of 64 images each, and their results depend on it. Here
-    the statistics are taken over `group_size` consecutive images wherever they are computed. The
+    the statistics are taken over `group_size` consecutive images wherever they are computed; where
+    a rank holds fewer, consecutive ranks take them together (`share_groups`). The
     running statistics take one momentum step per batch, towards the mean over all groups of the
     mean and of the unbiased variance; that is linear, so ranks that average their buffers after
     a step (`average_running_statistics`) hold what one process would.
@@ -43,6 +45,7 @@ class GroupBatchNorm(nn.BatchNorm2d):
     ) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum)
         self.group_size = group_size
+        self.ranks: dist.ProcessGroup | None = None  # that hold a group together
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises with group statistics in training, with running ones in evaluation.
@@ -54,6 +57,8 @@ class GroupBatchNorm(nn.BatchNorm2d):
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
+        if self.ranks is not None:
+            return self._forward_shared(input, self.ranks)
         groups = self._num_groups(len(input))
         # All groups at once: a group's channels become channels of their own.
         grouped = input.unflatten(0, (groups, -1)).transpose(0, 1).flatten(1, 2)  # (B/g, g*C, ...)
@@ -72,6 +77,22 @@ class GroupBatchNorm(nn.BatchNorm2d):
         )
         self._update(mean.view(groups, -1).mean(0), variance.view(groups, -1).mean(0))
         return output.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 1)
+
+    def _forward_shared(self, input: Tensor, ranks: dist.ProcessGroup) -> Tensor:
+        """Normalises by the statistics of all images of some ranks, one group together."""
+        values = input if input.dtype == torch.float64 else input.float()
+        dims = [0, *range(2, input.ndim)]
+        count = values.numel() // self.num_features * dist.get_world_size(ranks)
+        mean = sum_over(values.sum(dims), ranks) / count
+        centred = values - self._per_channel(mean, input)
+        variance = sum_over(centred.square().sum(dims), ranks) / count
+        self._update(mean.detach(), variance.detach() * (count / (count - 1)))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        output = centred * self._per_channel(scale, input) + self._per_channel(self.bias, input)
+        return output.to(input.dtype)
+
+    def _per_channel(self, values: Tensor, input: Tensor) -> Tensor:
+        return values.view(1, -1, *[1] * (input.ndim - 2))
 
     def _num_groups(self, batch: int) -> int:
         if self.group_size is None:
@@ -128,6 +149,18 @@ def group_batch_norms(module: nn.Module, group_size: int | None) -> None:
             setattr(module, name, norm)
         else:
             group_batch_norms(child, group_size)
+
+
+def share_groups(module: nn.Module, ranks: dist.ProcessGroup | None) -> None:
+    """Has the norms below `module` take their statistics over all images of some ranks.
+
+    Args:
+        module: Its norms' groups are larger than what a rank holds.
+        ranks: Consecutive ranks that hold a group together; None where a rank holds whole groups.
+    """
+    for child in module.modules():
+        if isinstance(child, GroupBatchNorm):
+            child.ranks = ranks
 
 
 def average_running_statistics(module: nn.Module) -> None:

@@ -1,0 +1,33 @@
+"""The command line with one thing broken that makes results depend on the number of processes.
+
+`python -m tests.broken triplet fit ...`: for negative controls of what test_ddp.py compares.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pplr_lightning import retrieval_module
+from pplr_lightning.cli import main
+from pplr_lightning.models import GroupBatchNorm
+
+
+def break_norm():
+    """Takes the statistics of a process's images, as plain batch normalisation does."""
+    GroupBatchNorm._num_groups = lambda self, batch: 1
+    retrieval_module.share_groups = lambda model, ranks: None
+
+
+def break_triplet():
+    """Compares the images of each process alone."""
+    retrieval_module.RetrievalModule.gather = lambda self, rows: rows
+
+
+def break_statistics():
+    """Leaves the running statistics of each process as they are; DDP then takes rank 0's."""
+    retrieval_module.RetrievalModule.on_after_backward = lambda self: None
+
+
+if __name__ == "__main__":
+    globals()[f"break_{sys.argv[1]}"]()
+    main(sys.argv[2:])  # other processes are started with the same words
