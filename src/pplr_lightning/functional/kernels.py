@@ -15,7 +15,7 @@ from pplr_lightning.functional.compiled import compiled
 
 Sizes = NDArray[np.int64]
 Indices = NDArray[np.int32]
-Values = NDArray[np.float64]
+Values = NDArray[np.floating[Any]]
 Csr = tuple[NDArray[Any], NDArray[Any], Values]  # indptr, indices, data
 Rows = tuple[Sizes, Indices, Values]
 
@@ -82,7 +82,7 @@ def expand(lists: Indices, core: Indices, start: int, stop: int) -> tuple[Sizes,
 
 @compiled
 def average(matrix: Csr, lists: Indices, columns: int, start: int, stop: int) -> Rows:
-    """Return the mean of the sparse rows that are in each image's list."""
+    """Return the mean of the sparse rows that are in each image's list, rounded to float32."""
     indptr, indices, data = matrix
     sizes = np.zeros(stop - start, dtype=np.int64)
     bound = 0
@@ -90,7 +90,7 @@ def average(matrix: Csr, lists: Indices, columns: int, start: int, stop: int) ->
         for other in lists[image]:
             bound += indptr[other + 1] - indptr[other]
     columns_out = np.empty(bound, dtype=np.int32)
-    data_out = np.empty(bound, dtype=np.float64)
+    data_out = np.empty(bound, dtype=np.float32)
     total = np.zeros(columns, dtype=np.float64)
     filled = 0
     for image in range(start, stop):
