@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from pplr_lightning.callbacks.compilation import compile_before_work
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.data import EvalBatch
 from pplr_lightning.distributed import all_gather_list
@@ -36,7 +37,8 @@ class RetrievalEvaluation(Callback):
         self.history: list[dict[str, float]] = []  # by epoch; epoch -1 is before training
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lets the sanity check see every image where a first evaluation is wanted."""
+        """Compiles; lets the sanity check see every image where a first evaluation is wanted."""
+        compile_before_work()
         self.metric.to(pl_module.device)
         if (
             stage == "fit"

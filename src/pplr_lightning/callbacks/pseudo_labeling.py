@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from pplr_lightning import functional as F
+from pplr_lightning.callbacks.compilation import compile_before_work
 from pplr_lightning.callbacks.progress import track
 from pplr_lightning.data import EvalBatch, PPLRDataModule
 from pplr_lightning.distributed import new_patient_group
@@ -24,7 +25,6 @@ from pplr_lightning.functional.engines import choose_engine
 from pplr_lightning.functional.jaccard import jaccard_rows
 from pplr_lightning.functional.neighbors import is_approximate, recall, search
 from pplr_lightning.functional.sharding import Share
-from pplr_lightning.functional.warm_up import compile_loops
 from pplr_lightning.metrics import label_quality
 from pplr_lightning.models import PartModel
 from pplr_lightning.pseudo_labels import PseudoLabels
@@ -120,11 +120,7 @@ class PseudoLabeling(Callback):
                 "pseudo_labels.source=identities needs a data set with person ids: use clusters"
             )
         choose_engine(self.backend, self.index)
-        seconds = compile_loops()
-        if seconds > 1:
-            rank_zero_info(
-                f"compiled the label stage's loops in {seconds:.0f} s, once for all runs"
-            )
+        compile_before_work()
         self._group = new_patient_group()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

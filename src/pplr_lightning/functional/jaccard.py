@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from pplr_lightning.functional import kernels
+from pplr_lightning.functional import jaccard_loops as loops
 from pplr_lightning.functional.checks import check_count, check_features, check_neighbors
 from pplr_lightning.functional.compiled import over_rows
 from pplr_lightning.functional.neighbors import entry_dots, nearest_neighbors
@@ -122,10 +122,10 @@ def expand_reciprocal(
     lists = np.ascontiguousarray(lists)
     first, last, _ = (rows or slice(None)).indices(count)
     core = np.concatenate(
-        over_rows(lambda start, stop: kernels.mutual(lists, half, start, stop), count, chunk=CHUNK)
+        over_rows(lambda start, stop: loops.mutual(lists, half, start, stop), count, chunk=CHUNK)
     )
     parts = over_rows(
-        lambda start, stop: kernels.expand(lists, core, first + start, first + stop),
+        lambda start, stop: loops.expand(lists, core, first + start, first + stop),
         last - first,
         chunk=CHUNK,
     )
@@ -178,7 +178,7 @@ def average_nearest(
     nearest = np.ascontiguousarray(nearest[rows or slice(None)])
     matrix, columns = _csr(encoding), encoding.shape[1]
     parts = over_rows(
-        lambda start, stop: kernels.average(matrix, nearest, columns, start, stop),
+        lambda start, stop: loops.average(matrix, nearest, columns, start, stop),
         len(nearest),
         chunk=CHUNK,
     )
@@ -201,7 +201,7 @@ def minima_sums(
     matrix, by_column, columns = _csr(rows), _csr(others.T.tocsr()), others.shape[0]
     limit = max_distance + TOLERANCE
     parts = over_rows(
-        lambda start, stop: kernels.minima(matrix, by_column, columns, limit, start, stop),
+        lambda start, stop: loops.minima(matrix, by_column, columns, limit, start, stop),
         rows.shape[0],
         chunk=CHUNK,
     )
@@ -215,12 +215,12 @@ def keep_within(distance: sparse.csr_matrix, limit: float) -> sparse.csr_matrix:
     return sparse.csr_matrix((distance.data[keep], distance.indices[keep], indptr), distance.shape)
 
 
-def _csr(matrix: sparse.csr_matrix) -> kernels.Csr:
+def _csr(matrix: sparse.csr_matrix) -> loops.Csr:
     return matrix.indptr, matrix.indices, matrix.data
 
 
-def _stack(parts: list[kernels.Rows], columns: int) -> sparse.csr_matrix:
-    """Stack the rows that kernels returned, (n, columns)."""
+def _stack(parts: list[loops.Rows], columns: int) -> sparse.csr_matrix:
+    """Stack the rows that loops returned, (n, columns)."""
     sizes, indices, data = (np.concatenate(part) for part in zip(*parts, strict=True))
     indptr = np.concatenate([[0], np.cumsum(sizes)])
     return sparse.csr_matrix((data, indices, indptr), (len(sizes), columns))
