@@ -4,6 +4,7 @@ from pplr_lightning.data.datamodule import PPLRDataModule
 from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
 from pplr_lightning.data.image_folder import ImageFolder
 from pplr_lightning.data.images import EvalBatch, TrainBatch
+from pplr_lightning.data.joined import Joined
 from pplr_lightning.data.market_layout import (
     CUHK03,
     DukeMTMCreID,
@@ -24,6 +25,7 @@ __all__ = [
     "EvalBatch",
     "IdentityBatchSampler",
     "ImageFolder",
+    "Joined",
     "Market1501",
     "MarketLayout",
     "OccludedDuke",
