@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,19 +10,20 @@ from pplr_lightning.cli import PPLRCLI, TrainingCLI, run_cli
 from pplr_lightning.simclr import SimCLRModule
 
 from .conftest import ROOT
+from .data.trees import as_msmt17, as_veri776
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+README_YAML = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
 def test_every_config_trains(config: Path, drawn, tmp_path):
-    """Each file as it stands, but for data, image size, batch, backbone and length."""
+    """Each file as it stands, but for root, image size, batch, backbone and length."""
     simclr = config.name.startswith("simclr")
     command = {"cli": PPLRCLI, "module": SimCLRModule} if simclr else {"cli": TrainingCLI}
     labels = ["k1=6", "k2=2", "agreement_k=4", "min_samples=2", "eps=0.6"]
     small = [
-        "--data.dataset=pplr_lightning.data.Market1501",
-        f"--data.dataset.init_args.root={drawn}",
+        *dataset_options(config, drawn, tmp_path / "set"),
         "--data.image_size=[64,32]",
         "--data.batch_size=16",
         "--data.iterations=2",
@@ -40,10 +42,66 @@ def test_every_config_trains(config: Path, drawn, tmp_path):
     assert Path(trainer.log_dir, "checkpoints/last.ckpt").is_file()
 
 
-def test_market1501_holds_the_papers_values():
-    config = yaml.safe_load((ROOT / "configs/market1501.yaml").read_text())
+def dataset_options(config: Path, drawn: Path, folder: Path) -> list[str]:
+    """Points a config's own reader to the drawn set, in the layout that it reads."""
+    reader = yaml.safe_load(config.read_text())["data"]["dataset"]["class_path"].split(".")[-1]
+    if reader == "SyntheticReID":  # would draw a larger set
+        return [
+            "--data.dataset=pplr_lightning.data.MarketLayout",
+            f"--data.dataset.init_args.root={drawn}",
+        ]
+    layouts = {"MSMT17": as_msmt17, "VeRi776": as_veri776}
+    root = layouts[reader](drawn, folder) if reader in layouts else drawn
+    return [f"--data.dataset.init_args.root={root}"]
+
+
+@pytest.mark.parametrize("name", ["market1501", "msmt17"])
+def test_person_configs_hold_the_papers_values(name):
+    config = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())
     assert config["data"]["batch_size"] == 16 * config["data"]["instances"] == 64
     assert config["data"]["image_size"] == [384, 128]
     assert config["trainer"]["max_epochs"] == 50
     assert config["pseudo_labels"]["eps"] == 0.5
     assert config["model"]["norm_batch_size"] == 16
+
+
+def test_veri776_holds_the_authors_values():
+    config = yaml.safe_load((ROOT / "configs/veri776.yaml").read_text())
+    assert config["data"]["batch_size"] == 8 * config["data"]["instances"] == 64
+    assert config["data"]["image_size"] == [256, 256]
+    assert config["pseudo_labels"]["eps"] == 0.7
+
+
+class TestJoined:
+    """The list of data sets, as the README writes it."""
+
+    @pytest.fixture
+    def joined(self, drawn, tmp_path) -> str:
+        text = next(t for t in README_YAML if "data.Joined" in t)
+        text = text.replace("data/Market-1501-v15.09.15", str(drawn))
+        text = text.replace("data/MSMT17_V1", str(as_msmt17(drawn, tmp_path / "msmt17")))
+        file = tmp_path / "joined.yaml"
+        file.write_text(text)
+        return f"--config={file}"
+
+    def test_trains_on_all_and_evaluates_one(self, run, run_args, joined, drawn):
+        data = run("fit", *run_args, joined, "--trainer.max_epochs=1").datamodule
+        images = len(list((drawn / "bounding_box_train").iterdir()))
+        assert len(data.splits.train) == 2 * images
+        assert {Path(sample.path).parents[1] for sample in data.splits.query} == {drawn}
+        persons = {sample.person_id for sample in data.splits.train}
+        assert len(persons) == 2 * len({sample.person_id for sample in data.splits.train[:images]})
+
+    def test_evaluates_another(self, run, run_args, joined, tmp_path):
+        data = run("test", *run_args, joined, "--data.dataset.init_args.evaluate=1").datamodule
+        assert all("msmt17" in sample.path for sample in data.splits.query)
+
+    def test_evaluates_a_set_alone(self, run, run_args, joined, tmp_path):
+        data = run(
+            "test",
+            *run_args,
+            joined,
+            "--data.dataset=pplr_lightning.data.MSMT17",
+            f"--data.dataset.init_args.root={tmp_path / 'msmt17'}",
+        ).datamodule
+        assert all("msmt17" in sample.path for sample in data.splits.query)

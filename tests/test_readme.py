@@ -36,7 +36,7 @@ def test_own_script(block, drawn, tmp_path, monkeypatch):
     script = block("Trainer(")
     assert len([line for line in script.splitlines() if line.strip()]) < 15
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pplr_data, "Market1501", lambda _: pplr_data.datasets.Market1501(drawn))
+    monkeypatch.setattr(pplr_data, "Market1501", lambda _: pplr_data.MarketLayout(drawn))
     small = {
         "PPLRModule": {"pretrained": False, "backbone": "resnet10t", "norm_batch_size": 8},
         "PPLRDataModule": {

@@ -1,20 +1,40 @@
 """From a folder of images to batches."""
 
 from pplr_lightning.data.datamodule import PPLRDataModule
-from pplr_lightning.data.datasets import ImageFolder, Market1501, ReIDDataset, Sample, Splits
+from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
+from pplr_lightning.data.image_folder import ImageFolder
 from pplr_lightning.data.images import EvalBatch, TrainBatch
+from pplr_lightning.data.joined import Joined
+from pplr_lightning.data.market_layout import (
+    CUHK03,
+    DukeMTMCreID,
+    Market1501,
+    MarketLayout,
+    OccludedDuke,
+    PersonX,
+    VeRi776,
+)
+from pplr_lightning.data.msmt17 import MSMT17
 from pplr_lightning.data.sampler import IdentityBatchSampler
 from pplr_lightning.data.synthetic import SyntheticReID
 
 __all__ = [
+    "CUHK03",
+    "MSMT17",
+    "DukeMTMCreID",
     "EvalBatch",
     "IdentityBatchSampler",
     "ImageFolder",
+    "Joined",
     "Market1501",
+    "MarketLayout",
+    "OccludedDuke",
     "PPLRDataModule",
+    "PersonX",
     "ReIDDataset",
     "Sample",
     "Splits",
     "SyntheticReID",
     "TrainBatch",
+    "VeRi776",
 ]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
@@ -127,6 +127,7 @@ class PPLRDataModule(LightningDataModule):
         check_batch(self.batch_size, self.instances, self.world_size)
         if self.splits is None:
             self.splits = self._checked(self.dataset.load())
+            rank_zero_info(self.splits.describe())
         test_images = len(self.splits.query) + len(self.splits.gallery)
         missing = [name for name in ("query", "gallery") if not getattr(self.splits, name)]
         if missing and (test_images or stage in ("validate", "test")):

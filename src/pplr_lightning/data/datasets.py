@@ -1,10 +1,7 @@
-"""Readers: from a folder on disk to lists of samples."""
+"""What every reader gives: lists of samples; the readers are in the files beside this one."""
 
 from __future__ import annotations
 
-import csv
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +25,23 @@ class Splits(NamedTuple):
     query: list[Sample]
     gallery: list[Sample]
 
+    def describe(self) -> str:
+        """Counts images, identities and cameras of each list, in one line."""
+        return "; ".join(
+            f"{name}: {_count(samples)}"
+            for name, samples in zip(self._fields, self, strict=True)
+            if samples
+        )
+
+
+def _count(samples: list[Sample]) -> str:
+    persons = {sample.person_id for sample in samples if sample.person_id >= 0}
+    cameras = {sample.camera_id for sample in samples if sample.camera_id >= 0}
+    return (
+        f"{len(samples):,} images, {len(persons) or 'unknown'} identities, "
+        f"{len(cameras) or 'unknown'} cameras"
+    )
+
 
 class ReIDDataset:
     """Base of all readers.
@@ -49,7 +63,7 @@ class ReIDDataset:
 
 
 def find_images(root: Path) -> list[Path]:
-    """Lists the image files below `root`, recursively, sorted by path.
+    """Lists the image files below `root`, recursively, sorted by path; hidden files are no images.
 
     Raises:
         FileNotFoundError: `root` is no folder.
@@ -57,169 +71,12 @@ def find_images(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; set the data set's root to where it is")
-    images = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    images = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
+    )
     if not images:
         endings = ", ".join(IMG_EXTENSIONS)
         raise ValueError(f"{root}: the folder holds no image (looked for {endings})")
     return images
-
-
-class Market1501(ReIDDataset):
-    """Market-1501 (Zheng et al., ICCV 2015) or any folder in its layout.
-
-    `bounding_box_train`, `query` and `bounding_box_test` hold files named
-    `<person>_c<camera>s<sequence>_<frame>_<box>`; in the gallery, person 0000 is a distractor
-    and -1 is junk, which no metric counts.
-
-    Args:
-        root: The folder that holds the three.
-    """
-
-    name = "Market-1501"
-    _pattern = re.compile(r"^(-1|\d+)_c(\d+)")
-
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-
-    def load(self) -> Splits:
-        """Lists the images of the three folders; junk is left out of the training images."""
-        train = self._read("bounding_box_train")
-        return Splits(
-            train=[sample for sample in train if sample.person_id != -1],
-            query=self._read("query"),
-            gallery=self._read("bounding_box_test"),
-        )
-
-    def _read(self, folder: str) -> list[Sample]:
-        path = self.root / folder
-        if not path.is_dir():
-            raise FileNotFoundError(
-                f"{path}: no such folder; {self.name} has bounding_box_train, query and "
-                "bounding_box_test: set data.dataset.init_args.root to the folder that holds them"
-            )
-        return [self._parse(image) for image in find_images(path)]
-
-    def _parse(self, image: Path) -> Sample:
-        match = self._pattern.match(image.name)
-        if match is None:
-            raise ValueError(
-                f"{image}: the name is not of the form 0002_c1s1_000151_01.jpg "
-                "(person, camera); rename or remove the file, or read the folder as ImageFolder"
-            )
-        return Sample(str(image), int(match[1]), int(match[2]))
-
-
-class ImageFolder(ReIDDataset):
-    """A folder of person crops with no names to parse: your own images.
-
-    Args:
-        root: Training images, searched recursively.
-        query: Folder of query images for evaluation; needs `pattern` or `csv` to name persons.
-        gallery: Folder of gallery images, likewise.
-        pattern: Regular expression searched in each path below its folder, with the named groups
-            `camera` and, where known, `person`; for instance `cam(?P<camera>[0-9]+)/`.
-        csv: Table with a column `path` (relative to the image's folder) and the columns
-            `camera_id` and/or `person_id`; instead of `pattern`.
-
-    Ids that are no numbers are numbered in sorted order. Person ids of training images are used
-    for analysis only.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        *,
-        query: str | Path | None = None,
-        gallery: str | Path | None = None,
-        pattern: str | None = None,
-        csv: str | Path | None = None,
-    ) -> None:
-        if pattern is not None and csv is not None:
-            raise ValueError("ImageFolder takes its ids from pattern or from csv: give one of them")
-        self.root = Path(root)
-        self.query = None if query is None else Path(query)
-        self.gallery = None if gallery is None else Path(gallery)
-        self.pattern = None if pattern is None else _compile(pattern)
-        self.csv = None if csv is None else Path(csv)
-        for folder in (self.query, self.gallery):
-            if folder is not None and folder.resolve().is_relative_to(self.root.resolve()):
-                raise ValueError(
-                    f"{folder} lies inside the training folder {self.root}: training would see "
-                    "test images; move one of them"
-                )
-
-    def load(self) -> Splits:
-        """Lists the images of the folders given, with the ids that can be read."""
-        table = {} if self.csv is None else _read_table(self.csv)
-        folders = (self.root, self.query, self.gallery)
-        paths = [[] if folder is None else find_images(folder) for folder in folders]
-        ids = [
-            self._ids(path.relative_to(folder).as_posix(), table)
-            for folder, images in zip(folders, paths, strict=True)
-            for path in images
-            if folder is not None
-        ]
-        persons = iter(_number(person for person, _ in ids))  # over all: the same name, one id
-        cameras = iter(_number(camera for _, camera in ids))
-        train, query, gallery = (
-            [Sample(str(path), next(persons), next(cameras)) for path in images] for images in paths
-        )
-        if any(sample.person_id == UNKNOWN for sample in query):
-            raise ValueError(
-                f"{self.query}: query images need person ids: give a pattern with the group "
-                "(?P<person>...) or a csv with the column person_id"
-            )
-        # Evaluation leaves out matches from the query's own camera; an unknown one is nobody's.
-        query = [s._replace(camera_id=-2) if s.camera_id == UNKNOWN else s for s in query]
-        return Splits(train, query, gallery)
-
-    def _ids(self, name: str, table: dict[str, tuple[str, str]]) -> tuple[str, str]:
-        """Reads (person, camera) of one image, each an empty string where not known."""
-        if self.csv is not None:
-            if name not in table:
-                raise ValueError(
-                    f"{self.csv}: no row for the image {name}; add it to the column path"
-                )
-            return table[name]
-        if self.pattern is None:
-            return "", ""
-        match = self.pattern.search(name)
-        if match is None:
-            raise ValueError(f"{name}: does not match the pattern {self.pattern.pattern!r}")
-        groups = match.groupdict()
-        return groups.get("person") or "", groups.get("camera") or ""
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from error
-    if not {"camera", "person"} & set(compiled.groupindex):
-        raise ValueError(f"pattern {pattern!r} has no group (?P<camera>...) or (?P<person>...)")
-    return compiled
-
-
-def _read_table(path: Path) -> dict[str, tuple[str, str]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such csv file")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = set(reader.fieldnames or [])
-        if "path" not in columns or not columns & {"camera_id", "person_id"}:
-            raise ValueError(
-                f"{path}: needs the column path and camera_id or person_id, has {sorted(columns)}"
-            )
-        return {
-            row["path"]: (row.get("person_id") or "", row.get("camera_id") or "") for row in reader
-        }
-
-
-def _number(names: Iterable[str]) -> list[int]:
-    """Turns names into ids: numbers stay, other names are numbered sorted, none is -1."""
-    names = list(names)
-    known = sorted({name for name in names if name})
-    if all(re.fullmatch(r"-?\d+", name) for name in known):
-        return [int(name) if name else UNKNOWN for name in names]
-    number = {name: i for i, name in enumerate(known)}
-    return [number.get(name, UNKNOWN) for name in names]

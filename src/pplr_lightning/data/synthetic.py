@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from pplr_lightning.data.datasets import Market1501
 from pplr_lightning.data.drawing.cameras import Camera, make_camera
 from pplr_lightning.data.drawing.people import between, chance, make_person, stream
 from pplr_lightning.data.drawing.scenes import draw_crop
+from pplr_lightning.data.market_layout import MarketLayout
 
 # Raise it whenever a change makes any image differ: sets drawn before are then refused.
 DRAWING_VERSION = 1
@@ -65,7 +65,7 @@ class DrawnImage(NamedTuple):
         return f"{person}_c{self.camera_id}s1_{self.number:06d}_01.png"
 
 
-class SyntheticReID(Market1501):
+class SyntheticReID(MarketLayout):
     """A drawn re-ID data set in the Market-1501 layout.
 
     People differ in clothes, hair, skin, build and bags, and share a wardrobe, so that some wear

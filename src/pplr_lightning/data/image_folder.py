@@ -1,0 +1,126 @@
+"""Your own images: a folder, with ids from its paths or from a table."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pplr_lightning.data.datasets import UNKNOWN, ReIDDataset, Sample, Splits, find_images
+
+
+class ImageFolder(ReIDDataset):
+    """A folder of person crops with no names to parse: your own images.
+
+    Args:
+        root: Training images, searched recursively.
+        query: Folder of query images for evaluation; needs `pattern` or `csv` to name persons.
+        gallery: Folder of gallery images, likewise.
+        pattern: Regular expression searched in each path below its folder, with the named groups
+            `camera` and, where known, `person`; for instance `cam(?P<camera>[0-9]+)/`.
+        csv: Table with a column `path` (relative to the image's folder) and the columns
+            `camera_id` and/or `person_id`; instead of `pattern`.
+
+    Ids that are no numbers are numbered in sorted order. Person ids of training images are used
+    for analysis only.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        query: str | Path | None = None,
+        gallery: str | Path | None = None,
+        pattern: str | None = None,
+        csv: str | Path | None = None,
+    ) -> None:
+        if pattern is not None and csv is not None:
+            raise ValueError("ImageFolder takes its ids from pattern or from csv: give one of them")
+        self.root = Path(root)
+        self.query = None if query is None else Path(query)
+        self.gallery = None if gallery is None else Path(gallery)
+        self.pattern = None if pattern is None else _compile(pattern)
+        self.csv = None if csv is None else Path(csv)
+        for folder in (self.query, self.gallery):
+            if folder is not None and folder.resolve().is_relative_to(self.root.resolve()):
+                raise ValueError(
+                    f"{folder} lies inside the training folder {self.root}: training would see "
+                    "test images; move one of them"
+                )
+
+    def load(self) -> Splits:
+        """Lists the images of the folders given, with the ids that can be read."""
+        table = {} if self.csv is None else _read_table(self.csv)
+        folders = (self.root, self.query, self.gallery)
+        paths = [[] if folder is None else find_images(folder) for folder in folders]
+        ids = [
+            self._ids(path.relative_to(folder).as_posix(), table)
+            for folder, images in zip(folders, paths, strict=True)
+            for path in images
+            if folder is not None
+        ]
+        persons = iter(_number(person for person, _ in ids))  # over all: the same name, one id
+        cameras = iter(_number(camera for _, camera in ids))
+        train, query, gallery = (
+            [Sample(str(path), next(persons), next(cameras)) for path in images] for images in paths
+        )
+        if any(sample.person_id == UNKNOWN for sample in query):
+            raise ValueError(
+                f"{self.query}: query images need person ids: give a pattern with the group "
+                "(?P<person>...) or a csv with the column person_id"
+            )
+        # Evaluation leaves out matches from the query's own camera; an unknown one is nobody's.
+        query = [s._replace(camera_id=-2) if s.camera_id == UNKNOWN else s for s in query]
+        return Splits(train, query, gallery)
+
+    def _ids(self, name: str, table: dict[str, tuple[str, str]]) -> tuple[str, str]:
+        """Reads (person, camera) of one image, each an empty string where not known."""
+        if self.csv is not None:
+            if name not in table:
+                raise ValueError(
+                    f"{self.csv}: no row for the image {name}; add it to the column path"
+                )
+            return table[name]
+        if self.pattern is None:
+            return "", ""
+        match = self.pattern.search(name)
+        if match is None:
+            raise ValueError(f"{name}: does not match the pattern {self.pattern.pattern!r}")
+        groups = match.groupdict()
+        return groups.get("person") or "", groups.get("camera") or ""
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from error
+    if not {"camera", "person"} & set(compiled.groupindex):
+        raise ValueError(f"pattern {pattern!r} has no group (?P<camera>...) or (?P<person>...)")
+    return compiled
+
+
+def _read_table(path: Path) -> dict[str, tuple[str, str]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such csv file")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        columns = set(reader.fieldnames or [])
+        if "path" not in columns or not columns & {"camera_id", "person_id"}:
+            raise ValueError(
+                f"{path}: needs the column path and camera_id or person_id, has {sorted(columns)}"
+            )
+        return {
+            row["path"]: (row.get("person_id") or "", row.get("camera_id") or "") for row in reader
+        }
+
+
+def _number(names: Iterable[str]) -> list[int]:
+    """Turns names into ids: numbers stay, other names are numbered sorted, none is -1."""
+    names = list(names)
+    known = sorted({name for name in names if name})
+    if all(re.fullmatch(r"-?\d+", name) for name in known):
+        return [int(name) if name else UNKNOWN for name in names]
+    number = {name: i for i, name in enumerate(known)}
+    return [number.get(name, UNKNOWN) for name in names]

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pplr_lightning.data import ImageFolder
+
+from .trees import touch
+
+
+class TestImageFolder:
+    def test_plain_folder_needs_no_names(self, tmp_path):
+        touch(tmp_path / "b/x y.png", tmp_path / "a/ü/1.JPEG", tmp_path / "z.webp")
+        splits = ImageFolder(tmp_path).load()
+        assert [Path(s.path).relative_to(tmp_path).as_posix() for s in splits.train] == [
+            "a/ü/1.JPEG",
+            "b/x y.png",
+            "z.webp",
+        ]
+        assert {sample[1:] for sample in splits.train} == {(-1, -1)}
+        assert splits.query == []
+        assert splits.gallery == []
+
+    def test_pattern_gives_cameras_and_persons(self, tmp_path):
+        touch(tmp_path / "north/ann_1.png", tmp_path / "south/bob_1.png")
+        splits = ImageFolder(tmp_path, pattern=r"(?P<camera>\w+)/(?P<person>\w+)_").load()
+        assert [sample[1:] for sample in splits.train] == [(0, 0), (1, 1)]
+
+    def test_numeric_ids_stay(self, tmp_path):
+        touch(tmp_path / "cam12/1.png", tmp_path / "cam3/1.png")
+        splits = ImageFolder(tmp_path, pattern=r"cam(?P<camera>\d+)/").load()
+        assert [sample.camera_id for sample in splits.train] == [12, 3]
+
+    def test_csv(self, tmp_path):
+        touch(tmp_path / "images/1.png", tmp_path / "images/2.png")
+        table = tmp_path / "cameras.csv"
+        table.write_text("path,camera_id\n1.png,4\n2.png,5\n")
+        splits = ImageFolder(tmp_path / "images", csv=table).load()
+        assert [sample[1:] for sample in splits.train] == [(-1, 4), (-1, 5)]
+
+    def test_csv_without_a_row(self, tmp_path):
+        touch(tmp_path / "images/1.png", tmp_path / "images/2.png")
+        table = tmp_path / "cameras.csv"
+        table.write_text("path,camera_id\n1.png,4\n")
+        with pytest.raises(ValueError, match=r"cameras.csv: no row for the image 2.png"):
+            ImageFolder(tmp_path / "images", csv=table).load()
+
+    def test_csv_without_columns(self, tmp_path):
+        touch(tmp_path / "images/1.png")
+        table = tmp_path / "cameras.csv"
+        table.write_text("file,cam\n1.png,4\n")
+        with pytest.raises(ValueError, match="needs the column path"):
+            ImageFolder(tmp_path / "images", csv=table).load()
+
+    def test_query_and_gallery(self, tmp_path):
+        touch(tmp_path / "t/1.png", tmp_path / "q/7_a.png", tmp_path / "g/7_b.png")
+        folder = ImageFolder(
+            tmp_path / "t",
+            query=tmp_path / "q",
+            gallery=tmp_path / "g",
+            pattern=r"^((?P<person>\d+)_)?",
+        )
+        splits = folder.load()
+        assert splits.query[0].person_id == splits.gallery[0].person_id == 7
+        # Images of unknown cameras are not taken for images of one camera.
+        assert splits.query[0].camera_id != splits.gallery[0].camera_id
+
+    def test_one_folder_for_query_and_gallery(self, tmp_path):
+        touch(tmp_path / "t/1.png", tmp_path / "q/7_a.png", tmp_path / "q/7_b.png")
+        test = tmp_path / "q"
+        splits = ImageFolder(
+            tmp_path / "t", query=test, gallery=test, pattern=r"(?P<person>\d)"
+        ).load()
+        assert [len(split) for split in splits] == [1, 2, 2]
+
+    def test_test_images_inside_the_training_folder(self, tmp_path):
+        with pytest.raises(ValueError, match="query lies inside the training folder"):
+            ImageFolder(tmp_path, query=tmp_path / "query", pattern=r"(?P<person>\d)")
+
+    def test_query_needs_person_ids(self, tmp_path):
+        touch(tmp_path / "t/1.png", tmp_path / "q/1.png")
+        with pytest.raises(ValueError, match="query images need person ids"):
+            ImageFolder(tmp_path / "t", query=tmp_path / "q").load()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"pattern": "("}, "no regular expression"),
+            ({"pattern": "abc"}, "has no group"),
+            ({"pattern": "(?P<camera>1)", "csv": "x.csv"}, "give one of them"),
+        ],
+    )
+    def test_bad_options(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            ImageFolder("images", **options)
+
+    def test_name_outside_the_pattern(self, tmp_path):
+        touch(tmp_path / "1.png")
+        with pytest.raises(ValueError, match=r"1.png: does not match the pattern"):
+            ImageFolder(tmp_path, pattern=r"cam(?P<camera>\d+)/").load()
