@@ -4,11 +4,11 @@
     OMP_NUM_THREADS=1 python benchmarks/labels.py --images 100000 --dim 64 --no-dense
     OMP_NUM_THREADS=1 python benchmarks/labels.py --images 12936 --no-dense --ranks 2
 
-Features are drawn, some 17 images an identity as in Market-1501, and searched; then both ways get the same neighbour
-lists. CPU seconds are those of all threads together, so that other programs on the machine matter
-little; memory is the peak beyond what was held before. With --ranks, that many processes share the
-whole stage, search included, and each one's time is printed. What is compiled at the first call is
-not counted.
+Features are drawn, some 17 images an identity as in Market-1501, and searched; then both ways get
+the same neighbour lists. CPU seconds are those of all threads together, so that other programs on
+the machine matter little; memory is the peak beyond what was held before. With --ranks, that many
+processes share the whole stage, search included, and each one's time is printed. What is compiled
+at the first call is not counted.
 """
 
 from __future__ import annotations
