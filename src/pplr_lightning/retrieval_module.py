@@ -51,6 +51,11 @@ class RetrievalModule(LightningModule):
         self.lr_gamma = lr_gamma
         self._has_weights = False  # loaded or trained: not to be overwritten by another start
 
+    @property
+    def uses_cameras(self) -> bool:
+        """Tells whether a loss needs camera proxies; `PseudoLabeling` then makes them."""
+        return False
+
     def setup(self, stage: str) -> None:
         """Loads the weights to start from, unless a checkpoint is about to be restored.
 

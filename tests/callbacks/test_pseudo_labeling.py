@@ -72,6 +72,20 @@ class TestLabel:
         assert torch.equal(labels.agreement, F.cross_agreement(whole, parts, k=5))
         assert torch.equal(labels.centroids, F.cluster_centroids(whole, expected))
 
+    def test_proxies_are_the_means_of_each_cluster_in_each_camera(self, labeling):
+        whole, parts = features()
+        cameras = torch.arange(40) % 3
+        labels = labeling.label(whole, parts, cameras=cameras)
+        assert labeling.label(whole, parts).proxies is None
+        proxies = labels.proxies
+        assert len(proxies.labels) == 15
+        for pair, (cluster, camera) in enumerate(zip(proxies.labels, proxies.cameras, strict=True)):
+            members = (labels.labels == cluster) & (cameras == camera)
+            expected = nnf.normalize(whole[members].mean(0), dim=0)
+            assert torch.allclose(proxies.features[pair], expected, atol=1e-6)
+            expected = nnf.normalize(parts[members].mean(0), dim=0)
+            assert torch.allclose(proxies.part_features[pair], expected, atol=1e-6)
+
     def test_no_cluster_stops_with_what_to_change(self):
         labeling = PseudoLabeling(k1=8, k2=3, agreement_k=5, min_samples=30)
         with pytest.raises(ValueError, match=r"no cluster in 40 images, 40 .*eps .*min_samples"):
@@ -130,7 +144,8 @@ def test_generate_works_without_a_trainer(data):
     labeling = PseudoLabeling(k1=6, k2=2, agreement_k=4, eps=0.8, min_samples=2)
     labels = labeling.generate(module.model, data.labeling_dataloader())
     expected = labeling.label(*extract_features(module.model, data.labeling_dataloader()))
-    assert all(torch.equal(a, b) for a, b in zip(labels, expected, strict=True))
+    assert labels.proxies is None
+    assert all(torch.equal(a, b) for a, b in zip(labels[:4], expected[:4], strict=True))
     assert len(labels.labels) == len(data.train_samples)
 
 

@@ -6,6 +6,7 @@ import torch
 from scipy import sparse
 
 from pplr_lightning.functional import cluster_centroids, dbscan, jaccard_distance
+from pplr_lightning.functional.clustering import camera_pairs
 
 
 def path_distance(*steps):
@@ -112,3 +113,13 @@ def test_gap_in_labels():
 def test_centroid_shapes():
     with pytest.raises(ValueError, match=r"\(3, 2\) and \(2,\); give one label per row"):
         cluster_centroids(torch.ones(3, 2), torch.tensor([0, 1]))
+
+
+def test_pairs_of_clusters_and_cameras():
+    labels = torch.tensor([1, 0, -1, 1, 0, 1])
+    cameras = torch.tensor([3, 5, 3, 0, 5, 3])
+    pairs, clusters, seen_by = camera_pairs(labels, cameras)
+    assert clusters.tolist() == [0, 1, 1]
+    assert seen_by.tolist() == [5, 0, 3]
+    assert pairs.tolist() == [2, 0, -1, 1, 0, 2]
+    assert [len(part) for part in camera_pairs(torch.full((4,), -1), cameras[:4])] == [4, 0, 0]

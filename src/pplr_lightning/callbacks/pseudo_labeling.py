@@ -20,14 +20,14 @@ from pplr_lightning.distributed import new_patient_group
 from pplr_lightning.extraction import extract_features
 from pplr_lightning.functional.agreement import overlap
 from pplr_lightning.functional.checks import check_features
-from pplr_lightning.functional.clustering import centroid_rows
+from pplr_lightning.functional.clustering import camera_pairs, centroid_rows
 from pplr_lightning.functional.engines import choose_engine
 from pplr_lightning.functional.jaccard import jaccard_rows
 from pplr_lightning.functional.neighbors import is_approximate, recall, search
 from pplr_lightning.functional.sharding import Share
 from pplr_lightning.metrics import label_quality
 from pplr_lightning.models import PartModel
-from pplr_lightning.pseudo_labels import PseudoLabels
+from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
 from pplr_lightning.retrieval_module import RetrievalModule
 
 
@@ -119,6 +119,11 @@ class PseudoLabeling(Callback):
             raise ValueError(
                 "pseudo_labels.source=identities needs a data set with person ids: use clusters"
             )
+        if pl_module.uses_cameras and len(set(_camera_ids(data).tolist())) < 2:
+            raise ValueError(
+                "model.camera_weight is above 0, but all training images are of one camera, or of "
+                "none that is known: give the data set camera ids, or set camera_weight to 0"
+            )
         choose_engine(self.backend, self.index)
         compile_before_work()
         self._group = new_patient_group()
@@ -127,9 +132,10 @@ class PseudoLabeling(Callback):
         """Labels the images with the model as it stands, before the epoch's first batch."""
         data = _data_of(trainer)
         model = cast(RetrievalModule, pl_module).model
+        cameras = _camera_ids(data) if cast(RetrievalModule, pl_module).uses_cameras else None
         batches = track(trainer, data.labeling_dataloader(), "Extracting features")
         with trainer.precision_plugin.forward_context():
-            labels = self.generate(model, batches, person_ids=_person_ids(data))
+            labels = self.generate(model, batches, person_ids=_person_ids(data), cameras=cameras)
         data.pseudo_labels = labels
         model.reset_classifiers(labels.centroids, labels.part_centroids)
         self._report(pl_module, labels, _person_ids(data))
@@ -140,6 +146,7 @@ class PseudoLabeling(Callback):
         batches: Iterable[EvalBatch],
         *,
         person_ids: Tensor | None = None,
+        cameras: Tensor | None = None,
     ) -> PseudoLabels:
         """Labels the images of `batches`, with or without a Trainer.
 
@@ -147,6 +154,7 @@ class PseudoLabeling(Callback):
             model: Embeds the images.
             batches: This rank's share of the images, all of them where there is one process.
             person_ids: True identities (N,), read only where `source` is `identities`.
+            cameras: Camera of each of the N images, if proxies are wanted.
 
         Returns:
             The same labels on every rank.
@@ -160,6 +168,7 @@ class PseudoLabeling(Callback):
             part_features,
             max_clusters=model.max_clusters,
             person_ids=person_ids,
+            cameras=cameras,
             share=Share(len(features), self._group),
         )
 
@@ -170,6 +179,7 @@ class PseudoLabeling(Callback):
         *,
         max_clusters: int | None = None,
         person_ids: Tensor | None = None,
+        cameras: Tensor | None = None,
         share: Share | None = None,
     ) -> PseudoLabels:
         """Turns L2-normalised features (N, D) and part features (N, D, P) into labels.
@@ -179,6 +189,7 @@ class PseudoLabeling(Callback):
             part_features: Likewise.
             max_clusters: Keep the largest of more clusters than this.
             person_ids: True identities (N,), read only where `source` is `identities`.
+            cameras: Camera of each of the N images, if proxies are wanted.
             share: This rank's rows among all; None where it has all.
 
         Returns:
@@ -208,14 +219,18 @@ class PseudoLabeling(Callback):
                 overlap(neighbors, self._search(part, k + 1, share), k=k, start=share.start)
                 for part in parts
             ]
-            own, clusters = labels[share.start : share.stop], int(labels.max()) + 1
+            centroids, part_centroids = _means(features, part_features, labels, share)
+            proxies = None
+            if cameras is not None:
+                pairs, clusters, seen_by = camera_pairs(labels, cameras)
+                means = _means(features, part_features, pairs, share)
+                proxies = CameraProxies(*means, clusters, seen_by)
             return PseudoLabels(
                 labels=labels,
                 agreement=share.gather(torch.stack(agreement, dim=1)),
-                centroids=centroid_rows(features, own, clusters, share),
-                part_centroids=torch.stack(
-                    [centroid_rows(part, own, clusters, share) for part in parts], dim=2
-                ),
+                centroids=centroids,
+                part_centroids=part_centroids,
+                proxies=proxies,
             )
 
     def _search(self, features: Tensor, k: int, share: Share) -> Tensor:
@@ -280,6 +295,17 @@ class PseudoLabeling(Callback):
         )
 
 
+def _means(
+    features: Tensor, part_features: Tensor, labels: Tensor, share: Share
+) -> tuple[Tensor, Tensor]:
+    """Averages each cluster in each space; `labels` are those of all images, (N,)."""
+    own, clusters = labels[share.start : share.stop], int(labels.max()) + 1
+    whole, *parts = (
+        centroid_rows(rows, own, clusters, share) for rows in (features, *part_features.unbind(2))
+    )
+    return whole, torch.stack(parts, dim=2)
+
+
 def _data_of(trainer: Trainer) -> PPLRDataModule:
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, PPLRDataModule):
@@ -296,6 +322,10 @@ def _number(person_ids: Tensor) -> Tensor:
     known = person_ids >= 0
     labels[known] = torch.unique(person_ids[known], return_inverse=True)[1]
     return labels
+
+
+def _camera_ids(data: PPLRDataModule) -> Tensor:
+    return torch.tensor([sample.camera_id for sample in data.train_samples])
 
 
 def _person_ids(data: PPLRDataModule) -> Tensor:

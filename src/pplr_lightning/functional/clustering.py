@@ -127,3 +127,22 @@ def centroid_rows(features: Tensor, labels: Tensor, clusters: int, share: Share)
     sums = features.new_zeros(clusters, features.shape[1], dtype=torch.float64)
     sums.index_add_(0, labels[clustered], features[clustered].double())
     return F.normalize(share.sum(sums), dim=1).to(features.dtype)
+
+
+def camera_pairs(labels: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Number every pair of a cluster and a camera in which it was seen.
+
+    Args:
+        labels: Clusters, -1 for outliers, (N,).
+        cameras: Cameras of the same images, (N,).
+
+    Returns:
+        Pair of each image, 0 to M - 1 in the order of clusters, then cameras, -1 for outliers,
+        (N,); cluster of each pair, (M,); camera of each pair, (M,).
+    """
+    clustered = labels >= 0
+    seen = torch.stack([labels, cameras.to(labels)])[:, clustered]
+    pairs, numbers = seen.unique(dim=1, return_inverse=True)
+    pair_of = torch.full_like(labels, -1)
+    pair_of[clustered] = numbers
+    return pair_of, pairs[0], pairs[1]
