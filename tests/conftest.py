@@ -40,6 +40,10 @@ def drawn(tmp_path_factory) -> Path:
 @pytest.fixture
 def run_args(drawn: Path, tmp_path: Path) -> list[str]:
     """Options that make configs/demo.yaml a run of seconds in `tmp_path`."""
+    return run_options(drawn, tmp_path)
+
+
+def run_options(drawn: Path, folder: Path) -> list[str]:
     return [
         f"--config={ROOT / 'configs/demo.yaml'}",
         "--data.dataset=pplr_lightning.data.Market1501",
@@ -57,22 +61,25 @@ def run_args(drawn: Path, tmp_path: Path) -> list[str]:
         "--trainer.max_epochs=2",
         "--trainer.check_val_every_n_epoch=1",
         "--trainer.log_every_n_steps=1",
-        f"--trainer.logger.init_args.save_dir={tmp_path}",
+        f"--trainer.logger.init_args.save_dir={folder}",
         "--trainer.callbacks=[]",
         "--trainer.enable_progress_bar=false",
         "--trainer.enable_model_summary=false",
     ]
 
 
+CHECKPOINT = [
+    "--trainer.callbacks+=ModelCheckpoint",
+    "--trainer.callbacks.filename=last",
+    "--trainer.callbacks.save_on_train_epoch_end=true",
+    "--trainer.callbacks.enable_version_counter=false",
+]
+
+
 @pytest.fixture
 def checkpoint_args() -> list[str]:
     """The checkpoint callback that `run_args` leaves out."""
-    return [
-        "--trainer.callbacks+=ModelCheckpoint",
-        "--trainer.callbacks.filename=last",
-        "--trainer.callbacks.save_on_train_epoch_end=true",
-        "--trainer.callbacks.enable_version_counter=false",
-    ]
+    return CHECKPOINT
 
 
 @pytest.fixture

@@ -52,6 +52,13 @@ class PPLRCLI(LightningCLI):
         if checkpoint not in (None, "best", "last", "hpc"):
             read_checkpoint(checkpoint, mmap=True)
 
+    def _parse_ckpt_path(self) -> None:
+        """Does nothing: the options given count.
+
+        Lightning 2.6 would put the options of the model that the checkpoint was made with in their
+        place, without a word.
+        """
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Builds the Trainer, with `WholeCheckpointIO` where the config names no other."""
         plugins = self.config_init[self.subcommand].trainer.get("plugins") or []
