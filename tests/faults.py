@@ -40,10 +40,14 @@ class Poisons(Fault):
 
 
 class Terminates(Fault):
-    """Has this process get SIGTERM."""
+    """Has this process get a signal."""
+
+    def __init__(self, step: int, rank: int = 0, signum: int = signal.SIGTERM) -> None:
+        super().__init__(step, rank)
+        self.signum = signum
 
     def happen(self, batch):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), self.signum)
 
 
 class Removes(Fault):
