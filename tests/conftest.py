@@ -40,10 +40,10 @@ def drawn(tmp_path_factory) -> Path:
 @pytest.fixture
 def run_args(drawn: Path, tmp_path: Path) -> list[str]:
     """Options that make configs/demo.yaml a run of seconds in `tmp_path`."""
-    return small_run(drawn, tmp_path)
+    return run_options(drawn, tmp_path)
 
 
-def small_run(drawn: Path, folder: Path) -> list[str]:
+def run_options(drawn: Path, folder: Path) -> list[str]:
     """Options that make configs/demo.yaml a run of seconds in `folder`."""
     return [
         f"--config={ROOT / 'configs/demo.yaml'}",
@@ -69,15 +69,18 @@ def small_run(drawn: Path, folder: Path) -> list[str]:
     ]
 
 
+CHECKPOINT = [
+    "--trainer.callbacks+=ModelCheckpoint",
+    "--trainer.callbacks.filename=last",
+    "--trainer.callbacks.save_on_train_epoch_end=true",
+    "--trainer.callbacks.enable_version_counter=false",
+]
+
+
 @pytest.fixture
 def checkpoint_args() -> list[str]:
     """The checkpoint callback that `run_args` leaves out."""
-    return [
-        "--trainer.callbacks+=ModelCheckpoint",
-        "--trainer.callbacks.filename=last",
-        "--trainer.callbacks.save_on_train_epoch_end=true",
-        "--trainer.callbacks.enable_version_counter=false",
-    ]
+    return CHECKPOINT
 
 
 @pytest.fixture

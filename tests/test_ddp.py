@@ -13,7 +13,7 @@ import pytest
 
 from pplr_lightning.cli import main
 
-from .conftest import ROOT, small_run
+from .conftest import ROOT, run_options
 
 
 def column(folder: Path, name: str) -> list[float]:
@@ -30,7 +30,7 @@ COMPARED = ("train/loss", "train/loss_triplet", "labels/clusters", "val/mAP")
 def alone(drawn, tmp_path_factory) -> Path:
     """The folder of a run in one process."""
     folder = tmp_path_factory.mktemp("alone")
-    main(["fit", *small_run(drawn, folder), *FLOAT64])
+    main(["fit", *run_options(drawn, folder), *FLOAT64])
     return folder / "demo/version_0"
 
 

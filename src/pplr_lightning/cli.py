@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import shlex
 import sys
 import traceback
 import warnings
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from pplr_lightning.callbacks import FeatureWriter, PseudoLabeling, RetrievalEvaluation
+from pplr_lightning.callbacks import (
+    FeatureWriter,
+    Interrupted,
+    Interruption,
+    PseudoLabeling,
+    RetrievalEvaluation,
+)
+from pplr_lightning.checkpoints import WholeCheckpointIO, newest_checkpoint, read_checkpoint
 from pplr_lightning.data import PPLRDataModule
+from pplr_lightning.data.images import BadImageError
 from pplr_lightning.module import PPLRModule
 
-COMPLAINTS = (ValueError, FileNotFoundError, ImportError, MisconfigurationException)
+COMPLAINTS = (ValueError, OSError, ImportError, FloatingPointError, MisconfigurationException)
+DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 COMMANDS = ("demo", "pretrain")  # each a module of `commands` with a function `run`
 
 
@@ -32,12 +45,46 @@ class PPLRCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Checks what would else come out only after the data are read."""
         config = self.config[self.subcommand]
-        for name, path in (
-            ("ckpt_path", config.get("ckpt_path")),
-            ("warm_start", config.model.get("warm_start")),
-        ):
-            if path not in (None, "best", "last", "hpc") and not Path(path).is_file():
-                raise FileNotFoundError(f"{name} {path}: no such checkpoint")
+        warm_start = config.model.get("warm_start")
+        if warm_start is not None and not Path(warm_start).is_file():
+            raise FileNotFoundError(f"warm_start {warm_start}: no such checkpoint")
+        checkpoint = config.get("ckpt_path")
+        if checkpoint not in (None, "best", "last", "hpc"):
+            read_checkpoint(checkpoint, mmap=True)
+
+    def _parse_ckpt_path(self) -> None:
+        """Does nothing: the options given count.
+
+        Lightning 2.6 would put the options of the model that the checkpoint was made with in their
+        place, without a word.
+        """
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Builds the Trainer, with `WholeCheckpointIO` where the config names no other."""
+        plugins = self.config_init[self.subcommand].trainer.get("plugins") or []
+        plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpointIO())
+        return super().instantiate_trainer(plugins=plugins, **kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """Finds the checkpoint that `--ckpt_path last` means.
+
+        Lightning looks into this run's own folder, where a run that goes on has none yet.
+        """
+        config = self.config_init[self.subcommand]
+        if config.get("ckpt_path") != "last":
+            return
+        config["ckpt_path"] = newest = newest_checkpoint(self.trainer)
+        if newest is not None:
+            rank_zero_info(f"--ckpt_path last: takes {newest}")
+            read_checkpoint(newest, mmap=True)
+        elif self.subcommand == "fit":  # so that a job which restarts by itself needs no other line
+            rank_zero_warn("--ckpt_path last: there is no checkpoint yet, training starts anew")
+        else:
+            raise FileNotFoundError(
+                "--ckpt_path last: there is no checkpoint of a run of this name"
+            )
 
 
 class TrainingCLI(PPLRCLI):
@@ -65,7 +112,7 @@ def run_cli(
         seed_everything_default=0,
         parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m pplr_lightning"},
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={"callbacks": [FeatureWriter()]},
+        trainer_defaults={"callbacks": [FeatureWriter(), Interruption()]},
     )
 
 
@@ -81,11 +128,34 @@ def main(args: list[str] | None = None) -> Any:
             command = importlib.import_module(f"{__package__}.commands.{words[0]}")
             return command.run(words[1:])
         return run_cli(args)
+    except SIGTERMException as stop:
+        if not isinstance(stop, Interrupted) or stop.rank == 0:
+            print(_how_to_go_on(words, getattr(stop, "checkpoint", None)), file=sys.stderr)
+        raise
     except COMPLAINTS as error:
-        if not _raised_here(error):
+        if isinstance(error, BadImageError):  # of a loader's worker: it comes with a traceback
+            error = BadImageError(str(error).rsplit(f"{BadImageError.__name__}: ")[-1].strip())
+        elif not _raised_here(error) and getattr(error, "errno", None) not in DISK:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _how_to_go_on(words: list[str], checkpoint: Path | None) -> str:
+    """Names the checkpoint and the command of a run that SIGTERM ended."""
+    if checkpoint is None or words[0] not in ("fit", "pretrain"):
+        command = shlex.join(["python", "-m", "pplr_lightning", *words])
+        saved = "nothing was trained yet" if checkpoint is None else f"saved {checkpoint}"
+        return f"stopped by SIGTERM; {saved}. Start again (under the same launcher) with\n{command}"
+    kept = [
+        word
+        for previous, word in zip(["", *words], words, strict=False)
+        if "--ckpt_path" not in (previous, word) and not word.startswith("--ckpt_path=")
+    ]
+    command = shlex.join(["python", "-m", "pplr_lightning", *kept, f"--ckpt_path={checkpoint}"])
+    return (
+        f"stopped by SIGTERM; saved {checkpoint}. Go on (under the same launcher) with\n{command}"
+    )
 
 
 def _raised_here(error: Exception) -> bool:

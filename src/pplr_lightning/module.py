@@ -95,12 +95,7 @@ class PPLRModule(RetrievalModule):
         triplet = self._triplet_loss(output.features, batch.targets)
         loss = pglr + triplet + parts
         losses = {"loss": loss, "loss_pglr": pglr, "loss_parts": parts, "loss_triplet": triplet}
-        self.log_dict(
-            {f"train/{name}": value.detach() for name, value in losses.items()},
-            prog_bar=True,
-            sync_dist=True,
-            batch_size=len(batch.images),
-        )
+        self.log_losses(losses, len(batch.images))
         return loss
 
     def _part_loss(self, part_logits: Tensor, batch: TrainBatch) -> Tensor:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from pplr_lightning.checkpoints import check_weights, newest_checkpoint, reopen_last_epoch
 from pplr_lightning.data import EvalBatch, PPLRDataModule
-from pplr_lightning.distributed import consecutive_group
+from pplr_lightning.distributed import all_gather_list, consecutive_group
 from pplr_lightning.models import PartModel, average_running_statistics, share_groups
 
 
@@ -49,6 +52,7 @@ class RetrievalModule(LightningModule):
         self.weight_decay = weight_decay
         self.lr_step = lr_step
         self.lr_gamma = lr_gamma
+        self._losses: dict[str, Tensor] = {}  # of this step, the sum and its parts
         self._has_weights = False  # loaded or trained: not to be overwritten by another start
 
     @property
@@ -103,12 +107,76 @@ class RetrievalModule(LightningModule):
         return gathered.flatten(0, 1)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Notes that the weights are a checkpoint's."""
+        """Checks a checkpoint and notes that the weights are its.
+
+        Raises:
+            ValueError: It is another model's, or weights alone where training is to go on.
+        """
+        if self.strict_loading:
+            check_weights(checkpoint["state_dict"], self.state_dict())
         self._has_weights = True
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        if "optimizer_states" not in checkpoint:
+            raise ValueError(
+                "the checkpoint holds weights alone, from which training cannot go on: start from "
+                "it with model.warm_start"
+            )
+        every = self.trainer.check_val_every_n_epoch
+        validates = self.trainer.enable_validation and (
+            every is None or (checkpoint["epoch"] + 1) % every == 0
+        )
+        reopen_last_epoch(checkpoint, validates=validates)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seeds what the network itself draws (dropout, stochastic depth) for this step.
+
+        So there is no state of a generator that a run which goes on would have to find again.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        seed = data.seed if isinstance(data, PPLRDataModule) else 0
+        key = (seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def on_after_backward(self) -> None:
         """Gives all ranks the running statistics of the global batch, before any checkpoint."""
         average_running_statistics(self.model)
+
+    def log_losses(self, losses: dict[str, Tensor], batch_size: int) -> None:
+        """Logs the loss and its parts as `train/<name>`; they are checked before the weights move.
+
+        Args:
+            losses: Scalars by name; those of this rank.
+            batch_size: Images behind them.
+        """
+        self._losses = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(self._losses, prog_bar=True, sync_dist=True, batch_size=batch_size)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stops the run on a gradient that is not finite, before it reaches the weights.
+
+        After the ranks' gradients are averaged, one rank's NaN is every rank's, so all stop here.
+        With a gradient scaler (16-mixed) infinite gradients are in order; there the loss is read.
+
+        Raises:
+            FloatingPointError: With epoch, step and the part of the loss that broke.
+        """
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            own = bool(torch.stack(list(self._losses.values())).isfinite().all())
+            finite = self.trainer.strategy.reduce_boolean_decision(own, all=True)
+        else:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters(), float("inf"))  # clips nothing
+            finite = bool(norm.isfinite())
+        if finite:
+            return
+        broken = [f"{n} is {v.item()}" for n, v in self._losses.items() if not v.isfinite()]
+        broken = sorted(set(all_gather_list(broken))) or ["the loss is finite, its gradient is not"]
+        newest = newest_checkpoint(self.trainer)
+        raise FloatingPointError(
+            f"epoch {self.current_epoch}, step {self.global_step}: {', '.join(broken)}; lower "
+            "model.lr or use a wider trainer.precision, and go on from "
+            + (f"the last good checkpoint, {newest}" if newest else "the start: no checkpoint yet")
+        )
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> Tensor:
         """Returns the test features (B, D) for `RetrievalEvaluation`."""

@@ -103,9 +103,7 @@ class SimCLRModule(RetrievalModule):
         targets = self.gather(batch.targets)
         losses = torch.stack([self.loss(branch, targets) for branch in projected.unbind(1)])
         loss = losses.mean()
-        self.log(
-            "train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(targets)
-        )
+        self.log_losses({"loss": loss}, len(targets))
         return loss
 
 

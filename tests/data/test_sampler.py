@@ -45,6 +45,13 @@ def test_batches_depend_on_seed_and_epoch_only():
     assert list(sampler(seed=3, epoch=2)) != list(sampler(seed=4, epoch=2))
 
 
+@pytest.mark.parametrize("start", [0, 1, 9, 10])
+def test_what_follows_a_start_is_as_without_it(start):
+    late = sampler(seed=3, epoch=2, start=start)
+    assert list(late) == list(sampler(seed=3, epoch=2))[start:]
+    assert len(late) == 10 - start
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_take_contiguous_parts_of_the_one_global_batch(world_size):
     options = {"batch_size": 16, "seed": 5, "epoch": 1}

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
@@ -18,6 +19,7 @@ from pplr_lightning.data.images import (
     TrainBatch,
     TrainImages,
     find_bad_images,
+    outlive_sigterm,
 )
 from pplr_lightning.data.sampler import IdentityBatchSampler, ShardSampler, check_batch
 from pplr_lightning.data.synthetic import SyntheticReID
@@ -33,6 +35,10 @@ class EpochLoader:
     made, and an ordinary `DataLoader` with workers draws its first indices right then, from labels
     that do not exist yet (epoch 0) or are a whole epoch old. This one's generator starts after
     those hooks in every case, resuming included, and needs no flag of the Trainer.
+
+    In an epoch that a checkpoint broke off, it gives the batches that were left. The Trainer's own
+    count of batches says which, so that there is no second count to go astray; the two methods for
+    a state are there because Lightning takes a loader without them for one that cannot go on.
     """
 
     def __init__(self, datamodule: PPLRDataModule) -> None:
@@ -43,6 +49,13 @@ class EpochLoader:
 
     def __iter__(self) -> Iterator[TrainBatch]:
         yield from self.datamodule.epoch_loader()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keeps nothing: the Trainer counts the batches."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes nothing."""
 
 
 class PPLRDataModule(LightningDataModule):
@@ -152,13 +165,35 @@ class PPLRDataModule(LightningDataModule):
         return Splits(*([s for s in split if s.path not in bad] for split in splits))
 
     def state_dict(self) -> dict[str, Any]:
-        """Keeps the labels, for a run that goes on in the middle of an epoch."""
-        return {"pseudo_labels": None if self.pseudo_labels is None else tuple(self.pseudo_labels)}
+        """Keeps the labels, for a run that goes on in the middle of an epoch.
+
+        The centroids are left out: the classifiers have taken them at the epoch's start.
+        """
+        labels = self.pseudo_labels
+        return {} if labels is None else {"labels": labels.labels, "agreement": labels.agreement}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the labels of a checkpoint."""
-        labels = state_dict["pseudo_labels"]
-        self.pseudo_labels = None if labels is None else PseudoLabels(*labels)
+        """Takes the labels of a checkpoint.
+
+        Raises:
+            ValueError: Training is to go on with another number of images.
+        """
+        images = len(state_dict["labels"])
+        fits = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if fits and images != len(self.train_samples):
+            raise ValueError(
+                f"the checkpoint is of a run on {images} training images, here are "
+                f"{len(self.train_samples)}: go on with the same data, or start on new data from "
+                "its weights with model.warm_start"
+            )
+        clusters = int(state_dict["labels"].max()) + 1
+        parts = state_dict["agreement"].shape[1]
+        self.pseudo_labels = PseudoLabels(
+            labels=state_dict["labels"],
+            agreement=state_dict["agreement"],
+            centroids=torch.empty(clusters, 0),
+            part_centroids=torch.empty(clusters, 0, parts),
+        )
 
     @property
     def train_samples(self) -> list[Sample]:
@@ -199,12 +234,19 @@ class PPLRDataModule(LightningDataModule):
             iterations=self.iterations,
             seed=self.seed,
             epoch=self.trainer.current_epoch if self.trainer is not None else 0,
+            start=self._batches_done(),
             cameras=cameras if self.use_cameras else None,
             rank=self.rank,
             world_size=self.world_size,
         )
         images = TrainImages(self.train_samples, self.pseudo_labels, self.train_transform)
         return DataLoader(images, batch_sampler=sampler, **self._loader_options())
+
+    def _batches_done(self) -> int:
+        """Counts this epoch's batches before the first that is asked for; 0 but after a resume."""
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def labeling_dataloader(self) -> DataLoader[EvalBatch]:
         """Gives this rank's share of the training images, unaugmented, for the label stage.
@@ -241,4 +283,8 @@ class PPLRDataModule(LightningDataModule):
         return DataLoader(images, sampler=sampler, batch_size=block, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:
-        return {"num_workers": self.num_workers, "pin_memory": torch.cuda.is_available()}
+        return {
+            "num_workers": self.num_workers,
+            "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": outlive_sigterm,
+        }

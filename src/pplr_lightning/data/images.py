@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -36,17 +39,21 @@ class EvalBatch(NamedTuple):
     is_query: Tensor
 
 
+class BadImageError(ValueError):
+    """An image file is missing, cut off, or no image; the message names it."""
+
+
 def read_image(path: str) -> Image.Image:
     """Decodes an image file as RGB.
 
     Raises:
-        ValueError: The file is missing, cut off, or no image.
+        BadImageError: The file is missing, cut off, or no image.
     """
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
     except Exception as error:  # a broken file makes Pillow raise errors of many types
-        raise ValueError(
+        raise BadImageError(
             f"{path}: cannot be read as an image ({error}); replace or remove the file, or set "
             "data.bad_images to skip"
         ) from error
@@ -58,7 +65,7 @@ def find_bad_images(samples: Sequence[Sample]) -> list[tuple[str, str]]:
     def check(sample: Sample) -> tuple[str, str] | None:
         try:
             read_image(sample.path)
-        except ValueError as error:
+        except BadImageError as error:
             return sample.path, str(error)
         return None
 
@@ -126,3 +133,21 @@ class EvalImages(Dataset[EvalBatch]):
             torch.tensor(sample.camera_id),
             torch.tensor(index < self.num_queries),
         )
+
+
+def outlive_sigterm(worker: int) -> None:
+    """Makes a loader worker heed SIGTERM from its parent alone; a `worker_init_fn`.
+
+    SLURM and shells send it to every process of a job at once, and a run whose workers are gone
+    cannot finish its step and save.
+    """
+    if not hasattr(signal, "sigwaitinfo"):
+        return  # macOS
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -34,6 +34,8 @@ class IdentityBatchSampler(Sampler[list[View]]):
         iterations: Batches per epoch.
         seed: Seed of the run.
         epoch: Epoch, counted from 0.
+        start: Batches at the epoch's beginning to leave out, for a run that goes on in its middle;
+            those that follow are the same as without.
         cameras: Camera of each image, (N,), to prefer positives from other cameras than the
             first image's; None draws positives uniformly.
         rank: This process.
@@ -52,6 +54,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
         iterations: int,
         seed: int = 0,
         epoch: int = 0,
+        start: int = 0,
         cameras: Tensor | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -65,12 +68,13 @@ class IdentityBatchSampler(Sampler[list[View]]):
         self.iterations = iterations
         self.seed = seed
         self.epoch = epoch
+        self.start = start
         self.cameras = None if cameras is None else cameras.numpy()
         share = batch_size // world_size
         self.part = slice(rank * share, (rank + 1) * share)
 
     def __len__(self) -> int:
-        return self.iterations
+        return max(0, self.iterations - self.start)
 
     def __iter__(self) -> Iterator[list[View]]:
         rng = np.random.default_rng((self.seed, self.epoch))
@@ -79,6 +83,8 @@ class IdentityBatchSampler(Sampler[list[View]]):
             indices = np.concatenate(
                 [self._draw_images(self.clusters[identity], rng) for identity in next(identities)]
             )
+            if step < self.start:  # drawn all the same: what follows hangs on the generator
+                continue
             seeds = np.random.SeedSequence((self.seed, self.epoch, step)).generate_state(
                 self.batch_size
             )

@@ -1,0 +1,62 @@
+"""Things that go wrong in the middle of a run, to be named in `--trainer.callbacks+=`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+
+class Fault(Callback):
+    """Does `happen` before a step, on one rank."""
+
+    def __init__(self, step: int, rank: int = 0) -> None:
+        self.step, self.rank = step, rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            self.happen(batch)
+
+
+class Raises(Fault):
+    """Leaves a file, then raises."""
+
+    def __init__(self, step: int, file: str, rank: int = 0) -> None:
+        super().__init__(step, rank)
+        self.file = file
+
+    def happen(self, batch):
+        Path(self.file).touch()
+        raise LookupError(f"the fault of rank {self.rank}")
+
+
+class Poisons(Fault):
+    """Puts a NaN into one image."""
+
+    def happen(self, batch):
+        batch.images[0, 0, 0, 0] = float("nan")
+
+
+class Terminates(Fault):
+    """Has this process get a signal."""
+
+    def __init__(self, step: int, rank: int = 0, signum: int = signal.SIGTERM) -> None:
+        super().__init__(step, rank)
+        self.signum = signum
+
+    def happen(self, batch):
+        os.kill(os.getpid(), self.signum)
+
+
+class Removes(Fault):
+    """Removes the training images."""
+
+    def __init__(self, step: int, folder: str, rank: int = 0) -> None:
+        super().__init__(step, rank)
+        self.folder = folder
+
+    def happen(self, batch):
+        for path in Path(self.folder).iterdir():
+            path.unlink()
