@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as nnf
@@ -7,7 +9,13 @@ from lightning.pytorch import Trainer
 
 from pplr_lightning import PPLRModule
 from pplr_lightning.data import TrainBatch
-from pplr_lightning.functional import aals_loss, pglr_loss, softmax_triplet_loss
+from pplr_lightning.functional import (
+    aals_loss,
+    camera_contrastive_loss,
+    pglr_loss,
+    softmax_triplet_loss,
+)
+from pplr_lightning.pseudo_labels import CameraProxies
 
 
 @pytest.fixture
@@ -32,15 +40,46 @@ def build(**options):
     return module
 
 
-def losses(module, batch, epoch):
+def losses(module, batch, epoch, data=None):
     """One training step at `epoch`, without a fit around it."""
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.fit_loop.epoch_progress.current.completed = epoch
+    trainer.datamodule = data
     module.trainer = trainer
     logged = {}
     module.log_dict = lambda values, **_: logged.update(values)
     loss = module.training_step(batch, 0)
     return loss, logged
+
+
+def test_camera_loss_is_that_of_the_global_feature_and_the_mean_of_the_parts(batch):
+    module = build(camera_weight=0.7)
+    batch = batch._replace(cameras=torch.arange(8) % 3)
+    proxies = CameraProxies(
+        nnf.normalize(torch.randn(9, 512), dim=1),
+        nnf.normalize(torch.randn(9, 512, 2), dim=1),
+        torch.arange(9) // 3,
+        torch.arange(9) % 3,
+    )
+    data = SimpleNamespace(pseudo_labels=SimpleNamespace(proxies=proxies))
+    without, _ = losses(build(), batch, 0)
+    loss, logged = losses(module, batch, 0, data)
+    output = module.model(batch.images)
+    ids = (batch.targets, batch.cameras)
+    rest = (proxies.labels, proxies.cameras)
+    whole = camera_contrastive_loss(output.features, *ids, proxies.features, *rest)
+    parts = [
+        camera_contrastive_loss(
+            output.part_features[..., n], *ids, proxies.part_features[..., n], *rest
+        )
+        for n in range(2)
+    ]
+    camera = (whole + sum(parts) / 2).item()
+    assert camera > 0
+    assert logged["train/loss_camera"].item() == pytest.approx(camera, rel=1e-5)
+    assert loss.item() == pytest.approx(without.item() + 0.7 * camera, rel=1e-5)
+    data.pseudo_labels = SimpleNamespace(proxies=proxies._replace(features=-proxies.features))
+    assert losses(module, batch, 0, data)[0].item() != pytest.approx(loss.item())  # a new epoch's
 
 
 def expected(module, batch, *, beta, aals):

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from pplr_lightning.data import TrainBatch
-from pplr_lightning.functional import aals_loss, pglr_loss, softmax_triplet_loss
-from pplr_lightning.models import PartModel
+from pplr_lightning.functional import (
+    aals_loss,
+    camera_contrastive_loss,
+    pglr_loss,
+    softmax_triplet_loss,
+)
+from pplr_lightning.models import PartModel, PartOutput
+from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
 from pplr_lightning.retrieval_module import RetrievalModule
 
 
@@ -15,6 +23,7 @@ class PPLRModule(RetrievalModule):
     """Part-based Pseudo Label Refinement (Cho et al., CVPR 2022).
 
     loss = PGLR (global head) + softmax-triplet (global feature) + mean over parts of AALS
+           + camera_weight * (inter-camera loss of the global feature + its mean over parts)
 
     Args:
         backbone: Name of a convolutional timm model.
@@ -31,6 +40,8 @@ class PPLRModule(RetrievalModule):
         beta: Share of the cluster label in the refined label, in [0, 1].
         aals_start_epoch: Epochs of plain label smoothing before AALS.
         label_smoothing: Smoothing of the part labels where AALS is off, in [0, 1].
+        camera_weight: Weight of the inter-camera contrastive loss, the paper's setting "with
+            cameras", >= 0; 0 needs no camera ids.
         lr: Learning rate of Adam.
         weight_decay: Weight decay of Adam.
         lr_step: Epochs after which the learning rate is multiplied by `lr_gamma`.
@@ -55,6 +66,7 @@ class PPLRModule(RetrievalModule):
         beta: float = 0.5,
         aals_start_epoch: int = 5,
         label_smoothing: float = 0.1,
+        camera_weight: float = 0.0,
         lr: float = 3.5e-4,
         weight_decay: float = 5e-4,
         lr_step: int = 20,
@@ -63,6 +75,8 @@ class PPLRModule(RetrievalModule):
         for name, value in (("beta", beta), ("label_smoothing", label_smoothing)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}={value}: must lie in [0, 1]")
+        if camera_weight < 0:
+            raise ValueError(f"camera_weight={camera_weight}: must not be negative; 0 turns it off")
         model = PartModel(
             backbone,
             num_parts=num_parts,
@@ -83,6 +97,8 @@ class PPLRModule(RetrievalModule):
         self.beta = beta if pglr else 1.0
         self.aals_start_epoch = aals_start_epoch
         self.label_smoothing = label_smoothing
+        self.camera_weight = camera_weight
+        self._proxies: tuple[PseudoLabels, CameraProxies] | None = None
         self.save_hyperparameters()
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
@@ -95,8 +111,16 @@ class PPLRModule(RetrievalModule):
         triplet = self._triplet_loss(output.features, batch.targets)
         loss = pglr + triplet + parts
         losses = {"loss": loss, "loss_pglr": pglr, "loss_parts": parts, "loss_triplet": triplet}
+        if self.uses_cameras:
+            losses["loss_camera"] = self._camera_loss(output, batch)
+            losses["loss"] = loss = loss + self.camera_weight * losses["loss_camera"]
         self.log_losses(losses, len(batch.images))
         return loss
+
+    @property
+    def uses_cameras(self) -> bool:
+        """Tells whether a loss needs camera proxies; `PseudoLabeling` then makes them."""
+        return self.camera_weight > 0
 
     def _part_loss(self, part_logits: Tensor, batch: TrainBatch) -> Tensor:
         """Averages the part heads' losses over the parts, (B, C, P)."""
@@ -113,3 +137,25 @@ class PPLRModule(RetrievalModule):
     def _triplet_loss(self, features: Tensor, targets: Tensor) -> Tensor:
         """Compares the images of all ranks, not only of this one."""
         return softmax_triplet_loss(self.gather(features), self.gather(targets))
+
+    def _camera_loss(self, output: PartOutput, batch: TrainBatch) -> Tensor:
+        """Compares each space's features with their cluster's proxies of other cameras."""
+        proxies = self._camera_proxies()
+        whole, *parts = (
+            camera_contrastive_loss(
+                features, batch.targets, batch.cameras, means, proxies.labels, proxies.cameras
+            )
+            for features, means in (
+                (output.features, proxies.features),
+                *zip(output.part_features.unbind(2), proxies.part_features.unbind(2), strict=True),
+            )
+        )
+        return whole + sum(parts[1:], parts[0]) / len(parts)
+
+    def _camera_proxies(self) -> CameraProxies:
+        """Brings the epoch's proxies to the device, once."""
+        labels = cast(Any, self.trainer).datamodule.pseudo_labels
+        if self._proxies is None or self._proxies[0] is not labels:
+            moved = CameraProxies(*(part.to(self.device) for part in labels.proxies))
+            self._proxies = (labels, moved)
+        return self._proxies[1]

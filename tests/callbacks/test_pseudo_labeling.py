@@ -205,6 +205,14 @@ def test_more_neighbours_than_images(data):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cameras_that_are_not_known(data):
+    train = [sample._replace(camera_id=-1) for sample in data.splits.train]
+    data.splits = data.splits._replace(train=train)
+    module = PPLRModule("resnet10t", pretrained=False, norm_batch_size=8, camera_weight=0.5)
+    with pytest.raises(ValueError, match=r"camera_weight is above 0, but all .* give the data set"):
+        fit(PseudoLabeling(k1=6, k2=2, agreement_k=4), data, module)
+
+
 def test_faiss_gpu_without_a_gpu_stops_before_training(data):
     with pytest.raises(ValueError, match=r"faiss-gpu.*no GPU"):
         fit(PseudoLabeling(k1=6, agreement_k=4, backend="faiss-gpu"), data)

@@ -25,7 +25,7 @@ from pplr_lightning.data.sampler import IdentityBatchSampler, ShardSampler, chec
 from pplr_lightning.data.synthetic import SyntheticReID
 from pplr_lightning.data.transforms import contrastive_transform, eval_transform, train_transform
 from pplr_lightning.distributed import all_gather_list
-from pplr_lightning.pseudo_labels import PseudoLabels
+from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
 
 
 class EpochLoader:
@@ -170,7 +170,10 @@ class PPLRDataModule(LightningDataModule):
         The centroids are left out: the classifiers have taken them at the epoch's start.
         """
         labels = self.pseudo_labels
-        return {} if labels is None else {"labels": labels.labels, "agreement": labels.agreement}
+        if labels is None:
+            return {}
+        proxies = None if labels.proxies is None else tuple(labels.proxies)
+        return {"labels": labels.labels, "agreement": labels.agreement, "proxies": proxies}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the labels of a checkpoint.
@@ -193,6 +196,7 @@ class PPLRDataModule(LightningDataModule):
             agreement=state_dict["agreement"],
             centroids=torch.empty(clusters, 0),
             part_centroids=torch.empty(clusters, 0, parts),
+            proxies=CameraProxies(*state_dict["proxies"]) if state_dict["proxies"] else None,
         )
 
     @property
