@@ -1,4 +1,5 @@
-"""CPU time and memory of the label stage after the search, beside the authors' algorithm.
+"""CPU time and memory of the label stage after the search, beside a dense version of the
+authors' algorithm.
 
     OMP_NUM_THREADS=1 python benchmarks/labels.py --images 12936
     OMP_NUM_THREADS=1 python benchmarks/labels.py --images 100000 --dim 64 --no-dense
@@ -91,7 +92,7 @@ def beside_dense(options: argparse.Namespace) -> None:
     whole, parts, ids = draw_spaces(options)
     find = functools.partial(
         F.nearest_neighbors,
-        k=max(options.k1, options.agreement_k + 1),
+        k=max(options.k1, options.k2, options.agreement_k + 1),
         backend=options.backend,
         index=options.index,
         probes=options.probes,
@@ -125,7 +126,7 @@ def beside_dense(options: argparse.Namespace) -> None:
     same: dict[str, str] = {}
     if options.dense:
         dense, same = run_dense(options, whole, neighbors, lists, labels, scores)
-    print("| | authors' CPU s | ours | ratio | authors' MiB | ours | equal |\n|---|" + "---|" * 6)
+    print("| | dense CPU s | ours | ratio | dense MiB | ours | equal |\n|---|" + "---|" * 6)
     for name, cost in stages.items():
         other = dense.get(name)
         seconds, ratio, mib = "", "", ""

@@ -1,4 +1,4 @@
-"""What the label stage needs of torch.distributed; every function also works in one process."""
+"""What training, norms and callbacks need of torch.distributed."""
 
 from __future__ import annotations
 

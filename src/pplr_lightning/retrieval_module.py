@@ -77,6 +77,10 @@ class RetrievalModule(LightningModule):
         elif self.pretrained:
             self.model.load_pretrained_backbone()
 
+    def teardown(self, stage: str) -> None:
+        """Lets go of the ranks, which another run may not have."""
+        share_groups(self.model, None)
+
     def _check_batches(self) -> None:
         """Refuses what would change the statistics or the triplets of a global batch."""
         if self.trainer.accumulate_grad_batches != 1:

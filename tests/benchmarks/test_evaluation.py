@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import sys
+
 import evaluation as benchmark
+import pytest
 import torch
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 
 def test_prints_a_table_of_equal_metrics(capsys):

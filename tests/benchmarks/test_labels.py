@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import dense_labels
 import labels as benchmark
 import numpy as np
@@ -15,6 +17,8 @@ from pplr_lightning.functional.sharding import Share
 from ..processes import launch
 
 SIZE = ["--images=300", "--dim=16", "--parts=2", "--k1=20", "--agreement_k=10"]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 
 def rows(printed: str) -> list[list[str]]:

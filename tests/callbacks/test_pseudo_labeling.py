@@ -32,6 +32,7 @@ def _label_tied(rank, broken=False):
     """Labels many images with ties at eps and duplicates, shared over the ranks there are."""
     whole, parts = features(clusters=40, each=9, spread=0.3)
     whole[100:110] = whole[200:210]
+    whole[300:330] = whole[150].clone()  # more equals than a search has to spare
     group, own = None, slice(None)
     if dist.is_initialized():
         group = new_patient_group()
@@ -85,6 +86,14 @@ class TestLabel:
             assert torch.allclose(proxies.features[pair], expected, atol=1e-6)
             expected = nnf.normalize(parts[members].mean(0), dim=0)
             assert torch.allclose(proxies.part_features[pair], expected, atol=1e-6)
+
+    def test_fewer_images_than_neighbours(self, labeling):
+        whole, parts = features(clusters=1, each=6)
+        with pytest.raises(ValueError, match=r"pseudo_labels.k1=8 for 6 images"):
+            labeling.label(whole, parts)
+        whole, parts = features()
+        with pytest.raises(ValueError, match="40 images and part features of 39"):
+            labeling.label(whole, parts[1:])
 
     def test_no_cluster_stops_with_what_to_change(self):
         labeling = PseudoLabeling(k1=8, k2=3, agreement_k=5, min_samples=30)

@@ -62,6 +62,7 @@ def test_equals_sets_on_duplicates(draw_features):
     [
         (torch.ones(10, 4), {}, r"features_part must be \(10, D, P\), got shape \(10, 4\)"),
         (torch.ones(9, 4, 1), {}, r"got shape \(9, 4, 1\)"),
+        (torch.ones(10, 4, 0), {}, r"got shape \(10, 4, 0\); stack one part or more"),
         (torch.ones(10, 1, 1), {"k": 10}, "k=10 for 9 images"),
         (torch.ones(10, 1, 1), {"k": 0}, "k must be at least 1, got 0"),
         (torch.ones(10, 4, 1), {"k": 3}, "L2-normalised"),
@@ -75,6 +76,14 @@ def test_equals_sets_on_duplicates(draw_features):
 def test_bad_input(draw_features, part, options, message):
     with pytest.raises(ValueError, match=message):
         cross_agreement(draw_features(2, 10), part, **options)
+
+
+def test_lists_that_do_not_fit():
+    lists = torch.zeros(4, 3, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"hold k \+ 1 = 4 columns, got shapes \(4, 3\) and"):
+        overlap(lists, lists, k=3)
+    with pytest.raises(ValueError, match="equally many images"):
+        overlap(lists, lists[:3], k=2)
 
 
 @pytest.mark.gpu

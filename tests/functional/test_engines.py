@@ -31,7 +31,9 @@ def fake_gpu(monkeypatch):
     monkeypatch.setattr(module, "_import_faiss", lambda: faiss)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    return faiss
+    module._gpu_resources.cache_clear()
+    yield faiss
+    module._gpu_resources.cache_clear()
 
 
 def test_full_precision_is_back_as_it_was_afterwards():

@@ -187,6 +187,10 @@ def test_small_and_equal_sets():
         ({"k1": 0}, "k1 must be at least 1, got 0"),
         ({"k1": 5, "max_distance": 1.5}, r"max_distance must be in \[0, 1\], got 1.5"),
         ({"k1": 5, "neighbors": torch.zeros(10, 4, dtype=torch.int64)}, r"\(10, 6 or more\).*4"),
+        (
+            {"k1": 5, "neighbors": torch.full((10, 6), torch.nan)},
+            "whole numbers, got torch.float32",
+        ),
         ({"k1": 5, "neighbors": torch.full((10, 6), -1)}, "indices 0 to 9, got -1 to -1"),
         ({"k1": 5, "neighbors": torch.full((10, 6), 10)}, "indices 0 to 9, got 10 to 10"),
     ],

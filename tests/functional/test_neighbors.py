@@ -63,6 +63,18 @@ def test_backends_agree_on_many_sets(draw_features):
         )
 
 
+@pytest.mark.parametrize("backend", ["faiss", "torch"])
+def test_many_equals_are_all_searched(draw_features, backend):
+    features = draw_features(9, 400)
+    equals = torch.arange(7, 400, 6)
+    features[equals] = features[7].clone()
+    found = nearest_neighbors(features, 10, backend=backend)
+    assert (found[equals] == equals[:10]).all()
+    same = F.normalize(torch.ones(300, 5), dim=1)
+    expected = torch.arange(5).expand(300, 5)
+    assert torch.equal(nearest_neighbors(same, 5, backend=backend), expected)
+
+
 def test_an_approximate_search_states_its_recall(draw_features, monkeypatch):
     features = draw_features(7, 2000, dim=32)
     exact = nearest_neighbors(features, 20)

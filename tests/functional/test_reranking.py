@@ -64,6 +64,13 @@ def test_chunks_do_not_change_the_result(draw_features, monkeypatch):
     assert torch.equal(rerank_distance(features[:30], features[30:]), whole)
 
 
+@pytest.mark.parametrize(("queries", "gallery"), [(0, 30), (30, 0)])
+def test_no_queries_or_no_gallery(draw_features, queries, gallery):
+    features = draw_features(3, 30)
+    with pytest.raises(ValueError, match="needs queries and a gallery, got"):
+        rerank_distance(features[:queries], features[:gallery])
+
+
 def test_equal_features_are_at_distance_zero():
     features = F.normalize(torch.ones(30, 7), dim=1)
     distance = rerank_distance(features[:5], features[5:], k1=29, lambda_=0.3)

@@ -19,7 +19,7 @@ from pplr_lightning.data import EvalBatch, PPLRDataModule
 from pplr_lightning.distributed import new_patient_group
 from pplr_lightning.extraction import extract_features
 from pplr_lightning.functional.agreement import overlap
-from pplr_lightning.functional.checks import check_features
+from pplr_lightning.functional.checks import check_count, check_features
 from pplr_lightning.functional.clustering import camera_pairs, centroid_rows
 from pplr_lightning.functional.engines import choose_engine
 from pplr_lightning.functional.jaccard import jaccard_rows
@@ -128,6 +128,10 @@ class PseudoLabeling(Callback):
         compile_before_work()
         self._group = new_patient_group()
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lets go of the ranks, which another run may not have."""
+        self._group = None
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Labels the images with the model as it stands, before the epoch's first batch."""
         data = _data_of(trainer)
@@ -196,12 +200,20 @@ class PseudoLabeling(Callback):
             The labels of all images, the same on every rank.
 
         Raises:
-            ValueError: Fewer than two clusters were found, or a feature is not finite or not
-                normalised.
+            ValueError: Fewer than two clusters were found, there are fewer images than neighbours,
+                or a feature is not finite or not normalised.
             RuntimeError: Another rank had to stop.
         """
         with share or Share(len(features)) as share:
+            for name in ("k1", "k2"):
+                check_count(f"pseudo_labels.{name}", getattr(self, name), share.total)
+            check_count("pseudo_labels.agreement_k", self.agreement_k, share.total - 1)
             check_features(features)
+            if len(part_features) != len(features):
+                raise ValueError(
+                    f"got features of {len(features)} images and part features of "
+                    f"{len(part_features)}; give both of the same images"
+                )
             for part in part_features.unbind(2):
                 check_features(part, "part_features")
             k = self.agreement_k

@@ -41,10 +41,14 @@ def cross_agreement(
         ValueError: A feature is not finite or not normalised, a shape does not fit, or ``k`` is
             out of range.
     """
-    if features_part.ndim != 3 or len(features_part) != len(features_global):
+    if (
+        features_part.ndim != 3
+        or not features_part.shape[2]
+        or len(features_part) != len(features_global)
+    ):
         raise ValueError(
             f"features_part must be ({len(features_global)}, D, P), got shape "
-            f"{tuple(features_part.shape)}; stack the parts along the last dimension"
+            f"{tuple(features_part.shape)}; stack one part or more along the last dimension"
         )
     check_count("k", k, len(features_global) - 1)
     if neighbors is None:
@@ -70,7 +74,15 @@ def overlap(first: Tensor, second: Tensor, *, k: int, start: int = 0) -> Tensor:
         second: Their lists in another space, likewise.
         k: Neighbours that are compared, the image itself not included.
         start: Index of the first of the n images.
+
+    Raises:
+        ValueError: The lists do not fit together, or are too short.
     """
+    if len(first) != len(second) or min(first.shape[1], second.shape[1]) <= k:
+        raise ValueError(
+            f"lists must be of equally many images and hold k + 1 = {k + 1} columns, got shapes "
+            f"{tuple(first.shape)} and {tuple(second.shape)}; search both spaces with k + 1"
+        )
     left, right = (lists[:, : k + 1].contiguous().numpy() for lists in (first, second))
     images = 1 + int(max(left.max(initial=0), right.max(initial=0)))
     shared = np.empty(len(left), dtype=np.int64)

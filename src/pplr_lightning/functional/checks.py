@@ -57,6 +57,11 @@ def check_neighbors(neighbors: Tensor, images: int, columns: int) -> None:
             f"neighbors must be ({images}, {columns} or more), got shape "
             f"{tuple(neighbors.shape)}; search the same features with k={columns} or more"
         )
+    if neighbors.is_floating_point() or neighbors.is_complex() or neighbors.dtype == torch.bool:
+        raise ValueError(
+            f"neighbors must hold whole numbers, got {neighbors.dtype}; pass the result of "
+            "nearest_neighbors"
+        )
     low, high = neighbors.aminmax()
     if low < 0 or high >= images:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from torch import Tensor
 
 BACKENDS = ("auto", "faiss", "faiss-gpu", "torch")
 INDEXES = ("flat", "ivf")
+GPU_LIMIT = 2048  # neighbours, and probes, that FAISS takes on a GPU
 CHUNK_BYTES = 2**28  # similarities held at once by the torch engine
 
 _FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12")
@@ -91,19 +93,27 @@ def open_finder(engine: str, gallery: Tensor, probes: int | None = None) -> Find
     cells = round(4 * len(gallery) ** 0.5)
     kind = "Flat" if probes is None else f"IVF{cells},Flat"
     index = faiss.index_factory(gallery.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
-    resources = faiss.StandardGpuResources() if on_gpu else None
     if on_gpu:
-        index = faiss.index_cpu_to_gpu(resources, torch.cuda.current_device(), index)
+        device = torch.cuda.current_device()
+        index = faiss.index_cpu_to_gpu(_gpu_resources(device), device, index)
     if probes is not None:
         sample = torch.randperm(len(gallery), generator=torch.Generator().manual_seed(0))
         index.train(gallery[sample[: 64 * cells]].numpy())
-        index.nprobe = min(probes, cells)
+        index.nprobe = min(probes, cells, GPU_LIMIT)
     index.add(gallery.numpy())
 
-    def find(queries: Tensor, k: int, _alive: Any = resources) -> Tensor:
+    def find(queries: Tensor, k: int) -> Tensor:
+        if on_gpu and k > GPU_LIMIT:
+            return _torch_finder(gallery)(queries, k)
         return torch.from_numpy(index.search(queries.numpy(), k)[1])
 
     return find
+
+
+@functools.cache
+def _gpu_resources(device: int) -> Any:
+    """Return FAISS's scratch memory on a GPU, the same for all searches of a process."""
+    return _import_faiss().StandardGpuResources()
 
 
 def similarity_chunks(queries: Tensor, gallery: Tensor) -> Iterator[Tensor]:
@@ -111,7 +121,7 @@ def similarity_chunks(queries: Tensor, gallery: Tensor) -> Iterator[Tensor]:
 
     A chunk takes ``CHUNK_BYTES`` at most, or one row.
     """
-    rows = max(1, CHUNK_BYTES // (4 * len(gallery)))
+    rows = max(1, CHUNK_BYTES // (4 * max(1, len(gallery))))
     for chunk in torch.split(queries, rows):
         with full_precision(chunk.device):
             similarity = chunk @ gallery.T

@@ -42,7 +42,8 @@ def jaccard_distance(
     Args:
         features: L2-normalised rows, (N, D).
         k1: Neighbours that are tested for reciprocity, the image itself included.
-        k2: Neighbours whose encodings are averaged, the image itself included; 1 turns it off.
+        k2: Neighbours whose encodings are averaged, the image itself included; 1 turns it off, and
+            an image with so many duplicates that it is in no list is then far from all.
         neighbors: Result of `nearest_neighbors` on ``features`` with k >= max(k1, k2), if there
             is one already.
         max_distance: Leave out pairs farther apart than this (plus 1e-6), in [0, 1].
@@ -94,7 +95,7 @@ def jaccard_rows(
     del encoding
     sums = minima_sums(average[rows], average, max_distance=max_distance)
     distance = 1 - sums.data / (2 - sums.data)
-    distance[distance < 1e-12] = 0  # what float64 leaves of 1 - 1
+    distance[distance < TOLERANCE] = 0  # what rounding leaves of 1 - 1
     sums.data = distance.astype(np.float32)
     return sums
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from pplr_lightning.functional.checks import check_count, check_features
 from pplr_lightning.functional.compiled import compiled_sum, over_rows
-from pplr_lightning.functional.engines import choose_engine, open_finder
+from pplr_lightning.functional.engines import Finder, choose_engine, open_finder
 from pplr_lightning.functional.sharding import Share
 
 MARGIN = 8  # neighbours searched beyond k, among which float32 may have chosen wrongly
+MOST = 1024  # neighbours searched where many are equally near
+TIE = 1e-6  # similarities that float32 may take for equal
 CHUNK = 2**16  # queries searched at a time
 APPROXIMATE_FROM = 50_000  # images; fewer are searched exactly whatever the index
 SAMPLE = 1000  # queries that the recall of an approximate search is measured on
@@ -40,7 +43,8 @@ def nearest_neighbors(
             the CPU or torch on the CPU, the first of them that is possible.
         index: ``flat`` is exact. ``ivf`` searches 50,000 and more images approximately, with
             FAISS's inverted file of 4·√N cells; a warning states the recall, measured on 1,000
-            images. A few per cent less already change the clusters.
+            images. A few per cent less already change the clusters. Of several processes each
+            one's images are a file of their own, so that what is found depends on their number.
         probes: Cells that ``ivf`` searches for each image.
 
     Returns:
@@ -68,7 +72,7 @@ def search(
     backend: str = "auto",
     index: str = "flat",
     probes: int = 64,
-    rows: Tensor | None = None,
+    only: Tensor | None = None,
 ) -> Tensor:
     """Find the k most similar of all N images for this process's images.
 
@@ -79,30 +83,32 @@ def search(
         backend: As for `nearest_neighbors`.
         index: As for `nearest_neighbors`; nothing is measured here.
         probes: As for `nearest_neighbors`.
-        rows: Indices of those of the n images that are searched for; None for all.
+        only: Indices of those of the n images that are searched for; None for all.
 
     Returns:
         Indices in 0 to N - 1, nearest first, (n, k) int64 on the CPU.
     """
     engine = choose_engine(backend, index)
     gallery = features.detach().float().contiguous()
-    queries = gallery if rows is None else gallery[rows]
+    queries = gallery if only is None else gallery[only]
     indices = torch.empty(len(queries), 0, dtype=torch.int64)
     similarity = torch.empty(len(queries), 0, dtype=torch.float64)
-    for start, block in share.blocks(gallery):
-        # A block is another process's share, or a part of it.
-        wanted = min(k + MARGIN, len(block))
-        find = open_finder(engine, block, probes if is_approximate(index, share) else None)
-        exact = find if index == "flat" else open_finder(engine, block)
+    # A block is another process's share, or a part of it.
+    for start, block in share.blocks(gallery, whole=index == "ivf"):
+        approximate = index == "ivf" and len(block) >= APPROXIMATE_FROM
+        find = open_finder(engine, block, probes if approximate else None)
+        exact = functools.cache(lambda block=block: open_finder(engine, block))
         parts = []
         for chunk, known, known_similarity in zip(
             *(part.split(CHUNK) for part in (queries, indices, similarity)), strict=True
         ):
-            found = find(chunk, wanted)
+            found = find(chunk, min(k + MARGIN, len(block)))
             short = (found < 0).any(dim=1)
             if short.any():
-                found[short] = exact(chunk[short], wanted)
-            new_similarity = _similarity_of(chunk, block, found)
+                found[short] = exact()(chunk[short], found.shape[1])
+            found, new_similarity = _nearest_of(
+                chunk, block, found, k, None if approximate else find
+            )
             parts.append(
                 _first(
                     torch.cat([known, found + start], dim=1),
@@ -116,7 +122,7 @@ def search(
 
 def is_approximate(index: str, share: Share) -> bool:
     """Tell whether an index searches so many images approximately."""
-    return index == "ivf" and share.total >= APPROXIMATE_FROM
+    return index == "ivf" and share.largest >= APPROXIMATE_FROM
 
 
 def recall(features: Tensor, neighbors: Tensor, share: Share, *, backend: str = "auto") -> float:
@@ -132,8 +138,8 @@ def recall(features: Tensor, neighbors: Tensor, share: Share, *, backend: str = 
         The same on every process, in [0, 1].
     """
     step = max(1, share.total // SAMPLE)
-    rows = torch.arange(-share.start % step, len(features), step)
-    exact = search(features, neighbors.shape[1], share, backend=backend, rows=rows)
+    rows = torch.arange(min(-share.start % step, len(features)), len(features), step)
+    exact = search(features, neighbors.shape[1], share, backend=backend, only=rows)
     hits = (neighbors[rows][:, :, None] == exact[:, None, :]).sum()
     found, expected = share.sum(torch.tensor([int(hits), exact.numel()])).tolist()
     return found / expected
@@ -144,7 +150,7 @@ def report_recall(value: float) -> None:
     warnings.warn(
         f"approximate neighbours: a recall of {value:.4f} on a sample; more probes find more, "
         "index='flat' finds all",
-        stacklevel=3,
+        stacklevel=4,  # past no_grad's wrapper
     )
 
 
@@ -174,6 +180,36 @@ def entry_dots(
 
     over_rows(work, len(left), chunk=256)
     return products
+
+
+def _nearest_of(
+    queries: Tensor, block: Tensor, found: Tensor, k: int, find: Finder | None
+) -> tuple[Tensor, Tensor]:
+    """Order what was found for some queries in a block, and keep the first k.
+
+    Of many images that are equally near, as duplicates are, an engine has returned any. Where the
+    k-th is no nearer than the last one returned, more are searched, until all equals are there or
+    ``MOST`` were searched: if the features of thousands are equal, it does not matter which.
+
+    Args:
+        queries: (q, D).
+        block: (G, D).
+        found: Indices in the block, more than k if there are, (q, m).
+        k: Number of neighbours.
+        find: Searches the block for more; None leaves it at what was found.
+
+    Returns:
+        Indices and similarities, (q, min(k, m)) each.
+    """
+    similarity = _similarity_of(queries, block, found)
+    kept, kept_similarity = _first(found, similarity, k)
+    tied = kept_similarity[:, -1] <= similarity.amin(dim=1) + TIE
+    wanted = min(2 * found.shape[1], len(block))
+    if find is None or found.shape[1] == len(block) or wanted > MOST or not tied.any():
+        return kept, kept_similarity
+    more = find(queries[tied], wanted)
+    kept[tied], kept_similarity[tied] = _nearest_of(queries[tied], block, more, k, find)
+    return kept, kept_similarity
 
 
 def _similarity_of(queries: Tensor, block: Tensor, found: Tensor) -> Tensor:

@@ -45,11 +45,17 @@ def rerank_distance(
         Distance in [0, 1], (Q, G) float32, on the device of ``query_features``.
 
     Raises:
-        ValueError: Features are not 2-D, not finite or not normalised, ``k1`` or ``k2`` is out
-            of range for Q + G images, or ``lambda_`` is out of range.
+        ValueError: There are no queries or no gallery, features are not 2-D, not finite or not
+            normalised, ``k1`` or ``k2`` is out of range for Q + G images, or ``lambda_`` is out of
+            range.
     """
     check_features(query_features, "query_features")
     check_features(gallery_features, "gallery_features")
+    if not len(query_features) or not len(gallery_features):
+        raise ValueError(
+            f"re-ranking needs queries and a gallery, got {len(query_features)} and "
+            f"{len(gallery_features)} images; check the data set"
+        )
     features = torch.cat([query_features, gallery_features.to(query_features.device)]).float()
     queries = len(query_features)
     check_count("k1", k1, len(features) - 1)

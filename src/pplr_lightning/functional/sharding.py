@@ -43,25 +43,32 @@ class Share:
         self.stop = self.start + rows
         self.total = sum(self._counts)
 
-    def blocks(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+    @property
+    def largest(self) -> int:
+        """Return the rows of the process that has most."""
+        return max(self._counts)
+
+    def blocks(self, rows: Tensor, *, whole: bool = False) -> Iterator[tuple[int, Tensor]]:
         """Yield the rows of all processes, (start, block) in order, a block at a time.
 
         Args:
             rows: This process's (n, ...) CPU rows.
+            whole: Yield each process's rows as one block, whatever memory that takes.
         """
         if self._group is None:
             yield 0, rows
             return
-        size = max(1, BLOCK_BYTES // (rows.element_size() * math.prod(rows.shape[1:])))
+        row_bytes = max(1, rows.element_size() * math.prod(rows.shape[1:]))
+        size = self.largest if whole else max(1, BLOCK_BYTES // row_bytes)
         start = 0
         for owner, count in enumerate(self._counts):
             for offset in range(0, count, size):
                 length = min(size, count - offset)
-                self._exchange(None)
                 if owner == self.rank:
-                    block = rows[offset : offset + length]
+                    block = rows[offset : offset + length].contiguous()
                 else:
                     block = rows.new_empty((length, *rows.shape[1:]))
+                self._exchange(None)  # no process waits in a broadcast for one without memory
                 yield start + offset, self._broadcast(block, owner)
             start += count
 
@@ -71,9 +78,9 @@ class Share:
             return rows
         counts = self._exchange(len(rows))
         gathered = rows.new_empty((sum(counts), *rows.shape[1:]))
+        gathered.split(counts)[self.rank].copy_(rows)
+        self._exchange(None)  # no process waits in a broadcast for one without memory
         for owner, part in enumerate(gathered.split(counts)):
-            if owner == self.rank:
-                part.copy_(rows)
             self._broadcast(part, owner)
         return gathered
 
@@ -133,9 +140,8 @@ class Share:
         return [value for value, _ in said]
 
     def _broadcast(self, block: Tensor, owner: int) -> Tensor:
-        block = block.contiguous()
-        if block.numel():
-            dist.broadcast(block, group=self._group, group_src=owner)
+        if block.numel() and self._group is not None:
+            dist.broadcast(block, dist.get_global_rank(self._group, owner), group=self._group)
         if owner != self.rank:
             self.received += block.nbytes
         return block
