@@ -42,7 +42,7 @@ class Poisons(Fault):
 class Terminates(Fault):
     """Has this process get a signal."""
 
-    def __init__(self, step: int, rank: int = 0, signum: int = signal.SIGTERM) -> None:
+    def __init__(self, step: int, rank: int = 0, signum: int = int(signal.SIGTERM)) -> None:
         super().__init__(step, rank)
         self.signum = signum
 

@@ -31,7 +31,7 @@ def test_prints_equal_labels_beside_the_dense_version(capsys):
     table = {row[0]: row for row in rows(capsys.readouterr().out)}
     assert list(table) == ["Jaccard distance", "DBSCAN", "both", "agreement"]
     assert table["both"][-1] == table["agreement"][-1] == "yes"
-    assert all(float(row[1]) > 0 for row in table.values())
+    assert float(table["both"][1]) > 0
 
 
 def test_prints_each_rank(capsys):
