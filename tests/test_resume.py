@@ -79,7 +79,7 @@ class Training:
         seed_everything(3, verbose=False)
         module = Dropping(
             "resnet10t", pretrained=False, num_parts=2, max_clusters=64, norm_batch_size=8,
-            lr=2e-4, lr_step=1,
+            lr=2e-4, lr_step=1, camera_weight=0.5,
         )  # fmt: skip
         data = PPLRDataModule(
             Market1501(self.drawn), image_size=(64, 32), batch_size=16, iterations=2,
