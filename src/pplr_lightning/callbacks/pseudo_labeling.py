@@ -8,19 +8,20 @@ from typing import Literal, cast
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from pplr_lightning import functional as F
 from pplr_lightning.callbacks.compilation import compile_before_work
 from pplr_lightning.callbacks.progress import track
+from pplr_lightning.clusters import fit_rows, mean_features, number_identities
 from pplr_lightning.data import EvalBatch, PPLRDataModule
 from pplr_lightning.distributed import new_patient_group
 from pplr_lightning.extraction import extract_features
 from pplr_lightning.functional.agreement import overlap
 from pplr_lightning.functional.checks import check_count, check_features
-from pplr_lightning.functional.clustering import camera_pairs, centroid_rows
+from pplr_lightning.functional.clustering import camera_pairs
 from pplr_lightning.functional.engines import choose_engine
 from pplr_lightning.functional.jaccard import jaccard_rows
 from pplr_lightning.functional.neighbors import is_approximate, recall, search
@@ -115,7 +116,7 @@ class PseudoLabeling(Callback):
                 f"{images} training images, but the search needs {self.num_neighbors} neighbours: "
                 f"lower pseudo_labels.k1={self.k1}, k2={self.k2} or agreement_k={self.agreement_k}"
             )
-        if self.source == "identities" and _number(_person_ids(data)).max() < 1:
+        if self.source == "identities" and number_identities(_person_ids(data)).max() < 1:
             raise ValueError(
                 "pseudo_labels.source=identities needs a data set with person ids: use clusters"
             )
@@ -222,20 +223,20 @@ class PseudoLabeling(Callback):
                 found = recall(features, neighbors, share, backend=self.backend)
                 rank_zero_info(f"approximate neighbours: a recall of {found:.4f} on a sample")
             if self.source == "identities" and person_ids is not None:
-                labels = _number(person_ids)
+                labels = number_identities(person_ids)
             else:
                 labels = self._cluster(features, neighbors, share)
-            labels = self._fit_rows(labels, max_clusters)
+            labels = fit_rows(labels, max_clusters)
             parts = part_features.unbind(2)
             agreement = [
                 overlap(neighbors, self._search(part, k + 1, share), k=k, start=share.start)
                 for part in parts
             ]
-            centroids, part_centroids = _means(features, part_features, labels, share)
+            centroids, part_centroids = mean_features(features, part_features, labels, share)
             proxies = None
             if cameras is not None:
                 pairs, clusters, seen_by = camera_pairs(labels, cameras)
-                means = _means(features, part_features, pairs, share)
+                means = mean_features(features, part_features, pairs, share)
                 proxies = CameraProxies(*means, clusters, seen_by)
             return PseudoLabels(
                 labels=labels,
@@ -262,31 +263,6 @@ class PseudoLabeling(Callback):
         )
         return F.dbscan(share.gather_sparse(distance), eps=self.eps, min_samples=self.min_samples)
 
-    def _fit_rows(self, labels: Tensor, max_clusters: int | None) -> Tensor:
-        """Checks the number of clusters and keeps the largest `max_clusters` of them."""
-        sizes = torch.bincount(labels[labels >= 0])
-        if len(sizes) < 2:
-            found = "no cluster" if len(sizes) == 0 else "a single cluster"
-            wider = (
-                "raise pseudo_labels.eps or lower min_samples"
-                if len(sizes) == 0
-                else ("lower pseudo_labels.eps or k1")
-            )
-            raise ValueError(
-                f"{found} in {len(labels)} images, {int((labels < 0).sum())} of them outliers: "
-                f"{wider}, or start from better features (model.pretrained, model.warm_start)"
-            )
-        if max_clusters is None or len(sizes) <= max_clusters:
-            return labels
-        rank_zero_warn(
-            f"{len(sizes)} clusters, but model.max_clusters={max_clusters}: the smallest "
-            f"{len(sizes) - max_clusters} are left out of this epoch; raise max_clusters"
-        )
-        kept = sizes.argsort(descending=True, stable=True)[:max_clusters].sort().values
-        number = torch.full((len(sizes) + 1,), -1)
-        number[kept] = torch.arange(max_clusters)
-        return number[labels]  # -1 picks the last entry, which is -1
-
     def _report(self, module: LightningModule, labels: PseudoLabels, person_ids: Tensor) -> None:
         """Logs the epoch's `labels/...` values and prints a line."""
         values = {
@@ -307,17 +283,6 @@ class PseudoLabeling(Callback):
         )
 
 
-def _means(
-    features: Tensor, part_features: Tensor, labels: Tensor, share: Share
-) -> tuple[Tensor, Tensor]:
-    """Averages each cluster in each space; `labels` are those of all images, (N,)."""
-    own, clusters = labels[share.start : share.stop], int(labels.max()) + 1
-    whole, *parts = (
-        centroid_rows(rows, own, clusters, share) for rows in (features, *part_features.unbind(2))
-    )
-    return whole, torch.stack(parts, dim=2)
-
-
 def _data_of(trainer: Trainer) -> PPLRDataModule:
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, PPLRDataModule):
@@ -326,14 +291,6 @@ def _data_of(trainer: Trainer) -> PPLRDataModule:
             "trainer.fit(module, datamodule=PPLRDataModule(...))"
         )
     return data
-
-
-def _number(person_ids: Tensor) -> Tensor:
-    """Numbers the known identities from 0; an unknown one (-1) stays -1."""
-    labels = person_ids.clone()
-    known = person_ids >= 0
-    labels[known] = torch.unique(person_ids[known], return_inverse=True)[1]
-    return labels
 
 
 def _camera_ids(data: PPLRDataModule) -> Tensor:
