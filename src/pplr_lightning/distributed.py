@@ -70,24 +70,6 @@ def consecutive_group(size: int) -> dist.ProcessGroup | None:
     return cast(dist.ProcessGroup, groups[dist.get_rank() // size])
 
 
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        total = values.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total, group=group)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Sum.apply(grad, ctx.group), None
-
-
-def sum_over(values: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """Adds a tensor over a group's ranks, with gradients: each rank's loss reaches all of them."""
-    return _Sum.apply(values, group)
-
-
 @torch.no_grad()
 def average_(tensors: list[Tensor]) -> None:
     """Replaces each tensor by its mean over all ranks, in one collective."""

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from pplr_lightning.distributed import average_, sum_over
+from pplr_lightning.distributed import average_
+from pplr_lightning.models.shared_norm import shared_batch_norm
 
 
 class GroupBatchNorm(nn.BatchNorm2d):
@@ -80,19 +81,12 @@ class GroupBatchNorm(nn.BatchNorm2d):
 
     def _forward_shared(self, input: Tensor, ranks: dist.ProcessGroup) -> Tensor:
         """Normalises by the statistics of all images of some ranks, one group together."""
-        values = input if input.dtype == torch.float64 else input.float()
-        dims = [0, *range(2, input.ndim)]
-        count = values.numel() // self.num_features * dist.get_world_size(ranks)
-        mean = sum_over(values.sum(dims), ranks) / count
-        centred = values - self._per_channel(mean, input)
-        variance = sum_over(centred.square().sum(dims), ranks) / count
-        self._update(mean.detach(), variance.detach() * (count / (count - 1)))
-        scale = self.weight * (variance + self.eps).rsqrt()
-        output = centred * self._per_channel(scale, input) + self._per_channel(self.bias, input)
-        return output.to(input.dtype)
-
-    def _per_channel(self, values: Tensor, input: Tensor) -> Tensor:
-        return values.view(1, -1, *[1] * (input.ndim - 2))
+        output, mean, variance = shared_batch_norm(
+            input, self.weight, self.bias, eps=self.eps, ranks=ranks
+        )
+        count = input.numel() // self.num_features * dist.get_world_size(ranks)
+        self._update(mean, variance * (count / (count - 1)))
+        return output
 
     def _num_groups(self, batch: int) -> int:
         if self.group_size is None:
