@@ -52,6 +52,13 @@ def test_several_processes_train_as_one(alone, run_process, run_args, tmp_path, 
     assert summaries[0]["last"] == pytest.approx(summaries[1]["last"], abs=1e-6)
 
 
+def test_chunks_train_as_the_whole_batch(alone, run, run_args, tmp_path):
+    run("fit", *run_args, *FLOAT64, "--model.chunk_size=8")
+    folder = tmp_path / "demo/version_0"
+    for name in COMPARED:
+        assert column(folder, name) == pytest.approx(column(alone, name), rel=1e-6), name
+
+
 @pytest.mark.parametrize(("broken", "processes"), [("norm", 4), ("triplet", 2), ("statistics", 2)])
 def test_what_would_make_them_differ(alone, run_process, run_args, tmp_path, broken, processes):
     """Negative controls: what this library does is needed, and the comparison would tell."""

@@ -32,6 +32,9 @@ class PPLRModule(RetrievalModule):
         num_parts: Horizontal stripes P.
         last_stride: Stride of the backbone's last stage, 1 or 2.
         norm_batch_size: Consecutive images that share batch statistics; None: a process's batch.
+        chunk_size: Images whose activations a process holds at once, a multiple of
+            `norm_batch_size`; None: all. Saves memory at the price of a second forward pass, with
+            the same result.
         max_clusters: Classifier rows, the most clusters that are trained on.
         aals: Agreement-aware label smoothing for the parts (Eq. 5); false smooths every label by
             `label_smoothing` in all epochs.
@@ -60,6 +63,7 @@ class PPLRModule(RetrievalModule):
         num_parts: int = 3,
         last_stride: int = 1,
         norm_batch_size: int | None = 16,
+        chunk_size: int | None = None,
         max_clusters: int = 3000,
         aals: bool = True,
         pglr: bool = True,
@@ -82,6 +86,7 @@ class PPLRModule(RetrievalModule):
             num_parts=num_parts,
             last_stride=last_stride,
             norm_batch_size=norm_batch_size,
+            chunk_size=chunk_size,
             max_clusters=max_clusters,
         )
         super().__init__(

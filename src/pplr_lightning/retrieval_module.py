@@ -86,7 +86,7 @@ class RetrievalModule(LightningModule):
         if self.trainer.accumulate_grad_batches != 1:
             raise ValueError(
                 f"accumulate_grad_batches={self.trainer.accumulate_grad_batches}: the triplet loss "
-                "compares all images of a batch at once; use 1 and a smaller batch_size"
+                "compares all images of a batch at once; use 1, and model.chunk_size to save memory"
             )
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, PPLRDataModule):

@@ -25,6 +25,9 @@ class SimCLRModule(RetrievalModule):
         num_parts: Horizontal stripes P.
         last_stride: Stride of the backbone's last stage, 1 or 2.
         norm_batch_size: Consecutive images that share batch statistics; None: a process's batch.
+        chunk_size: Images whose activations a process holds at once, a multiple of
+            `norm_batch_size`; None: all. Saves memory at the price of a second forward pass, with
+            the same result.
         projection_size: Width of the projection on which views are compared.
         temperature: Of NT-Xent.
         lr: Learning rate of Adam.
@@ -45,6 +48,7 @@ class SimCLRModule(RetrievalModule):
         num_parts: int = 3,
         last_stride: int = 1,
         norm_batch_size: int | None = 16,
+        chunk_size: int | None = None,
         projection_size: int = 128,
         temperature: float = 0.1,
         lr: float = 1e-3,
@@ -57,6 +61,7 @@ class SimCLRModule(RetrievalModule):
             num_parts=num_parts,
             last_stride=last_stride,
             norm_batch_size=norm_batch_size,
+            chunk_size=chunk_size,
             max_clusters=1,
         )
         super().__init__(

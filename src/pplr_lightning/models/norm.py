@@ -47,6 +47,7 @@ class GroupBatchNorm(nn.BatchNorm2d):
         super().__init__(num_features, eps=eps, momentum=momentum)
         self.group_size = group_size
         self.ranks: dist.ProcessGroup | None = None  # that hold a group together
+        self._held: list[tuple[Tensor, Tensor]] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises with group statistics in training, with running ones in evaluation.
@@ -76,7 +77,7 @@ class GroupBatchNorm(nn.BatchNorm2d):
             momentum=1.0,
             eps=self.eps,
         )
-        self._update(mean.view(groups, -1).mean(0), variance.view(groups, -1).mean(0))
+        self._update(mean.view(groups, -1), variance.view(groups, -1))
         return output.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 1)
 
     def _forward_shared(self, input: Tensor, ranks: dist.ProcessGroup) -> Tensor:
@@ -85,7 +86,7 @@ class GroupBatchNorm(nn.BatchNorm2d):
             input, self.weight, self.bias, eps=self.eps, ranks=ranks
         )
         count = input.numel() // self.num_features * dist.get_world_size(ranks)
-        self._update(mean, variance * (count / (count - 1)))
+        self._update(mean[None], variance[None] * (count / (count - 1)))
         return output
 
     def _num_groups(self, batch: int) -> int:
@@ -100,11 +101,26 @@ class GroupBatchNorm(nn.BatchNorm2d):
         return batch // self.group_size
 
     @torch.no_grad()
-    def _update(self, mean: Tensor, variance: Tensor) -> None:
+    def _update(self, means: Tensor, variances: Tensor) -> None:
+        """Takes one momentum step towards the mean over groups of (G, C), now or when let go."""
+        if self._held is not None:
+            self._held.append((means, variances))
+            return
         momentum = cast(float, self.momentum)
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance, momentum)
+        self.running_mean.lerp_(means.mean(0), momentum)
+        self.running_var.lerp_(variances.mean(0), momentum)
         self.num_batches_tracked += 1
+
+    def hold(self) -> None:
+        """Keeps the running statistics as they are until `let_go`."""
+        self._held = []
+
+    def let_go(self, *, update: bool) -> None:
+        """Ends `hold`, with one momentum step for all groups seen since or with none."""
+        held, self._held = self._held, None
+        if update and held:
+            means, variances = zip(*held, strict=True)
+            self._update(torch.cat(means), torch.cat(variances))
 
     def extra_repr(self) -> str:
         """Names the group size in the printed model."""

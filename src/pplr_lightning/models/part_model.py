@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pplr_lightning.models.chunks import forward_in_chunks
 from pplr_lightning.models.classifier import ClusterClassifier
 from pplr_lightning.models.norm import GroupBatchNorm, group_batch_norms
 
@@ -55,6 +56,8 @@ class PartModel(nn.Module):
         norm_batch_size: Images that share batch statistics, in the backbone and the necks; None
             takes the whole batch of the process, so that results depend on the number of GPUs.
         max_clusters: Classifier rows, the most clusters that can be trained on.
+        chunk_size: Images whose activations are held at once in training; None holds all of the
+            process's. The rest is computed again in the backward pass, with the same result.
 
     Raises:
         ValueError: timm does not know the backbone, or it has no strided last stage.
@@ -68,12 +71,21 @@ class PartModel(nn.Module):
         last_stride: int = 1,
         norm_batch_size: int | None = 16,
         max_clusters: int = 3000,
+        chunk_size: int | None = None,
     ) -> None:
         super().__init__()
         if num_parts < 1:
             raise ValueError(f"num_parts={num_parts}: a part model needs at least one part")
         if norm_batch_size is not None and norm_batch_size < 2:
             raise ValueError(f"norm_batch_size={norm_batch_size}: a group needs at least 2 images")
+        if chunk_size is not None and (
+            norm_batch_size is None or chunk_size < 1 or chunk_size % norm_batch_size
+        ):
+            raise ValueError(
+                f"chunk_size={chunk_size}: must hold whole groups of batch statistics, so be a "
+                f"multiple of norm_batch_size={norm_batch_size}"
+            )
+        self.chunk_size = chunk_size
         self.backbone_name = backbone
         self.num_parts = num_parts
         self.norm_batch_size = norm_batch_size
@@ -97,6 +109,12 @@ class PartModel(nn.Module):
 
     def forward(self, images: Tensor) -> PartOutput:
         """Computes features and logits of images (B, 3, H, W)."""
+        if not self.training or self.chunk_size is None or len(images) <= self.chunk_size:
+            return self._forward(images)
+        chunks = forward_in_chunks(self, self._forward, images, self.chunk_size)
+        return PartOutput(*(torch.cat(rows) for rows in zip(*chunks, strict=True)))
+
+    def _forward(self, images: Tensor) -> PartOutput:
         feature_map = self.backbone(images)  # (B, D, h, w)
         features, logits = self.head(feature_map.mean(dim=(2, 3)))
         stripes = self._pool_stripes(feature_map)  # (B, D, P)
