@@ -2,141 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.nn.functional as nnf
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling
-from pplr_lightning import functional as F
 from pplr_lightning.data import Market1501
-from pplr_lightning.distributed import new_patient_group
 from pplr_lightning.extraction import extract_features
-from pplr_lightning.functional.sharding import Share
-
-from ..processes import launch
-
-
-def features(clusters=5, each=8, spread=0.05):
-    torch.manual_seed(0)
-    centres = nnf.normalize(torch.randn(clusters, 16), dim=1).repeat_interleave(each, 0)
-    images = len(centres)
-    return (
-        nnf.normalize(centres + spread * torch.randn(images, 16), dim=1),
-        nnf.normalize(centres.unsqueeze(2) + spread * torch.randn(images, 16, 3), dim=1),
-    )
-
-
-def _label_tied(rank, broken=False):
-    """Labels many images with ties at eps and duplicates, shared over the ranks there are."""
-    whole, parts = features(clusters=40, each=9, spread=0.3)
-    whole[100:110] = whole[200:210]
-    whole[300:330] = whole[150].clone()  # more equals than a search has to spare
-    group, own = None, slice(None)
-    if dist.is_initialized():
-        group = new_patient_group()
-        # one of four ranks has no image
-        cuts = [0, 35, 35, 85, 360] if dist.get_world_size() == 4 else [0, 310, 360]
-        own = slice(cuts[rank], cuts[rank + 1])
-    if broken:
-        whole[350, 3] = torch.nan
-    labeling = PseudoLabeling(k1=12, k2=6, agreement_k=5)
-    share = Share(len(whole[own]), group)
-    return labeling.label(whole[own], parts[own], share=share)
-
-
-def _label_broken(rank):
-    return _label_tied(rank, broken=True)
-
-
-@pytest.fixture
-def labeling():
-    return PseudoLabeling(k1=8, k2=3, agreement_k=5)
-
-
-class TestLabel:
-    def test_finds_well_separated_groups(self, labeling):
-        labels = labeling.label(*features())
-        assert torch.equal(labels.labels, torch.arange(5).repeat_interleave(8))
-        assert labels.agreement.shape == (40, 3)
-        assert labels.centroids.shape == (5, 16)
-        assert labels.part_centroids.shape == (5, 16, 3)
-        assert labels.num_clusters == 5
-        assert labels.outlier_share == 0
-
-    def test_is_the_functions_in_their_order(self, labeling):
-        whole, parts = features(spread=0.4)
-        labels = labeling.label(whole, parts)
-        expected = F.dbscan(F.jaccard_distance(whole, k1=8, k2=3), eps=0.5, min_samples=4)
-        assert torch.equal(labels.labels, expected)
-        assert torch.equal(labels.agreement, F.cross_agreement(whole, parts, k=5))
-        assert torch.equal(labels.centroids, F.cluster_centroids(whole, expected))
-
-    def test_proxies_are_the_means_of_each_cluster_in_each_camera(self, labeling):
-        whole, parts = features()
-        cameras = torch.arange(40) % 3
-        labels = labeling.label(whole, parts, cameras=cameras)
-        assert labeling.label(whole, parts).proxies is None
-        proxies = labels.proxies
-        assert len(proxies.labels) == 15
-        for pair, (cluster, camera) in enumerate(zip(proxies.labels, proxies.cameras, strict=True)):
-            members = (labels.labels == cluster) & (cameras == camera)
-            expected = nnf.normalize(whole[members].mean(0), dim=0)
-            assert torch.allclose(proxies.features[pair], expected, atol=1e-6)
-            expected = nnf.normalize(parts[members].mean(0), dim=0)
-            assert torch.allclose(proxies.part_features[pair], expected, atol=1e-6)
-
-    def test_fewer_images_than_neighbours(self, labeling):
-        whole, parts = features(clusters=1, each=6)
-        with pytest.raises(ValueError, match=r"pseudo_labels.k1=8 for 6 images"):
-            labeling.label(whole, parts)
-        whole, parts = features()
-        with pytest.raises(ValueError, match="40 images and part features of 39"):
-            labeling.label(whole, parts[1:])
-
-    def test_no_cluster_stops_with_what_to_change(self):
-        labeling = PseudoLabeling(k1=8, k2=3, agreement_k=5, min_samples=30)
-        with pytest.raises(ValueError, match=r"no cluster in 40 images, 40 .*eps .*min_samples"):
-            labeling.label(*features())
-
-    def test_one_cluster_stops_with_what_to_change(self, labeling):
-        with pytest.raises(ValueError, match=r"a single cluster in 8 images.*lower .*eps"):
-            labeling.label(*features(clusters=1))
-
-    def test_more_clusters_than_rows_keeps_the_largest(self, labeling):
-        whole, parts = features()
-        keep = torch.ones(40, dtype=torch.bool)
-        keep[[0, 1, 2, 16]] = False  # clusters 0 and 2 are smaller
-        with pytest.warns(UserWarning, match=r"5 clusters, but model.max_clusters=3"):
-            labels = labeling.label(whole[keep], parts[keep], max_clusters=3)
-        expected = torch.tensor([-1] * 5 + [0] * 8 + [-1] * 7 + [1] * 8 + [2] * 8)
-        assert torch.equal(labels.labels, expected)
-        assert labels.num_clusters == 3
-
-    @pytest.mark.parametrize("world_size", [2, 4])
-    def test_does_not_depend_on_the_number_of_ranks(self, world_size, tmp_path):
-        alone = _label_tied(0)
-        assert alone.num_clusters > 10
-        assert 0 < alone.outlier_share < 1
-        for labels in launch(_label_tied, world_size, tmp_path):
-            assert torch.equal(labels.labels, alone.labels)
-            assert torch.equal(labels.agreement, alone.agreement)
-            torch.testing.assert_close(labels.centroids, alone.centroids, rtol=1e-6, atol=1e-7)
-            torch.testing.assert_close(
-                labels.part_centroids, alone.part_centroids, rtol=1e-6, atol=1e-7
-            )
-
-    def test_a_bad_feature_on_one_rank_stops_all(self, tmp_path):
-        first, second = launch(_label_broken, 2, tmp_path)
-        assert second.startswith("ValueError: features must be finite, got NaN or Inf in 1 of 50")
-        assert first == f"ValueError: rank 1 stopped with {second}"
-
-    def test_identities_instead_of_clusters(self):
-        labeling = PseudoLabeling(k1=8, k2=3, agreement_k=5, source="identities")
-        persons = torch.tensor([7, 3, -1, 9] * 10)
-        labels = labeling.label(*features(), person_ids=persons)
-        assert torch.equal(labels.labels, torch.tensor([1, 0, -1, 2] * 10))
 
 
 @pytest.fixture
@@ -239,17 +111,3 @@ def test_wrong_partners(data):
     )
     with pytest.raises(MisconfigurationException, match="datamodule=PPLRDataModule"):
         trainer.fit(BoringModel())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"k1": 0}, "k1=0"),
-        ({"min_samples": 0}, "min_samples=0"),
-        ({"eps": 0}, r"eps=0: a Jaccard distance lies in \(0, 1\]"),
-        ({"eps": 1.5}, "eps=1.5"),
-    ],
-)
-def test_bad_options(options, message):
-    with pytest.raises(ValueError, match=message):
-        PseudoLabeling(**options)

@@ -1,0 +1,178 @@
+"""From features to pseudo labels, without a Trainer; the heart is `LabelStage.label`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from pplr_lightning import functional as F
+from pplr_lightning.clusters import fit_rows, mean_features, number_identities
+from pplr_lightning.functional.agreement import overlap
+from pplr_lightning.functional.checks import check_count, check_features
+from pplr_lightning.functional.clustering import camera_pairs
+from pplr_lightning.functional.jaccard import jaccard_rows
+from pplr_lightning.functional.neighbors import is_approximate, recall, search
+from pplr_lightning.functional.sharding import Share
+from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
+
+
+class LabelStage:
+    """Clusters images by their features and scores how far to trust each one's label.
+
+    `PseudoLabeling` is this stage as a callback. Each rank searches and scores its share of the
+    images; neighbour lists and the sparse rows of the Jaccard distance are gathered, so that all
+    ranks find the same labels. Fewer than two clusters stop the run: there is nothing to tell
+    apart. Of more clusters than the model has classifier rows, the largest are trained on, with a
+    warning.
+
+    Args:
+        k1: Nearest neighbours for the Jaccard distance, the image itself included.
+        k2: Neighbours over which its sets are averaged, likewise.
+        eps: Jaccard distance up to which images are neighbours for DBSCAN, in (0, 1].
+        min_samples: Neighbours, itself included, that make an image a core of a cluster.
+        agreement_k: Nearest neighbours for the cross agreement, the image itself left out.
+        backend: Search with FAISS or torch; `auto` takes the fastest at hand.
+        index: `flat` finds the nearest neighbours. `ivf` finds most of them, much faster, for
+            50,000 images and more; each epoch's recall is measured on a sample and printed.
+        probes: Cells that `ivf` searches for each image; more find more.
+        source: `clusters` is PPLR. `identities` trains on the true person ids instead: the
+            supervised baseline, to pretrain on another set or as an upper bound; not label-free.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        k1: int = 30,
+        k2: int = 6,
+        eps: float = 0.5,
+        min_samples: int = 4,
+        agreement_k: int = 20,
+        backend: Literal["auto", "faiss", "faiss-gpu", "torch"] = "auto",
+        index: Literal["flat", "ivf"] = "flat",
+        probes: int = 64,
+        source: Literal["clusters", "identities"] = "clusters",
+    ) -> None:
+        for name, count in (
+            ("k1", k1),
+            ("k2", k2),
+            ("min_samples", min_samples),
+            ("agreement_k", agreement_k),
+            ("probes", probes),
+        ):
+            if count < 1:
+                raise ValueError(f"pseudo_labels.{name}={count}: must be at least 1")
+        if not 0 < eps <= 1:
+            raise ValueError(f"pseudo_labels.eps={eps}: a Jaccard distance lies in (0, 1]")
+        self.k1 = k1
+        self.k2 = k2
+        self.eps = eps
+        self.min_samples = min_samples
+        self.agreement_k = agreement_k
+        self.backend = backend
+        self.index = index
+        self.probes = probes
+        self.source = source
+
+    @property
+    def num_neighbors(self) -> int:
+        """Columns of the one search that serves Jaccard distance and agreement."""
+        return max(self.k1, self.k2, self.agreement_k + 1)
+
+    def label(
+        self,
+        features: Tensor,
+        part_features: Tensor,
+        *,
+        max_clusters: int | None = None,
+        person_ids: Tensor | None = None,
+        cameras: Tensor | None = None,
+        share: Share | None = None,
+    ) -> PseudoLabels:
+        """Turns L2-normalised features (N, D) and part features (N, D, P) into labels.
+
+        Args:
+            features: On the CPU; this rank's rows where several share the work.
+            part_features: Likewise.
+            max_clusters: Keep the largest of more clusters than this.
+            person_ids: True identities (N,), read only where `source` is `identities`.
+            cameras: Camera of each of the N images, if proxies are wanted.
+            share: This rank's rows among all; None where it has all.
+
+        Returns:
+            The labels of all images, the same on every rank.
+
+        Raises:
+            ValueError: Fewer than two clusters were found, there are fewer images than neighbours,
+                or a feature is not finite or not normalised.
+            RuntimeError: Another rank had to stop.
+        """
+        with share or Share(len(features)) as share:
+            self._check(features, part_features, share)
+            neighbors = self._search(features, self.num_neighbors, share)
+            if is_approximate(self.index, share):
+                found = recall(features, neighbors, share, backend=self.backend)
+                rank_zero_info(f"approximate neighbours: a recall of {found:.4f} on a sample")
+            if self.source == "identities" and person_ids is not None:
+                labels = number_identities(person_ids)
+            else:
+                labels = self._cluster(features, neighbors, share)
+            labels = fit_rows(labels, max_clusters)
+            agreement = self._agree(neighbors, part_features, share)
+            centroids, part_centroids = mean_features(features, part_features, labels, share)
+            proxies = None
+            if cameras is not None:
+                pairs, clusters, seen_by = camera_pairs(labels, cameras)
+                means = mean_features(features, part_features, pairs, share)
+                proxies = CameraProxies(*means, clusters, seen_by)
+            return PseudoLabels(
+                labels=labels,
+                agreement=share.gather(agreement),
+                centroids=centroids,
+                part_centroids=part_centroids,
+                proxies=proxies,
+            )
+
+    def _check(self, features: Tensor, part_features: Tensor, share: Share) -> None:
+        for name in ("k1", "k2"):
+            check_count(f"pseudo_labels.{name}", getattr(self, name), share.total)
+        check_count("pseudo_labels.agreement_k", self.agreement_k, share.total - 1)
+        check_features(features)
+        if len(part_features) != len(features):
+            raise ValueError(
+                f"got features of {len(features)} images and part features of "
+                f"{len(part_features)}; give both of the same images"
+            )
+        for part in part_features.unbind(2):
+            check_features(part, "part_features")
+
+    def _search(self, features: Tensor, k: int, share: Share) -> Tensor:
+        return search(
+            features, k, share, backend=self.backend, index=self.index, probes=self.probes
+        )
+
+    def _cluster(self, features: Tensor, neighbors: Tensor, share: Share) -> Tensor:
+        """Clusters all images; every rank does the last, cheap step on the whole sparse graph."""
+        distance = jaccard_rows(
+            features,
+            share.gather(neighbors.int()),
+            share,
+            k1=self.k1,
+            k2=self.k2,
+            max_distance=self.eps,
+        )
+        return F.dbscan(share.gather_sparse(distance), eps=self.eps, min_samples=self.min_samples)
+
+    def _agree(self, neighbors: Tensor, part_features: Tensor, share: Share) -> Tensor:
+        """Scores this rank's images, (n, P)."""
+        k = self.agreement_k
+        scores = [
+            overlap(neighbors, self._search(part, k + 1, share), k=k, start=share.start)
+            for part in part_features.unbind(2)
+        ]
+        return torch.stack(scores, dim=1)
