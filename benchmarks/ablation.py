@@ -16,12 +16,8 @@ from pathlib import Path
 
 from pplr_lightning.cli import run_cli
 
-ROWS = {
-    "neither": (False, False),
-    "AALS": (True, False),
-    "PGLR": (False, True),
-    "AALS and PGLR": (True, True),
-}
+OVERRIDES = Path(__file__).parents[1] / "configs/ablation"
+ROWS = {"neither": "baseline", "AALS": "aals", "PGLR": "pglr", "AALS and PGLR": "both"}
 
 
 def main() -> None:
@@ -34,8 +30,8 @@ def main() -> None:
     options, rest = parser.parse_known_args()
 
     print("| | before | mAP | rank-1 | mAP of each seed |\n|---|---|---|---|---|")
-    for name, (aals, pglr) in ROWS.items():
-        summaries = [_run(name, aals, pglr, seed, options, rest) for seed in options.seeds]
+    for name, override in ROWS.items():
+        summaries = [_run(name, override, seed, options, rest) for seed in options.seeds]
         values = [_spread([summary["first"]["mAP"] for summary in summaries])]
         values += [
             _spread([summary["last"][metric] for summary in summaries])
@@ -46,7 +42,7 @@ def main() -> None:
 
 
 def _run(
-    name: str, aals: bool, pglr: bool, seed: int, options: argparse.Namespace, rest: list[str]
+    name: str, override: str, seed: int, options: argparse.Namespace, rest: list[str]
 ) -> dict[str, dict[str, float]]:
     version = f"{name.replace(' ', '-')}-{seed}"
     folder = options.runs / "runs" / version
@@ -56,9 +52,8 @@ def _run(
             [
                 "fit",
                 f"--config={options.config}",
+                f"--config={OVERRIDES / override}.yaml",
                 f"--seed_everything={seed}",
-                f"--model.aals={aals}",
-                f"--model.pglr={pglr}",
                 f"--model.warm_start={warm_start}",
                 f"--trainer.logger.save_dir={options.runs}",
                 "--trainer.logger.name=runs",

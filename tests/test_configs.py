@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import Trainer
 
 from pplr_lightning.cli import PPLRCLI, TrainingCLI, run_cli
 from pplr_lightning.simclr import SimCLRModule
@@ -13,6 +14,17 @@ from .conftest import ROOT
 from .data.trees import as_msmt17, as_veri776
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+# The rows of the paper's ablation and what they change.
+ABLATION = {
+    "baseline": {"aals": False, "pglr": False},
+    "aals": {"aals": True, "pglr": False},
+    "pglr": {"aals": False, "pglr": True},
+    "both": {"aals": True, "pglr": True},
+}
+LABELS = [
+    f"--pseudo_labels.{label}"
+    for label in ("k1=6", "k2=2", "agreement_k=4", "min_samples=2", "eps=0.6")
+]
 README_YAML = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 
@@ -21,9 +33,56 @@ def test_every_config_trains(config: Path, drawn, tmp_path):
     """Each file as it stands, but for root, image size, batch, backbone and length."""
     simclr = config.name.startswith("simclr")
     command = {"cli": PPLRCLI, "module": SimCLRModule} if simclr else {"cli": TrainingCLI}
-    labels = ["k1=6", "k2=2", "agreement_k=4", "min_samples=2", "eps=0.6"]
     small = [
-        *dataset_options(config, drawn, tmp_path / "set"),
+        *small_options(config, drawn, tmp_path),
+        f"--trainer.logger.init_args.save_dir={tmp_path}",
+        *([] if simclr else LABELS),
+    ]
+    trainer = run_cli(["fit", "--config", str(config), *small], **command).trainer
+    assert trainer.global_step == 2
+    assert Path(trainer.log_dir, "checkpoints/last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("row", ABLATION)
+def test_every_row_of_the_ablation_trains(row, drawn, tmp_path, monkeypatch):
+    """The two files as they stand, but for root, image size, batch, backbone and length."""
+    monkeypatch.chdir(tmp_path)  # the folder of results is the row's own
+    config = ROOT / "configs/market1501.yaml"
+    small = [*small_options(config, drawn, tmp_path), *LABELS]
+    trainer = run_cli(["fit", "--config", str(config), *override(row), *small]).trainer
+    assert trainer.global_step == 2
+    assert Path(f"runs/ablation/{row}/market1501/version_0/checkpoints/last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("base", ["market1501", "demo"])
+def test_a_row_of_the_ablation_changes_what_it_names(base, monkeypatch):
+    monkeypatch.setattr(Trainer, "fit", lambda *args, **given: None)
+    config = ["fit", "--config", str(ROOT / f"configs/{base}.yaml")]
+    plain = run_cli(config).config.fit.as_dict()
+    for row, changed in ABLATION.items():
+        cli = run_cli([*config, *override(row)])
+        assert (cli.model.aals, cli.model.beta < 1) == (changed["aals"], changed["pglr"])
+        expected = {**plain, "model": {**plain["model"], **changed}}
+        found = cli.config.fit.as_dict()
+        logger = found["trainer"]["logger"]["init_args"]
+        assert (logger.pop("save_dir"), logger["name"]) == (f"runs/ablation/{row}", base)
+        logger["save_dir"] = "runs"
+        expected.pop("config"), found.pop("config")
+        assert found == expected
+
+
+def test_the_ablation_has_no_other_rows():
+    assert {file.stem for file in (ROOT / "configs/ablation").iterdir()} == set(ABLATION)
+
+
+def override(row: str) -> list[str]:
+    return ["--config", str(ROOT / f"configs/ablation/{row}.yaml")]
+
+
+def small_options(config: Path, drawn: Path, folder: Path) -> list[str]:
+    """Makes a training of two steps of a config."""
+    return [
+        *dataset_options(config, drawn, folder / "set"),
         "--data.image_size=[64,32]",
         "--data.batch_size=16",
         "--data.iterations=2",
@@ -34,12 +93,7 @@ def test_every_config_trains(config: Path, drawn, tmp_path):
         "--trainer.accelerator=cpu",
         "--trainer.max_epochs=1",
         "--trainer.precision=32-true",
-        f"--trainer.logger.init_args.save_dir={tmp_path}",
-        *([] if simclr else [f"--pseudo_labels.{label}" for label in labels]),
     ]
-    trainer = run_cli(["fit", "--config", str(config), *small], **command).trainer
-    assert trainer.global_step == 2
-    assert Path(trainer.log_dir, "checkpoints/last.ckpt").is_file()
 
 
 def dataset_options(config: Path, drawn: Path, folder: Path) -> list[str]:
