@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import io
 import os
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from pplr_lightning.checkpoints import WholeCheckpointIO, check_weights, newest_checkpoint
+from pplr_lightning.checkpoints import (
+    WholeCheckpointIO,
+    check_weights,
+    newest_checkpoint,
+    read_file,
+)
 
 
 def touch(path, seconds: int):
@@ -57,6 +64,48 @@ class TestWholeCheckpointIO:
         with pytest.raises(OSError, match=r"last.ckpt: the checkpoint cannot .*\(No space left"):
             WholeCheckpointIO().save_checkpoint({"value": 2}, path)
         assert torch.load(path, weights_only=True) == {"value": 1}
+
+
+class TestReadFile:
+    @pytest.mark.parametrize("numpy", [b"numpy._core", b"numpy.core"])
+    @pytest.mark.parametrize("mmap", [True, False])
+    def test_of_an_older_torch_with_a_scalar_of_numpy(self, tmp_path, numpy, mmap):
+        content = {"state_dict": {"a": torch.arange(3)}, "best_mAP": np.float64(0.7)}
+        buffer = io.BytesIO()
+        torch.save(content, buffer, _use_new_zipfile_serialization=False)
+        name = np.float64(0.7).__reduce__()[0].__module__.removesuffix(".multiarray").encode()
+        old = buffer.getvalue()
+        assert old.count(name + b".multiarray") == 1
+        (tmp_path / "old.pth").write_bytes(old.replace(name + b".m", numpy + b".m"))
+        read = read_file(tmp_path / "old.pth", mmap=mmap)
+        assert torch.equal(read["state_dict"]["a"], torch.arange(3))
+
+    def test_builds_no_other_object_of_numpy(self, tmp_path):
+        torch.save({"state_dict": {}, "scores": np.zeros(3)}, tmp_path / "odd.pth")
+        with pytest.raises(ValueError, match=r"odd.pth: refused, the file holds objects"):
+            read_file(tmp_path / "odd.pth")
+
+    @pytest.mark.parametrize("old", [True, False])
+    def test_executes_nothing(self, tmp_path, old):
+        class Evil:
+            def __reduce__(self):
+                return (open, (str(tmp_path / "executed"), "w"))
+
+        path = tmp_path / "evil.pth"
+        torch.save({"a": Evil()}, path, _use_new_zipfile_serialization=not old)
+        with pytest.raises(ValueError, match=r"evil.pth: refused, the file holds objects"):
+            read_file(path)
+        assert not (tmp_path / "executed").exists()
+
+    @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut off"])
+    def test_none_of_torchs(self, tmp_path, content):
+        (tmp_path / "odd.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=r"odd.pth: no readable checkpoint"):
+            read_file(tmp_path / "odd.pth")
+
+    def test_no_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"nowhere.pth: no such checkpoint"):
+            read_file(tmp_path / "nowhere.pth")
 
 
 def test_check_weights_names_the_first_that_differs():

@@ -8,20 +8,15 @@ from lightning.pytorch import Trainer
 
 from pplr_lightning import PPLRModule
 from pplr_lightning.models import PartModel
-from pplr_lightning.retrieval_module import load_warm_start, ranks_per_group
+from pplr_lightning.retrieval_module import ranks_per_group
+
+from .other_projects import Contrast, wrapped
 
 
 @pytest.fixture
 def module():
     torch.manual_seed(0)
     return PPLRModule("resnet10t", pretrained=False, max_clusters=5, num_parts=2)
-
-
-@pytest.fixture
-def checkpoint(module, tmp_path):
-    path = tmp_path / "last.ckpt"
-    torch.save({"state_dict": module.state_dict()}, path)
-    return path
 
 
 def test_forward_gives_the_normalised_global_feature(module):
@@ -76,6 +71,18 @@ class TestStart:
         self.set_up(PPLRModule("resnet10t", pretrained=True), ckpt_path="last.ckpt")
         assert loads == []
 
+    @pytest.mark.parametrize("of", ["this library", "SpCL"])
+    def test_warm_start(self, loads, tmp_path, of):
+        path = tmp_path / "weights.pth"
+        other = PPLRModule("resnet18.tv_in1k", max_clusters=5)
+        torch.save(other.state_dict() if of == "this library" else wrapped(Contrast()), path)
+        module = PPLRModule("resnet18.tv_in1k", max_clusters=7, warm_start=str(path))
+        self.set_up(module)
+        weights = torch.load(path, weights_only=True)
+        first = weights.get("model.backbone.conv1.weight", weights.get("module.base.0.weight"))
+        assert torch.equal(module.model.backbone.conv1.weight, first)
+        assert loads == []
+
     def test_not_over_a_loaded_checkpoint(self, loads, tmp_path):
         module = PPLRModule("resnet10t", pretrained=True)
         trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -84,37 +91,6 @@ class TestStart:
         loaded = PPLRModule.load_from_checkpoint(tmp_path / "module.ckpt", weights_only=True)
         self.set_up(loaded, "test")
         assert loads == []
-
-
-class TestWarmStart:
-    def test_takes_all_but_the_classifiers(self, module, checkpoint):
-        other = PartModel("resnet10t", num_parts=2, max_clusters=9)  # other rows: no matter
-        classifier = other.head.classifier.weight.detach().clone()
-        load_warm_start(other, checkpoint)
-        assert torch.equal(other.head.classifier.weight, classifier)
-        for name, value in module.model.state_dict().items():
-            if ".classifier." not in name:
-                assert torch.equal(other.state_dict()[name], value), name
-
-    @pytest.mark.parametrize("options", [{"num_parts": 3}, {"backbone": "resnet14t"}])
-    def test_another_model(self, checkpoint, options):
-        other = PartModel(**{"backbone": "resnet10t", "num_parts": 2, "max_clusters": 9, **options})
-        with pytest.raises(ValueError, match=r"last.ckpt: \d+ tensors do not fit .*num_parts"):
-            load_warm_start(other, checkpoint)
-
-    def test_no_file(self):
-        with pytest.raises(FileNotFoundError, match=r"nowhere.ckpt: no such checkpoint"):
-            load_warm_start(PartModel("resnet10t"), "nowhere.ckpt")
-
-    @pytest.mark.parametrize("content", [b"", b"text", {"weights": 1}, print])
-    def test_no_checkpoint(self, tmp_path, content):
-        path = tmp_path / "odd.ckpt"
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            torch.save(content, path)  # a function would run code when unpickled: refused
-        with pytest.raises(ValueError, match=r"odd.ckpt: no checkpoint of this library"):
-            load_warm_start(PartModel("resnet10t"), path)
 
 
 @pytest.mark.parametrize(

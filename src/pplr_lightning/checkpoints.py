@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +63,23 @@ class WholeCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path)
 
 
-def read_checkpoint(path: _PATH, *, mmap: bool = False) -> dict[str, Any]:
-    """Reads a checkpoint of a Lightning run onto the CPU; executes nothing that it may hold.
+def read_file(path: _PATH, *, mmap: bool = False) -> Any:
+    """Reads what `torch.save` wrote onto the CPU; executes nothing that the file may hold.
 
     Args:
         path: The file.
-        mmap: Leave the tensors on disk until they are used.
+        mmap: Leave the tensors on disk until they are used, where the file's format allows it.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no checkpoint of a run, or one that holds more than tensors and values.
+        ValueError: It is none of torch's, or one that holds more than tensors and values.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
+    mmap = mmap and zipfile.is_zipfile(path)  # files of torch before 1.6 are none
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # whatever a file that is no checkpoint makes torch raise
         reason = str(error).strip().splitlines()
         unsafe = "Unsupported" in str(error) or "weights_only" in str(error)
@@ -86,6 +89,31 @@ def read_checkpoint(path: _PATH, *, mmap: bool = False) -> dict[str, Any]:
             if unsafe
             else f"{path}: no readable checkpoint ({reason[0] if reason else type(error).__name__})"
         ) from error
+
+
+def _ignored(module: str, name: str) -> type:
+    """Makes a class under the name of another, which is built in its place and keeps nothing."""
+    nothing = {"__init__": lambda self, *_: None, "__setstate__": lambda self, *_: None}
+    return type(name, (), {"__module__": module, **nothing})
+
+
+# Other projects save their best mAP beside the weights, as a scalar of NumPy's, for which
+# `weights_only` would refuse the whole file.
+_NUMPY_SCALARS: list[Any] = [
+    _ignored("numpy", "dtype"),
+    _ignored("numpy.core.multiarray", "scalar"),
+    _ignored("numpy._core.multiarray", "scalar"),  # since NumPy 2
+]
+
+
+def read_checkpoint(path: _PATH, *, mmap: bool = False) -> dict[str, Any]:
+    """Reads a checkpoint of a Lightning run, as `read_file` does.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no checkpoint of a run.
+    """
+    checkpoint = read_file(path, mmap=mmap)
     missing = [
         key
         for key in ("pytorch-lightning_version", "state_dict", "loops")
@@ -94,7 +122,8 @@ def read_checkpoint(path: _PATH, *, mmap: bool = False) -> dict[str, Any]:
     if missing:
         raise ValueError(
             f"{path}: no checkpoint of a run of this library (without {', '.join(missing)}); bare "
-            "weights of one of its modules can be given as model.warm_start"
+            "weights can be given as model.warm_start, and those of another project be made a "
+            "checkpoint by python -m pplr_lightning convert"
         )
     return checkpoint
 
@@ -105,18 +134,23 @@ def check_weights(weights: dict[str, Any], own: dict[str, Any]) -> None:
     Raises:
         ValueError: They do not; names the first that differs.
     """
+    strange = differences(weights, own)
+    if strange:
+        raise ValueError(
+            f"the checkpoint does not fit the model: {strange}; use the options of model that it "
+            "was trained with, or take only what fits with model.warm_start"
+        )
+
+
+def differences(weights: dict[str, Any], own: dict[str, Any]) -> str:
+    """Names the first tensor in which weights differ from a model's own; empty if none does."""
     strange = [
         f"{name} is {_shape(weights.get(name))} in the checkpoint, {_shape(own.get(name))} here"
         for name in sorted(own.keys() | weights.keys())
         if _shape(weights.get(name)) != _shape(own.get(name))
     ]
-    if strange:
-        raise ValueError(
-            f"the checkpoint does not fit the model: {strange[0]}"
-            + (f" ({len(strange) - 1} more like it)" if len(strange) > 1 else "")
-            + "; use the options of model that it was trained with, or take only what fits with "
-            "model.warm_start"
-        )
+    more = f" ({len(strange) - 1} more like it)" if len(strange) > 1 else ""
+    return strange[0] + more if strange else ""
 
 
 def _shape(value: Any) -> str:

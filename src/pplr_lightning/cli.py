@@ -27,11 +27,12 @@ from pplr_lightning.callbacks import (
 from pplr_lightning.checkpoints import WholeCheckpointIO, newest_checkpoint, read_checkpoint
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.data.images import BadImageError
+from pplr_lightning.layouts import read_weights
 from pplr_lightning.module import PPLRModule
 
 COMPLAINTS = (ValueError, OSError, ImportError, FloatingPointError, MisconfigurationException)
 DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
-COMMANDS = ("demo", "pretrain")  # each a module of `commands` with a function `run`
+COMMANDS = ("convert", "demo", "pretrain")  # each a module of `commands` with a function `run`
 
 
 class PPLRCLI(LightningCLI):
@@ -46,8 +47,8 @@ class PPLRCLI(LightningCLI):
         """Checks what would else come out only after the data are read."""
         config = self.config[self.subcommand]
         warm_start = config.model.get("warm_start")
-        if warm_start is not None and not Path(warm_start).is_file():
-            raise FileNotFoundError(f"warm_start {warm_start}: no such checkpoint")
+        if warm_start is not None:
+            read_weights(warm_start, mmap=True)
         checkpoint = config.get("ckpt_path")
         if checkpoint not in (None, "best", "last", "hpc"):
             read_checkpoint(checkpoint, mmap=True)

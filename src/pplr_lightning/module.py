@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +15,7 @@ from pplr_lightning.functional import (
     pglr_loss,
     softmax_triplet_loss,
 )
+from pplr_lightning.layouts import load_weights, read_weights
 from pplr_lightning.models import PartModel, PartOutput
 from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
 from pplr_lightning.retrieval_module import RetrievalModule
@@ -28,9 +30,11 @@ class PPLRModule(RetrievalModule):
     Args:
         backbone: Name of a convolutional timm model.
         pretrained: Start from timm's published (ImageNet) weights of the backbone.
-        warm_start: Start from this checkpoint of any module of this library instead.
+        warm_start: Start from this checkpoint instead: of any module of this library, of PPLR's
+            authors, Cluster Contrast, SpCL or OpenUnReID.
         num_parts: Horizontal stripes P.
         last_stride: Stride of the backbone's last stage, 1 or 2.
+        pooling: `avg`, or `gem` for the generalised mean with a learned exponent.
         norm_batch_size: Consecutive images that share batch statistics; None: a process's batch.
         chunk_size: Images whose activations a process holds at once, a multiple of
             `norm_batch_size`; None: all. Saves memory at the price of a second forward pass, with
@@ -62,6 +66,7 @@ class PPLRModule(RetrievalModule):
         warm_start: str | None = None,
         num_parts: int = 3,
         last_stride: int = 1,
+        pooling: Literal["avg", "gem"] = "avg",
         norm_batch_size: int | None = 16,
         chunk_size: int | None = None,
         max_clusters: int = 3000,
@@ -85,6 +90,7 @@ class PPLRModule(RetrievalModule):
             backbone,
             num_parts=num_parts,
             last_stride=last_stride,
+            pooling=pooling,
             norm_batch_size=norm_batch_size,
             chunk_size=chunk_size,
             max_clusters=max_clusters,
@@ -105,6 +111,38 @@ class PPLRModule(RetrievalModule):
         self.camera_weight = camera_weight
         self._proxies: tuple[PseudoLabels, CameraProxies] | None = None
         self.save_hyperparameters()
+
+    @classmethod
+    def load_official(cls, path: str | Path, **options: Any) -> PPLRModule:
+        """Builds the module that a published checkpoint fits, with its weights.
+
+        Args:
+            path: `best.pth` of PPLR's authors, or a checkpoint of Cluster Contrast, SpCL or
+                OpenUnReID (docs/checkpoints.md); these have a global branch alone, whose neck the
+                parts start with. For this library's there is `load_from_checkpoint`.
+            **options: Of the module; `num_parts`, `pooling` and `max_clusters` are the
+                checkpoint's, where it has them.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The checkpoint cannot be read, is of none of these projects, or of another
+                model than the options say.
+        """
+        weights = read_weights(path)
+        if weights.project is None:
+            raise ValueError(
+                f"{path} is a checkpoint of this library: load it with {cls.__name__}."
+                "load_from_checkpoint"
+            )
+        given: dict[str, Any] = {"pooling": weights.pooling}
+        if weights.num_parts:
+            given["num_parts"] = weights.num_parts
+        if weights.max_clusters:
+            given["max_clusters"] = weights.max_clusters
+        module = cls(**{**given, **options})
+        load_weights(module.model, weights, classifiers=True)
+        module._has_weights = True
+        return module
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Computes the loss of one P x K batch."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -10,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from pplr_lightning.checkpoints import check_weights, newest_checkpoint, reopen_last_epoch
 from pplr_lightning.data import EvalBatch, PPLRDataModule
 from pplr_lightning.distributed import all_gather_list, consecutive_group
+from pplr_lightning.layouts import load_weights, read_weights
 from pplr_lightning.models import PartModel, average_running_statistics, share_groups
 
 
@@ -25,8 +24,8 @@ class RetrievalModule(LightningModule):
     Args:
         model: The part-based model.
         pretrained: Start from timm's published backbone weights.
-        warm_start: Start from this checkpoint of any module here instead; the classifiers are left
-            out.
+        warm_start: Start from this checkpoint instead, of any module here or of a project that
+            `read_weights` knows; the classifiers are left out.
         lr: Learning rate of Adam.
         weight_decay: Weight decay of Adam.
         lr_step: Epochs after which the learning rate is multiplied by `lr_gamma`.
@@ -73,7 +72,7 @@ class RetrievalModule(LightningModule):
             return
         self._has_weights = True
         if self.warm_start is not None:
-            load_warm_start(self.model, self.warm_start)
+            load_weights(self.model, read_weights(self.warm_start), classifiers=False)
         elif self.pretrained:
             self.model.load_pretrained_backbone()
 
@@ -227,37 +226,3 @@ def ranks_per_group(batch_size: int, norm_batch_size: int | None, world_size: in
         f"divide into groups of norm_batch_size={norm_batch_size} images: use a norm_batch_size of "
         f"{', '.join(map(str, allowed))}, or another batch_size or number of processes"
     )
-
-
-def load_warm_start(model: PartModel, path: str | Path) -> None:
-    """Loads backbone and necks from a checkpoint of one of this library's modules.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no such checkpoint, or of another shape.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"warm_start {path}: no such checkpoint")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        weights = checkpoint["state_dict"]
-    except Exception as error:  # whatever a file that is no checkpoint makes torch raise
-        raise ValueError(f"warm_start {path}: no checkpoint of this library ({error})") from error
-    weights = {
-        name.removeprefix("model."): value
-        for name, value in weights.items()
-        if name.startswith("model.") and ".classifier." not in name
-    }
-    own = {name for name in model.state_dict() if ".classifier." not in name}
-    current = model.state_dict()
-    other = sorted(own ^ set(weights)) + sorted(
-        name for name in own & set(weights) if weights[name].shape != current[name].shape
-    )
-    if other:
-        raise ValueError(
-            f"warm_start {path}: {len(other)} tensors do not fit the model (the first: "
-            f"{other[0]}); use the backbone and num_parts that it was trained with"
-        )
-    model.load_state_dict(weights, strict=False)
-    rank_zero_info(f"warm start: {len(weights)} tensors from {path}")

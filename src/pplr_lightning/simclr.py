@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
@@ -21,9 +23,10 @@ class SimCLRModule(RetrievalModule):
     Args:
         backbone: Name of a convolutional timm model.
         pretrained: Start from timm's published weights of the backbone.
-        warm_start: Start from this checkpoint of any module of this library.
+        warm_start: Start from this checkpoint, as of `PPLRModule`.
         num_parts: Horizontal stripes P.
         last_stride: Stride of the backbone's last stage, 1 or 2.
+        pooling: `avg`, or `gem` for the generalised mean with a learned exponent.
         norm_batch_size: Consecutive images that share batch statistics; None: a process's batch.
         chunk_size: Images whose activations a process holds at once, a multiple of
             `norm_batch_size`; None: all. Saves memory at the price of a second forward pass, with
@@ -47,6 +50,7 @@ class SimCLRModule(RetrievalModule):
         warm_start: str | None = None,
         num_parts: int = 3,
         last_stride: int = 1,
+        pooling: Literal["avg", "gem"] = "avg",
         norm_batch_size: int | None = 16,
         chunk_size: int | None = None,
         projection_size: int = 128,
@@ -60,6 +64,7 @@ class SimCLRModule(RetrievalModule):
             backbone,
             num_parts=num_parts,
             last_stride=last_stride,
+            pooling=pooling,
             norm_batch_size=norm_batch_size,
             chunk_size=chunk_size,
             max_clusters=1,

@@ -49,6 +49,20 @@ def test_parts_see_their_stripe_only(model):
     assert change[0] > 5 * change[2]
 
 
+def test_generalised_mean_of_the_map_and_of_its_stripes():
+    model = PartModel("resnet10t", pooling="gem", norm_batch_size=2, max_clusters=7).eval()
+    images = torch.randn(2, 3, 192, 96)
+    feature_map = model.backbone(images)
+    output = model(images)  # fresh necks in evaluation: but for eps, what was pooled
+    pooled = output.features * (1 + 1e-5) ** 0.5
+    expected = (feature_map.clamp(min=1e-6) ** 3).mean((2, 3)) ** (1 / 3)
+    assert torch.allclose(pooled, expected, rtol=1e-4)
+    first = (feature_map[:, :, :4].clamp(min=1e-6) ** 3).mean((2, 3)) ** (1 / 3)
+    assert torch.allclose(output.part_features[:, :, 0] * (1 + 1e-5) ** 0.5, first, rtol=1e-4)
+    output.features.sum().backward()
+    assert model.gem.p.grad.abs() > 0  # it is learned
+
+
 def test_neck_bias_is_frozen_and_comes_before_the_classifier(model):
     for head in (model.head, *model.part_heads):
         assert not head.neck.bias.requires_grad
@@ -100,6 +114,7 @@ def test_pretrained_weights_that_cannot_be_had(model, monkeypatch):
         ({"backbone": "resnet18.bogus"}, "resnet18.bogus"),
         ({"norm_batch_size": 1}, "norm_batch_size=1"),
         ({"num_parts": 0}, "num_parts=0"),
+        ({"pooling": "max"}, "pooling='max'"),
         ({"last_stride": 3}, "last_stride=3"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import timm
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pplr_lightning.models.chunks import forward_in_chunks
 from pplr_lightning.models.classifier import ClusterClassifier
 from pplr_lightning.models.norm import GroupBatchNorm, group_batch_norms
+from pplr_lightning.models.pooling import GeM
 
 
 class PartOutput(NamedTuple):
@@ -53,6 +54,8 @@ class PartModel(nn.Module):
         backbone: Name of a convolutional timm model; the paper's is `resnet50.tv_in1k`.
         num_parts: Horizontal stripes P.
         last_stride: Stride of the backbone's last stage; 1 keeps twice the resolution.
+        pooling: How the map and its stripes are pooled: `avg`, as the paper, or `gem`, the
+            generalised mean with a learned exponent.
         norm_batch_size: Images that share batch statistics, in the backbone and the necks; None
             takes the whole batch of the process, so that results depend on the number of GPUs.
         max_clusters: Classifier rows, the most clusters that can be trained on.
@@ -69,6 +72,7 @@ class PartModel(nn.Module):
         *,
         num_parts: int = 3,
         last_stride: int = 1,
+        pooling: Literal["avg", "gem"] = "avg",
         norm_batch_size: int | None = 16,
         max_clusters: int = 3000,
         chunk_size: int | None = None,
@@ -86,6 +90,8 @@ class PartModel(nn.Module):
                 f"multiple of norm_batch_size={norm_batch_size}"
             )
         self.chunk_size = chunk_size
+        if pooling not in ("avg", "gem"):
+            raise ValueError(f"pooling={pooling!r}: choose 'avg' (as the paper) or 'gem'")
         self.backbone_name = backbone
         self.num_parts = num_parts
         self.norm_batch_size = norm_batch_size
@@ -97,6 +103,7 @@ class PartModel(nn.Module):
         group_batch_norms(self.backbone, norm_batch_size)
         self.num_features = cast(int, self.backbone.num_features)
         _check_feature_map(self.backbone, self.num_features, backbone)
+        self.gem = GeM() if pooling == "gem" else None
         self.head = Head(self.num_features, max_clusters, norm_batch_size)
         self.part_heads = nn.ModuleList(
             Head(self.num_features, max_clusters, norm_batch_size) for _ in range(num_parts)
@@ -116,8 +123,8 @@ class PartModel(nn.Module):
 
     def _forward(self, images: Tensor) -> PartOutput:
         feature_map = self.backbone(images)  # (B, D, h, w)
-        features, logits = self.head(feature_map.mean(dim=(2, 3)))
-        stripes = self._pool_stripes(feature_map)  # (B, D, P)
+        pooled, stripes = self._pool(feature_map)
+        features, logits = self.head(pooled)
         parts = [
             head(stripe) for head, stripe in zip(self.part_heads, stripes.unbind(2), strict=True)
         ]
@@ -127,6 +134,15 @@ class PartModel(nn.Module):
             logits=logits,
             part_logits=torch.stack([scores for _, scores in parts], dim=2),
         )
+
+    def _pool(self, feature_map: Tensor) -> tuple[Tensor, Tensor]:
+        """Pools a map (B, D, h, w) whole, (B, D), and in stripes, (B, D, P)."""
+        if self.gem is not None:
+            feature_map = self.gem.power(feature_map)
+        pooled, stripes = feature_map.mean(dim=(2, 3)), self._pool_stripes(feature_map)
+        if self.gem is not None:
+            pooled, stripes = self.gem.root(pooled), self.gem.root(stripes)
+        return pooled, stripes
 
     def _pool_stripes(self, feature_map: Tensor) -> Tensor:
         if feature_map.shape[2] % self.num_parts == 0:  # on a GPU the deterministic way
