@@ -263,8 +263,9 @@ class TestOwn:
     def checkpoint(self, own, save):
         return save({"state_dict": own.state_dict()})
 
-    def test_all_but_the_classifiers(self, own, checkpoint):
-        other = PartModel("resnet10t", num_parts=2, max_clusters=9)  # other rows: no matter
+    @pytest.mark.parametrize("rows", [5, 9])  # as many as in the checkpoint, and others
+    def test_all_but_the_classifiers(self, own, checkpoint, rows):
+        other = PartModel("resnet10t", num_parts=2, max_clusters=rows)
         classifier = other.head.classifier.weight.detach().clone()
         load_weights(other, read_weights(checkpoint), classifiers=False)
         assert torch.equal(other.head.classifier.weight, classifier)
