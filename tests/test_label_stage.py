@@ -23,7 +23,7 @@ def features(clusters=5, each=8, spread=0.05):
     )
 
 
-def _label_tied(rank, broken=False):
+def _label_tied(rank, broken=False, camera_jaccard=False):
     """Labels many images with ties at eps and duplicates, shared over the ranks there are."""
     whole, parts = features(clusters=40, each=9, spread=0.3)
     whole[100:110] = whole[200:210]
@@ -36,9 +36,14 @@ def _label_tied(rank, broken=False):
         own = slice(cuts[rank], cuts[rank + 1])
     if broken:
         whole[350, 3] = torch.nan
-    stage = LabelStage(k1=12, k2=6, agreement_k=5)
+    stage = LabelStage(k1=12, k2=6, agreement_k=5, camera_jaccard=camera_jaccard)
     share = Share(len(whole[own]), group)
-    return stage.label(whole[own], parts[own], share=share)
+    cameras = torch.arange(360) % 3
+    return stage.label(whole[own], parts[own], cameras=cameras, share=share)
+
+
+def _label_by_camera(rank):
+    return _label_tied(rank, camera_jaccard=True)
 
 
 def _label_broken(rank):
@@ -73,6 +78,7 @@ class TestLabel:
         cameras = torch.arange(40) % 3
         labels = stage.label(whole, parts, cameras=cameras)
         assert stage.label(whole, parts).proxies is None
+        assert stage.label(whole, parts, cameras=cameras, proxies=False).proxies is None
         proxies = labels.proxies
         assert len(proxies.labels) == 15
         for pair, (cluster, camera) in enumerate(zip(proxies.labels, proxies.cameras, strict=True)):
@@ -109,12 +115,13 @@ class TestLabel:
         assert torch.equal(labels.labels, expected)
         assert labels.num_clusters == 3
 
+    @pytest.mark.parametrize("label", [_label_tied, _label_by_camera])
     @pytest.mark.parametrize("world_size", [2, 4])
-    def test_does_not_depend_on_the_number_of_ranks(self, world_size, tmp_path):
-        alone = _label_tied(0)
+    def test_does_not_depend_on_the_number_of_ranks(self, world_size, label, tmp_path):
+        alone = label(0)
         assert alone.num_clusters > 10
         assert 0 < alone.outlier_share < 1
-        for labels in launch(_label_tied, world_size, tmp_path):
+        for labels in launch(label, world_size, tmp_path):
             assert torch.equal(labels.labels, alone.labels)
             assert torch.equal(labels.agreement, alone.agreement)
             torch.testing.assert_close(labels.centroids, alone.centroids, rtol=1e-6, atol=1e-7)
@@ -126,6 +133,37 @@ class TestLabel:
         first, second = launch(_label_broken, 2, tmp_path)
         assert second.startswith("ValueError: features must be finite, got NaN or Inf in 1 of 50")
         assert first == f"ValueError: rank 1 stopped with {second}"
+
+    def test_camera_aware_distance_on_request(self):
+        whole, parts = features(spread=0.4)
+        cameras = torch.arange(40) % 3
+        counts = {"k1_intra": 3, "k1_inter": 7, "k2_intra": 1, "k2_inter": 3}
+        # k1 and k2 are not used: there need not be so many images
+        stage = LabelStage(k1=50, k2=50, agreement_k=5, camera_jaccard=True, **counts)
+        labels = stage.label(whole, parts, cameras=cameras)
+        distance = F.camera_jaccard_distance(whole, cameras, **counts)
+        assert torch.equal(labels.labels, F.dbscan(distance, eps=0.5, min_samples=4))
+        assert torch.equal(labels.agreement, F.cross_agreement(whole, parts, k=5))
+        plain = LabelStage(k1=8, k2=3, agreement_k=5).label(whole, parts, cameras=cameras)
+        assert not torch.equal(labels.labels, plain.labels)
+
+    @pytest.mark.parametrize(
+        ("cameras", "message"),
+        [
+            (None, "camera_jaccard needs cameras: pass them, or set pseudo_labels.camera_jaccard"),
+            (torch.arange(40) % 3 - 1, "got -1 for 14 of 40 images.* or set .*camera_jaccard to"),
+            (torch.zeros(40), "camera_jaccard: cameras must be two or more, got .* for all 40"),
+            (torch.arange(39), r"camera_jaccard: cameras must be \(40,\), got shape \(39,\)"),
+        ],
+    )
+    def test_camera_aware_distance_without_cameras(self, cameras, message):
+        with pytest.raises(ValueError, match=message):
+            LabelStage(agreement_k=5, camera_jaccard=True).label(*features(), cameras=cameras)
+
+    def test_identities_need_no_cameras(self):
+        stage = LabelStage(agreement_k=5, camera_jaccard=True, source="identities")
+        persons = torch.arange(40) % 4
+        assert torch.equal(stage.label(*features(), person_ids=persons).labels, persons)
 
     def test_identities_instead_of_clusters(self):
         stage = LabelStage(k1=8, k2=3, agreement_k=5, source="identities")
@@ -139,6 +177,10 @@ class TestLabel:
     [
         ({"k1": 0}, "k1=0"),
         ({"min_samples": 0}, "min_samples=0"),
+        ({"k1_intra": 0}, "k1_intra=0: must be at least 1"),
+        ({"k1_inter": 0}, "k1_inter=0"),
+        ({"k2_intra": 0}, "k2_intra=0"),
+        ({"k2_inter": 0}, "k2_inter=0"),
         ({"eps": 0}, r"eps=0: a Jaccard distance lies in \(0, 1\]"),
         ({"eps": 1.5}, "eps=1.5"),
     ],

@@ -11,7 +11,8 @@ from torch import Tensor
 from pplr_lightning import functional as F
 from pplr_lightning.clusters import fit_rows, mean_features, number_identities
 from pplr_lightning.functional.agreement import overlap
-from pplr_lightning.functional.checks import check_count, check_features
+from pplr_lightning.functional.camera_jaccard import camera_jaccard_rows
+from pplr_lightning.functional.checks import check_cameras, check_count, check_features
 from pplr_lightning.functional.clustering import camera_pairs
 from pplr_lightning.functional.jaccard import jaccard_rows
 from pplr_lightning.functional.neighbors import is_approximate, recall, search
@@ -38,6 +39,15 @@ class LabelStage:
         index: `flat` finds the nearest neighbours. `ivf` finds most of them, much faster, for
             50,000 images and more; each epoch's recall is measured on a sample and printed.
         probes: Cells that `ivf` searches for each image; more find more.
+        camera_jaccard: Cluster by the camera-aware Jaccard distance, which ranks neighbours of the
+            same camera and of the others apart (Chen et al., CVPR 2024), instead of the plain one.
+            It needs the camera of every image, takes the four counts below in place of k1 and k2,
+            and is searched exactly whatever the index.
+        k1_intra: Nearest neighbours of the same camera, the image itself left out.
+        k1_inter: Nearest neighbours of other cameras; one more is taken, as in the authors' code.
+        k2_intra: Neighbours of the same camera over which sets are averaged, the image itself
+            included.
+        k2_inter: Neighbours of other cameras over which they are.
         source: `clusters` is PPLR. `identities` trains on the true person ids instead: the
             supervised baseline, to pretrain on another set or as an upper bound; not label-free.
 
@@ -56,6 +66,11 @@ class LabelStage:
         backend: Literal["auto", "faiss", "faiss-gpu", "torch"] = "auto",
         index: Literal["flat", "ivf"] = "flat",
         probes: int = 64,
+        camera_jaccard: bool = False,
+        k1_intra: int = 5,
+        k1_inter: int = 20,
+        k2_intra: int = 2,
+        k2_inter: int = 4,
         source: Literal["clusters", "identities"] = "clusters",
     ) -> None:
         for name, count in (
@@ -64,6 +79,10 @@ class LabelStage:
             ("min_samples", min_samples),
             ("agreement_k", agreement_k),
             ("probes", probes),
+            ("k1_intra", k1_intra),
+            ("k1_inter", k1_inter),
+            ("k2_intra", k2_intra),
+            ("k2_inter", k2_inter),
         ):
             if count < 1:
                 raise ValueError(f"pseudo_labels.{name}={count}: must be at least 1")
@@ -77,12 +96,37 @@ class LabelStage:
         self.backend = backend
         self.index = index
         self.probes = probes
+        self.camera_jaccard = camera_jaccard
+        self.k1_intra = k1_intra
+        self.k1_inter = k1_inter
+        self.k2_intra = k2_intra
+        self.k2_inter = k2_inter
         self.source = source
 
     @property
     def num_neighbors(self) -> int:
-        """Columns of the one search that serves Jaccard distance and agreement."""
-        return max(self.k1, self.k2, self.agreement_k + 1)
+        """Columns of the one search that serves agreement and plain Jaccard distance."""
+        jaccard = 1 if self.camera_jaccard else max(self.k1, self.k2)
+        return max(jaccard, self.agreement_k + 1)
+
+    def check_cameras(self, cameras: Tensor | None, images: int) -> None:
+        """Checks that the distance has the cameras that it needs.
+
+        Args:
+            cameras: Camera of each image, -1 if it is not known, (N,).
+            images: N.
+
+        Raises:
+            ValueError: It has not.
+        """
+        if not self.camera_jaccard:
+            return
+        otherwise = "set pseudo_labels.camera_jaccard to false"
+        if cameras is None:
+            raise ValueError(
+                f"pseudo_labels.camera_jaccard needs cameras: pass them, or {otherwise}"
+            )
+        check_cameras(cameras, images, "pseudo_labels.camera_jaccard: cameras", otherwise)
 
     def label(
         self,
@@ -92,6 +136,7 @@ class LabelStage:
         max_clusters: int | None = None,
         person_ids: Tensor | None = None,
         cameras: Tensor | None = None,
+        proxies: bool = True,
         share: Share | None = None,
     ) -> PseudoLabels:
         """Turns L2-normalised features (N, D) and part features (N, D, P) into labels.
@@ -101,7 +146,8 @@ class LabelStage:
             part_features: Likewise.
             max_clusters: Keep the largest of more clusters than this.
             person_ids: True identities (N,), read only where `source` is `identities`.
-            cameras: Camera of each of the N images, if proxies are wanted.
+            cameras: Camera of each of the N images, for `camera_jaccard` and for proxies.
+            proxies: Average each cluster in each of its cameras, if cameras are given.
             share: This rank's rows among all; None where it has all.
 
         Returns:
@@ -109,37 +155,40 @@ class LabelStage:
 
         Raises:
             ValueError: Fewer than two clusters were found, there are fewer images than neighbours,
-                or a feature is not finite or not normalised.
+                a feature is not finite or not normalised, or `camera_jaccard` lacks cameras.
             RuntimeError: Another rank had to stop.
         """
         with share or Share(len(features)) as share:
             self._check(features, part_features, share)
+            identities = person_ids if self.source == "identities" else None
+            if identities is None:
+                self.check_cameras(cameras, share.total)
             neighbors = self._search(features, self.num_neighbors, share)
             if is_approximate(self.index, share):
                 found = recall(features, neighbors, share, backend=self.backend)
                 rank_zero_info(f"approximate neighbours: a recall of {found:.4f} on a sample")
-            if self.source == "identities" and person_ids is not None:
-                labels = number_identities(person_ids)
+            if identities is None:
+                labels = self._cluster(features, neighbors, cameras, share)
             else:
-                labels = self._cluster(features, neighbors, share)
+                labels = number_identities(identities)
             labels = fit_rows(labels, max_clusters)
             agreement = self._agree(neighbors, part_features, share)
             centroids, part_centroids = mean_features(features, part_features, labels, share)
-            proxies = None
-            if cameras is not None:
+            by_camera = None
+            if proxies and cameras is not None:
                 pairs, clusters, seen_by = camera_pairs(labels, cameras)
                 means = mean_features(features, part_features, pairs, share)
-                proxies = CameraProxies(*means, clusters, seen_by)
+                by_camera = CameraProxies(*means, clusters, seen_by)
             return PseudoLabels(
                 labels=labels,
                 agreement=share.gather(agreement),
                 centroids=centroids,
                 part_centroids=part_centroids,
-                proxies=proxies,
+                proxies=by_camera,
             )
 
     def _check(self, features: Tensor, part_features: Tensor, share: Share) -> None:
-        for name in ("k1", "k2"):
+        for name in () if self.camera_jaccard else ("k1", "k2"):
             check_count(f"pseudo_labels.{name}", getattr(self, name), share.total)
         check_count("pseudo_labels.agreement_k", self.agreement_k, share.total - 1)
         check_features(features)
@@ -156,16 +205,29 @@ class LabelStage:
             features, k, share, backend=self.backend, index=self.index, probes=self.probes
         )
 
-    def _cluster(self, features: Tensor, neighbors: Tensor, share: Share) -> Tensor:
+    def _cluster(
+        self, features: Tensor, neighbors: Tensor, cameras: Tensor | None, share: Share
+    ) -> Tensor:
         """Clusters all images; every rank does the last, cheap step on the whole sparse graph."""
-        distance = jaccard_rows(
-            features,
-            share.gather(neighbors.int()),
-            share,
-            k1=self.k1,
-            k2=self.k2,
-            max_distance=self.eps,
-        )
+        if self.camera_jaccard and cameras is not None:
+            distance = camera_jaccard_rows(
+                features,
+                cameras,
+                share,
+                k1=(self.k1_intra, self.k1_inter),
+                k2=(self.k2_intra, self.k2_inter),
+                backend=self.backend,
+                max_distance=self.eps,
+            )
+        else:
+            distance = jaccard_rows(
+                features,
+                share.gather(neighbors.int()),
+                share,
+                k1=self.k1,
+                k2=self.k2,
+                max_distance=self.eps,
+            )
         return F.dbscan(share.gather_sparse(distance), eps=self.eps, min_samples=self.min_samples)
 
     def _agree(self, neighbors: Tensor, part_features: Tensor, share: Share) -> Tensor:

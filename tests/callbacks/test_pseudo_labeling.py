@@ -85,7 +85,6 @@ def test_more_neighbours_than_images(data):
         fit(PseudoLabeling(k1=500), data)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cameras_that_are_not_known(data):
     train = [sample._replace(camera_id=-1) for sample in data.splits.train]
     data.splits = data.splits._replace(train=train)
@@ -94,6 +93,47 @@ def test_cameras_that_are_not_known(data):
         fit(PseudoLabeling(k1=6, k2=2, agreement_k=4), data, module)
 
 
+@pytest.mark.parametrize(
+    ("cameras", "message"),
+    [
+        ([-1], r"camera_jaccard: cameras must be known, .* got -1 for (\d+) of \1 images.*or set"),
+        (
+            [2, -1],
+            "first image 1; give every image its camera, or set pseudo_labels.camera_jaccard",
+        ),
+        (
+            [2],
+            r"must be two or more, got \[2\] for all .* set pseudo_labels.camera_jaccard to false",
+        ),
+    ],
+)
+def test_camera_jaccard_without_cameras_stops_before_work(data, monkeypatch, cameras, message):
+    train = [
+        sample._replace(camera_id=cameras[index % len(cameras)])
+        for index, sample in enumerate(data.splits.train)
+    ]
+    data.splits = data.splits._replace(train=train)
+    labeling = PseudoLabeling(k1=6, k2=2, agreement_k=4, camera_jaccard=True)
+    monkeypatch.setattr(labeling, "generate", None)
+    with pytest.raises(ValueError, match=message):
+        fit(labeling, data)
+
+
+def test_camera_jaccard_trains_without_proxies(data):
+    labeling = PseudoLabeling(
+        k1_intra=2, k1_inter=4, agreement_k=4, eps=0.6, min_samples=2, camera_jaccard=True
+    )
+    fit(labeling, data)
+    assert data.pseudo_labels.num_clusters > 1
+    assert data.pseudo_labels.proxies is None
+
+
+def test_more_neighbours_than_images_for_the_agreement(data):
+    with pytest.raises(ValueError, match=r"needs 501 neighbours: lower pseudo_labels.agreement_k"):
+        fit(PseudoLabeling(k1=600, agreement_k=500, camera_jaccard=True), data)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_faiss_gpu_without_a_gpu_stops_before_training(data):
     with pytest.raises(ValueError, match=r"faiss-gpu.*no GPU"):
         fit(PseudoLabeling(k1=6, agreement_k=4, backend="faiss-gpu"), data)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pplr_lightning.functional import engines, nearest_neighbors
+from pplr_lightning.functional import engines, nearest_neighbors, neighbor_lists
 from pplr_lightning.functional import neighbors as module
 from pplr_lightning.functional.sharding import Share
 
@@ -37,7 +37,7 @@ def test_chunks_do_not_change_the_result(draw_features, monkeypatch):
     features = draw_features(1, 300)
     whole = nearest_neighbors(features, 10, backend="torch")
     monkeypatch.setattr(engines, "CHUNK_BYTES", 7 * 4 * 300)
-    monkeypatch.setattr(module, "CHUNK", 41)
+    monkeypatch.setattr(neighbor_lists, "CHUNK", 41)
     assert torch.equal(nearest_neighbors(features, 10, backend="torch"), whole)
     assert torch.equal(nearest_neighbors(features, 10, backend="faiss"), whole)
 

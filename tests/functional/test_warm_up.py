@@ -6,12 +6,12 @@ import sys
 PROGRAM = """
 import torch
 from pplr_lightning import PseudoLabeling
-from pplr_lightning.functional import agreement, jaccard_loops, neighbors, retrieval_loops
+from pplr_lightning.functional import agreement, jaccard_loops, neighbor_lists, retrieval_loops
 from pplr_lightning.functional.warm_up import compile_loops
 from pplr_lightning.metrics import ReIDRetrieval
 
 LOOPS = (
-    neighbors._entry_dots, jaccard_loops.mutual, jaccard_loops.expand, jaccard_loops.average,
+    neighbor_lists._entry_dots, jaccard_loops.mutual, jaccard_loops.expand, jaccard_loops.average,
     jaccard_loops.minima, agreement._count_shared, retrieval_loops.score_rows,
 )
 assert not any(loop.signatures for loop in LOOPS)
@@ -23,7 +23,9 @@ features = torch.randn(40, 16).repeat_interleave(8, dim=0) + 0.4 * torch.randn(3
 features[-4:] = features[:4]
 features = torch.nn.functional.normalize(features, dim=1)
 for options in ({"k1": 12, "agreement_k": 5}, {"k1": 6, "agreement_k": 10, "k2": 1}):
-    PseudoLabeling(eps=0.6, **options).label(features, features[:, :, None])
+    for camera_jaccard in (False, True):
+        stage = PseudoLabeling(eps=0.6, camera_jaccard=camera_jaccard, **options)
+        stage.label(features, features[:, :, None], cameras=torch.arange(320) % 7)
 metric, ids = ReIDRetrieval(), torch.arange(320)
 metric.update(features, ids % 9, ids % 2, ids < 30, ids)
 metric.compute()

@@ -40,8 +40,8 @@ class PseudoLabeling(LabelStage, Callback):
 
         Raises:
             MisconfigurationException: The data module or the module is not of this library.
-            ValueError: There are fewer images than neighbours, or identities are wanted of images
-                that have none, or FAISS on the GPU where there is no GPU.
+            ValueError: There are fewer images than neighbours, or identities or cameras are wanted
+                of images that have none, or FAISS on the GPU where there is no GPU.
         """
         if stage != "fit":
             return
@@ -50,11 +50,14 @@ class PseudoLabeling(LabelStage, Callback):
             raise MisconfigurationException("PseudoLabeling labels for a PPLRModule")
         images = len(data.train_samples)
         if images < self.num_neighbors:
+            jaccard = "" if self.camera_jaccard else f"k1={self.k1}, k2={self.k2} or "
             raise ValueError(
                 f"{images} training images, but the search needs {self.num_neighbors} neighbours: "
-                f"lower pseudo_labels.k1={self.k1}, k2={self.k2} or agreement_k={self.agreement_k}"
+                f"lower pseudo_labels.{jaccard}agreement_k={self.agreement_k}"
             )
-        if self.source == "identities" and number_identities(_person_ids(data)).max() < 1:
+        if self.source == "clusters":
+            self.check_cameras(_camera_ids(data), images)
+        elif number_identities(_person_ids(data)).max() < 1:
             raise ValueError(
                 "pseudo_labels.source=identities needs a data set with person ids: use clusters"
             )
@@ -74,11 +77,17 @@ class PseudoLabeling(LabelStage, Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Labels the images with the model as it stands, before the epoch's first batch."""
         data = _data_of(trainer)
-        model = cast(RetrievalModule, pl_module).model
-        cameras = _camera_ids(data) if cast(RetrievalModule, pl_module).uses_cameras else None
+        module = cast(RetrievalModule, pl_module)
+        model = module.model
         batches = track(trainer, data.labeling_dataloader(), "Extracting features")
         with trainer.precision_plugin.forward_context():
-            labels = self.generate(model, batches, person_ids=_person_ids(data), cameras=cameras)
+            labels = self.generate(
+                model,
+                batches,
+                person_ids=_person_ids(data),
+                cameras=_camera_ids(data),
+                proxies=module.uses_cameras,
+            )
         data.pseudo_labels = labels
         model.reset_classifiers(labels.centroids, labels.part_centroids)
         self._report(pl_module, labels, _person_ids(data))
@@ -90,6 +99,7 @@ class PseudoLabeling(LabelStage, Callback):
         *,
         person_ids: Tensor | None = None,
         cameras: Tensor | None = None,
+        proxies: bool = True,
     ) -> PseudoLabels:
         """Labels the images of `batches`, with or without a Trainer.
 
@@ -97,13 +107,14 @@ class PseudoLabeling(LabelStage, Callback):
             model: Embeds the images.
             batches: This rank's share of the images, all of them where there is one process.
             person_ids: True identities (N,), read only where `source` is `identities`.
-            cameras: Camera of each of the N images, if proxies are wanted.
+            cameras: Camera of each of the N images, for `camera_jaccard` and for proxies.
+            proxies: Average each cluster in each of its cameras, if cameras are given.
 
         Returns:
             The same labels on every rank.
 
         Raises:
-            ValueError: Fewer than two clusters were found.
+            ValueError: Fewer than two clusters were found, or `camera_jaccard` lacks cameras.
         """
         features, part_features = extract_features(model, batches)
         return self.label(
@@ -112,6 +123,7 @@ class PseudoLabeling(LabelStage, Callback):
             max_clusters=model.max_clusters,
             person_ids=person_ids,
             cameras=cameras,
+            proxies=proxies,
             share=Share(len(features), self._group),
         )
 

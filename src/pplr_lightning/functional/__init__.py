@@ -6,6 +6,7 @@ Nothing in here imports Lightning or the rest of the package.
 from __future__ import annotations
 
 from pplr_lightning.functional.agreement import cross_agreement
+from pplr_lightning.functional.camera_jaccard import camera_jaccard_distance
 from pplr_lightning.functional.clustering import cluster_centroids, dbscan
 from pplr_lightning.functional.jaccard import jaccard_distance
 from pplr_lightning.functional.losses import (
@@ -21,6 +22,7 @@ from pplr_lightning.functional.retrieval import retrieval_metrics
 __all__ = [
     "aals_loss",
     "camera_contrastive_loss",
+    "camera_jaccard_distance",
     "cluster_centroids",
     "cross_agreement",
     "dbscan",

@@ -68,3 +68,45 @@ def check_neighbors(neighbors: Tensor, images: int, columns: int) -> None:
             f"neighbors must hold indices 0 to {images - 1}, got {int(low)} to {int(high)}; "
             "pass the result of nearest_neighbors on the same features"
         )
+
+
+def check_max_distance(value: float) -> None:
+    """Check that 0 <= value <= 1.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not 0 <= value <= 1:
+        raise ValueError(f"max_distance must be in [0, 1], got {value}; 1 keeps all pairs")
+
+
+def check_cameras(
+    cameras: Tensor, images: int, name: str = "cameras", otherwise: str = "use jaccard_distance"
+) -> None:
+    """Check that the camera of every image is known, and that there are two or more.
+
+    Args:
+        cameras: Camera of each image, -1 if it is not known, (N,).
+        images: N.
+        name: What the message calls the cameras.
+        otherwise: What the message says to do without cameras.
+
+    Raises:
+        ValueError: It is not, or there are not.
+    """
+    if cameras.shape != (images,):
+        raise ValueError(
+            f"{name} must be ({images},), got shape {tuple(cameras.shape)}; give one per image"
+        )
+    unknown = (cameras < 0).nonzero()
+    if len(unknown):
+        raise ValueError(
+            f"{name} must be known, 0 or above, got {int(cameras[unknown[0]])} for {len(unknown)} "
+            f"of {images} images, first image {int(unknown[0])}; give every image its camera, or "
+            f"{otherwise}"
+        )
+    if len(cameras.unique()) < 2:
+        raise ValueError(
+            f"{name} must be two or more, got {cameras.unique().tolist()} for all {images} images; "
+            f"{otherwise}"
+        )

@@ -9,9 +9,15 @@ from scipy import sparse
 from torch import Tensor
 
 from pplr_lightning.functional import jaccard_loops as loops
-from pplr_lightning.functional.checks import check_count, check_features, check_neighbors
+from pplr_lightning.functional.checks import (
+    check_count,
+    check_features,
+    check_max_distance,
+    check_neighbors,
+)
 from pplr_lightning.functional.compiled import over_rows
-from pplr_lightning.functional.neighbors import entry_dots, nearest_neighbors
+from pplr_lightning.functional.neighbor_lists import entry_dots
+from pplr_lightning.functional.neighbors import nearest_neighbors
 from pplr_lightning.functional.sharding import Share
 
 TOLERANCE = 1e-6  # pairs this much beyond a threshold are within it
@@ -60,8 +66,7 @@ def jaccard_distance(
     check_features(features)
     check_count("k1", k1, len(features))
     check_count("k2", k2, len(features))
-    if not 0 <= max_distance <= 1:
-        raise ValueError(f"max_distance must be in [0, 1], got {max_distance}; 1 keeps all pairs")
+    check_max_distance(max_distance)
     if neighbors is None:
         neighbors = nearest_neighbors(features, max(k1, k2))
     check_neighbors(neighbors, len(features), max(k1, k2))
@@ -86,13 +91,37 @@ def jaccard_rows(
     """
     lists = neighbors[:, : max(k1, k2)].int().contiguous().numpy()
     rows = slice(share.start, share.stop)
-    encoding = expand_reciprocal(lists[:, :k1], half=round(k1 / 2) + 1, rows=rows)
+    members = expand_reciprocal(lists[:, :k1], half=round(k1 / 2) + 1, rows=rows)
+    return encoded_distance(features, members, lists, k2, share, max_distance=max_distance)
+
+
+def encoded_distance(
+    features: Tensor,
+    members: sparse.csr_matrix,
+    lists: NDArray[np.int32],
+    k2: int,
+    share: Share,
+    *,
+    max_distance: float,
+) -> sparse.csr_matrix:
+    """Compute this process's rows of the distance, (n, N), from the neighbours of its images.
+
+    Args:
+        features: L2-normalised CPU rows of this process, (n, D).
+        members: Its stored entries are the neighbours that encode each image; they are
+            overwritten, (n, N).
+        lists: Images whose encodings are averaged, of all images, -1 for none, (N, >= k2).
+        k2: As for `average_nearest`.
+        share: The rows of this process among the N.
+        max_distance: As for `jaccard_distance`.
+    """
+    rows = slice(share.start, share.stop)
     # softmax of -(2 - 2cos) over the neighbours
-    encoding.data[:] = 2 * entry_similarity(features, encoding, share) - 2
-    normalize_exponentials(encoding)
-    encoding = share.gather_sparse(encoding)
+    members.data[:] = 2 * entry_similarity(features, members, share) - 2
+    normalize_exponentials(members)
+    encoding = share.gather_sparse(members)
     average = share.gather_sparse(average_nearest(encoding, lists, k2, rows))
-    del encoding
+    del members, encoding
     sums = minima_sums(average[rows], average, max_distance=max_distance)
     distance = 1 - sums.data / (2 - sums.data)
     distance[distance < TOLERANCE] = 0  # what rounding leaves of 1 - 1
@@ -122,15 +151,35 @@ def expand_reciprocal(
     count = len(lists)
     lists = np.ascontiguousarray(lists)
     first, last, _ = (rows or slice(None)).indices(count)
-    core = np.concatenate(
-        over_rows(lambda start, stop: loops.mutual(lists, half, start, stop), count, chunk=CHUNK)
-    )
+    core = mutual_neighbors(lists, half)
     parts = over_rows(
         lambda start, stop: loops.expand(lists, core, first + start, first + stop),
         last - first,
         chunk=CHUNK,
     )
     return _stack([(sizes, indices, np.empty(len(indices))) for sizes, indices in parts], count)
+
+
+def mutual_neighbors(
+    lists: NDArray[np.int32], columns: int, rows: slice | None = None
+) -> NDArray[np.int32]:
+    """Return the images that are in an image's list and have it in theirs.
+
+    Args:
+        lists: Neighbours of every image, -1 behind their end, contiguous, (N, >= columns).
+        columns: First columns of the lists that are compared.
+        rows: Images that are wanted, n of them; None for all.
+
+    Returns:
+        (n, columns), -1 behind the last.
+    """
+    first, last, _ = (rows or slice(None)).indices(len(lists))
+    parts = over_rows(
+        lambda start, stop: loops.mutual(lists, columns, first + start, first + stop),
+        last - first,
+        chunk=CHUNK,
+    )
+    return np.concatenate(parts)
 
 
 def entry_similarity(
@@ -167,7 +216,7 @@ def average_nearest(
 
     Args:
         encoding: Its indices sorted, (N, N).
-        lists: Neighbours of every image, (N, >= k2).
+        lists: Neighbours of every image, -1 for none, (N, >= k2).
         k2: Encodings that are averaged; 1 keeps an image's own, which is not always that of the
             first in its list: a duplicate may stand there.
         rows: Images that are wanted, n of them; None for all.

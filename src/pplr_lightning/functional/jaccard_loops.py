@@ -22,11 +22,16 @@ Rows = tuple[Sizes, Indices, Values]
 
 @compiled
 def mutual(lists: Indices, columns: int, start: int, stop: int) -> Indices:
-    """Return the images that are in each other's first columns, (rows, columns), -1 behind them."""
+    """Return the images that are in each other's first columns, (rows, columns), -1 behind them.
+
+    The lists, too, may end with -1.
+    """
     found = np.full((stop - start, columns), -1, dtype=np.int32)
     for image in range(start, stop):
         size = 0
         for other in lists[image, :columns]:
+            if other < 0:
+                break
             for back in lists[other, :columns]:
                 if back == image:
                     found[image - start, size] = other
@@ -82,20 +87,28 @@ def expand(lists: Indices, core: Indices, start: int, stop: int) -> tuple[Sizes,
 
 @compiled
 def average(matrix: Csr, lists: Indices, columns: int, start: int, stop: int) -> Rows:
-    """Return the mean of the sparse rows that are in each image's list, rounded to float32."""
+    """Return the mean of the sparse rows that are in each image's list, rounded to float32.
+
+    A list may hold -1 for nothing.
+    """
     indptr, indices, data = matrix
     sizes = np.zeros(stop - start, dtype=np.int64)
     bound = 0
     for image in range(start, stop):
         for other in lists[image]:
-            bound += indptr[other + 1] - indptr[other]
+            if other >= 0:
+                bound += indptr[other + 1] - indptr[other]
     columns_out = np.empty(bound, dtype=np.int32)
     data_out = np.empty(bound, dtype=np.float32)
     total = np.zeros(columns, dtype=np.float64)
     filled = 0
     for image in range(start, stop):
         first = filled
+        members = 0
         for other in lists[image]:
+            if other < 0:
+                continue
+            members += 1
             for entry in range(indptr[other], indptr[other + 1]):
                 column = indices[entry]
                 if total[column] == 0:  # no weight is 0
@@ -104,7 +117,7 @@ def average(matrix: Csr, lists: Indices, columns: int, start: int, stop: int) ->
                 total[column] += data[entry]
         columns_out[first:filled] = np.sort(columns_out[first:filled])
         for entry in range(first, filled):
-            data_out[entry] = total[columns_out[entry]] / lists.shape[1]
+            data_out[entry] = total[columns_out[entry]] / members
             total[columns_out[entry]] = 0
         sizes[image - start] = filled - first
     return sizes, columns_out[:filled].copy(), data_out[:filled].copy()

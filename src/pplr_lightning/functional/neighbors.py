@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pplr_lightning.functional.checks import check_count, check_features
-from pplr_lightning.functional.compiled import compiled_sum, over_rows
-from pplr_lightning.functional.engines import Finder, choose_engine, open_finder
+from pplr_lightning.functional.engines import choose_engine, open_finder
+from pplr_lightning.functional.neighbor_lists import add_block, no_lists
 from pplr_lightning.functional.sharding import Share
 
-MARGIN = 8  # neighbours searched beyond k, among which float32 may have chosen wrongly
-MOST = 1024  # neighbours searched where many are equally near
-TIE = 1e-6  # similarities that float32 may take for equal
-CHUNK = 2**16  # queries searched at a time
 APPROXIMATE_FROM = 50_000  # images; fewer are searched exactly whatever the index
 SAMPLE = 1000  # queries that the recall of an approximate search is measured on
 
@@ -91,33 +84,17 @@ def search(
     engine = choose_engine(backend, index)
     gallery = features.detach().float().contiguous()
     queries = gallery if only is None else gallery[only]
-    indices = torch.empty(len(queries), 0, dtype=torch.int64)
-    similarity = torch.empty(len(queries), 0, dtype=torch.float64)
+    lists = no_lists(len(queries))
     # A block is another process's share, or a part of it.
     for start, block in share.blocks(gallery, whole=index == "ivf"):
-        approximate = index == "ivf" and len(block) >= APPROXIMATE_FROM
-        find = open_finder(engine, block, probes if approximate else None)
-        exact = functools.cache(lambda block=block: open_finder(engine, block))
-        parts = []
-        for chunk, known, known_similarity in zip(
-            *(part.split(CHUNK) for part in (queries, indices, similarity)), strict=True
-        ):
-            found = find(chunk, min(k + MARGIN, len(block)))
-            short = (found < 0).any(dim=1)
-            if short.any():
-                found[short] = exact()(chunk[short], found.shape[1])
-            found, new_similarity = _nearest_of(
-                chunk, block, found, k, None if approximate else find
-            )
-            parts.append(
-                _first(
-                    torch.cat([known, found + start], dim=1),
-                    torch.cat([known_similarity, new_similarity], dim=1),
-                    k,
-                )
-            )
-        indices, similarity = (torch.cat(part) for part in zip(*parts, strict=True))
-    return indices
+        places = torch.arange(start, start + len(block))
+        if index == "ivf" and len(block) >= APPROXIMATE_FROM:
+            find = open_finder(engine, block, probes)
+            exact = functools.cache(lambda block=block: open_finder(engine, block))
+        else:
+            find, exact = open_finder(engine, block), None
+        lists = add_block(lists, queries, block, places, k, find, exact)
+    return lists[0]
 
 
 def is_approximate(index: str, share: Share) -> bool:
@@ -152,95 +129,3 @@ def report_recall(value: float) -> None:
         "index='flat' finds all",
         stacklevel=4,  # past no_grad's wrapper
     )
-
-
-def entry_dots(
-    rows: Tensor, others: Tensor, indptr: NDArray[Any], columns: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Return the dot products of rows (n, D) with the others (m, D) that each row lists.
-
-    In float64, and so that equal pairs give equal products to the last bit.
-
-    Args:
-        rows: On the CPU.
-        others: On the CPU.
-        indptr: Where each row's list begins and ends in ``columns``, (n + 1,).
-        columns: Rows of ``others``, (E,).
-
-    Returns:
-        Products, (E,).
-    """
-    left, right = (tensor.detach().float().contiguous().numpy() for tensor in (rows, others))
-    # One type of each, for one compiled loop.
-    indptr, columns = indptr.astype(np.int64, copy=False), columns.astype(np.int32, copy=False)
-    products = np.empty(len(columns))
-
-    def work(start: int, stop: int) -> None:
-        _entry_dots(left, right, indptr, columns, start, stop, products)
-
-    over_rows(work, len(left), chunk=256)
-    return products
-
-
-def _nearest_of(
-    queries: Tensor, block: Tensor, found: Tensor, k: int, find: Finder | None
-) -> tuple[Tensor, Tensor]:
-    """Order what was found for some queries in a block, and keep the first k.
-
-    Of many images that are equally near, as duplicates are, an engine has returned any. Where the
-    k-th is no nearer than the last one returned, more are searched, until all equals are there or
-    ``MOST`` were searched: if the features of thousands are equal, it does not matter which.
-
-    Args:
-        queries: (q, D).
-        block: (G, D).
-        found: Indices in the block, more than k if there are, (q, m).
-        k: Number of neighbours.
-        find: Searches the block for more; None leaves it at what was found.
-
-    Returns:
-        Indices and similarities, (q, min(k, m)) each.
-    """
-    similarity = _similarity_of(queries, block, found)
-    kept, kept_similarity = _first(found, similarity, k)
-    tied = kept_similarity[:, -1] <= similarity.amin(dim=1) + TIE
-    wanted = min(2 * found.shape[1], len(block))
-    if find is None or found.shape[1] == len(block) or wanted > MOST or not tied.any():
-        return kept, kept_similarity
-    more = find(queries[tied], wanted)
-    kept[tied], kept_similarity[tied] = _nearest_of(queries[tied], block, more, k, find)
-    return kept, kept_similarity
-
-
-def _similarity_of(queries: Tensor, block: Tensor, found: Tensor) -> Tensor:
-    """Return the float64 dot products of each query with what was found for it, (n, k)."""
-    indptr = np.arange(0, found.numel() + 1, found.shape[1])
-    columns = found.numpy().ravel()
-    return torch.from_numpy(entry_dots(queries, block, indptr, columns)).view(found.shape)
-
-
-def _first(indices: Tensor, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Keep the k most similar of each row, the lower index first among equals."""
-    indices, order = indices.sort(dim=1)
-    similarity, order = similarity.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return indices.gather(1, order)[:, :k], similarity[:, :k]
-
-
-@compiled_sum
-def _entry_dots(
-    rows: NDArray[np.float32],
-    others: NDArray[np.float32],
-    indptr: NDArray[np.int64],
-    columns: NDArray[np.int32],
-    start: int,
-    stop: int,
-    products: NDArray[np.float64],
-) -> None:
-    for row in range(start, stop):
-        left = rows[row]
-        for entry in range(indptr[row], indptr[row + 1]):
-            right = others[columns[entry]]
-            total = 0.0
-            for place in range(len(left)):
-                total += np.float64(left[place]) * np.float64(right[place])
-            products[entry] = total
