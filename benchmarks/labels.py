@@ -4,6 +4,7 @@ authors' algorithm.
     OMP_NUM_THREADS=1 python benchmarks/labels.py --images 12936
     OMP_NUM_THREADS=1 python benchmarks/labels.py --images 100000 --dim 64 --no-dense
     OMP_NUM_THREADS=1 python benchmarks/labels.py --images 12936 --no-dense --ranks 2
+    OMP_NUM_THREADS=1 python benchmarks/labels.py --no-dense --ranks 2 --camera_jaccard
 
 Features are drawn, some 17 images an identity as in Market-1501, and searched; then both ways get
 the same neighbour lists. CPU seconds are those of all threads together, so that other programs on
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from measuring import Cost, draw, measure
+from measuring import Cost, Images, draw, measure
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
@@ -71,12 +72,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--probes", type=int, default=64)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--ranks", type=int, default=0)
+    parser.add_argument("--camera_jaccard", action="store_true", help="with --ranks")
     parser.add_argument("--dense", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args(arguments)
 
 
-def draw_spaces(options: argparse.Namespace) -> tuple[Tensor, list[Tensor], Tensor]:
-    """Draws global features, part features that see less of the identity, and identities."""
+def draw_spaces(options: argparse.Namespace) -> tuple[Images, list[Tensor]]:
+    """Draws images by their global features, and part features that see less of the identity."""
     shape = (options.images, max(2, options.images // options.images_per_id), 6, options.dim)
     whole = draw(*shape, noise=options.noise)
     # The same identities, seen through other noise.
@@ -84,12 +86,12 @@ def draw_spaces(options: argparse.Namespace) -> tuple[Tensor, list[Tensor], Tens
         torch.nn.functional.normalize(whole.features + 0.5 * other.features, dim=1)
         for other in (draw(*shape, noise=2.0, seed=1 + n) for n in range(options.parts))
     ]
-    return whole.features, parts, whole.ids
+    return whole, parts
 
 
 def beside_dense(options: argparse.Namespace) -> None:
     """Prints what each stage after the search takes."""
-    whole, parts, ids = draw_spaces(options)
+    (whole, ids, _), parts = draw_spaces(options)
     find = functools.partial(
         F.nearest_neighbors,
         k=max(options.k1, options.k2, options.agreement_k + 1),
@@ -212,7 +214,7 @@ def _work(rank: int, ranks: int, folder: str, options: argparse.Namespace) -> No
     dist.init_process_group(
         "gloo", f"file://{folder}/store", timedelta(days=1), world_size=ranks, rank=rank
     )
-    whole, parts, _ = draw_spaces(options)
+    (whole, _, cameras), parts = draw_spaces(options)
     own = torch.arange(len(whole)).tensor_split(ranks)[rank]
     features, part_features = whole[own], torch.stack([part[own] for part in parts], dim=2)
     del whole, parts
@@ -225,11 +227,14 @@ def _work(rank: int, ranks: int, folder: str, options: argparse.Namespace) -> No
         backend=options.backend,
         index=options.index,
         probes=options.probes,
+        camera_jaccard=options.camera_jaccard,
     )
     share = Share(len(features), dist.group.WORLD if ranks > 1 else None)
     dist.barrier()
     start = time.perf_counter()
-    labels, cost = measure(lambda: labeling.label(features, part_features, share=share))
+    labels, cost = measure(
+        lambda: labeling.label(features, part_features, cameras=cameras, proxies=False, share=share)
+    )
     torch.save(
         {
             "seconds": time.perf_counter() - start,

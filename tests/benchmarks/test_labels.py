@@ -35,7 +35,7 @@ def test_prints_equal_labels_beside_the_dense_version(capsys):
 
 
 def test_prints_each_rank(capsys):
-    benchmark.main([*SIZE, "--threads=1", "--ranks=2"])
+    benchmark.main([*SIZE, "--threads=1", "--ranks=2", "--camera_jaccard"])
     printed = capsys.readouterr().out
     assert [row[0] for row in rows(printed)] == ["1", "2"]
     assert "labels equal on all ranks and numbers of ranks: yes" in printed

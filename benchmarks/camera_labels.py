@@ -1,0 +1,111 @@
+"""Labels by the plain and by the camera-aware Jaccard distance, from the same features.
+
+    python benchmarks/camera_labels.py --shifts 0.2 0.4 0.6 --seeds 0 1 2 \
+        --warm_start 'runs/demo_pretrain/pretrain-{seed}/checkpoints/last.ckpt'
+
+Draws sets like that of benchmarks/cameras.py whose cameras differ less or more, embeds them with a
+warm start and labels them once. ARI, precision and recall of pairs look at clustered images only,
+so distances are compared where they leave the same share of outliers: at the eps that comes nearest
+to it. Means over the seeds; "ARI of all" counts every outlier as a cluster of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from cameras import COUNTS
+from scipy import sparse
+from torch import Tensor
+
+from pplr_lightning import PPLRDataModule, PPLRModule
+from pplr_lightning import functional as F
+from pplr_lightning.data import SyntheticReID
+from pplr_lightning.extraction import extract_features
+from pplr_lightning.metrics import label_quality
+from pplr_lightning.retrieval_module import load_warm_start
+
+
+class Images(NamedTuple):
+    """Features (N, D), identities (N,) and cameras (N,)."""
+
+    features: Tensor
+    ids: Tensor
+    cameras: Tensor
+
+
+DISTANCES = {
+    "plain, k1 20, k2 4": lambda images: F.jaccard_distance(images.features, k1=20, k2=4),
+    "camera-aware, {k1_intra} + {k1_inter}, {k2_intra} + {k2_inter}".format(**COUNTS): (
+        lambda images: F.camera_jaccard_distance(images.features, images.cameras, **COUNTS)
+    ),
+    "plain, k1 30, k2 6": lambda images: F.jaccard_distance(images.features),
+    "camera-aware, 5 + 20, 2 + 4": (
+        lambda images: F.camera_jaccard_distance(images.features, images.cameras)
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Labels and prints a row for each camera shift and distance."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shifts", type=float, nargs="+", default=[0.2, 0.4, 0.6])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--warm_start", required=True, help="{seed} is replaced by the seed")
+    parser.add_argument("--outliers", type=float, default=0.35, help="share to compare at")
+    parser.add_argument("--identities", type=int, default=80)
+    options = parser.parse_args(arguments)
+
+    columns = ("camera shift", "distance", "eps", "outliers", "ARI", "precision", "recall")
+    print(f"| {' | '.join(columns)} | ARI of all |\n|" + "---|" * (len(columns) + 1))
+    for shift in options.shifts:
+        sets = [
+            embed(shift, options.identities, options.warm_start.format(seed=seed))
+            for seed in options.seeds
+        ]
+        for name, distance in DISTANCES.items():
+            values = [compare(distance(images), images.ids, options.outliers) for images in sets]
+            cells = " | ".join(f"{value:.2f}" for value in np.mean(values, axis=0))
+            print(f"| {shift} | {name} | {cells} |", flush=True)
+
+
+def embed(shift: float, identities: int, warm_start: str) -> Images:
+    """Draws the training images of a set and embeds them with a warm start of the demo's model."""
+    dataset = SyntheticReID(
+        f"data/cameras_{shift}",
+        train_identities=identities,
+        test_identities=1,
+        images_per_identity=20,
+        camera_shift=shift,
+        occlusion=0.1,
+        distractors=0,
+        junk=0,
+        seed=1,
+    )
+    data = PPLRDataModule(dataset, image_size=(64, 32), num_workers=0)
+    data.prepare_data()
+    data.setup("fit")
+    module = PPLRModule("resnet10t", pretrained=False, num_parts=2, max_clusters=600)
+    load_warm_start(module.model, warm_start)
+    features, _ = extract_features(module.model, data.labeling_dataloader())
+    ids, cameras = torch.tensor([sample[1:] for sample in data.train_samples]).unbind(1)
+    return Images(features, ids, cameras)
+
+
+def compare(distance: sparse.csr_matrix, ids: Tensor, outliers: float) -> list[float]:
+    """Clusters at the eps that leaves about this share of outliers, and measures the labels."""
+    candidates = [(eps, F.dbscan(distance, eps=eps)) for eps in np.arange(0.2, 0.8, 0.02)]
+    eps, labels = min(
+        candidates, key=lambda pair: abs(float((pair[1] < 0).float().mean()) - outliers)
+    )
+    alone = labels.clone()
+    alone[labels < 0] = torch.arange(int((labels < 0).sum())) + labels.max() + 1
+    share = float((labels < 0).float().mean())
+    return [eps, share, *label_quality(labels, ids), label_quality(alone, ids).ari]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What the benchmarks share that train the rows of a table, each with several seeds."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pplr_lightning.cli import run_cli
+
+
+class Run(NamedTuple):
+    """What a finished run has left: its evaluations, and the rows of its log."""
+
+    summary: dict[str, Any]
+    log: list[dict[str, str]]
+
+    def logged(self, name: str) -> list[float]:
+        """All values of a name in the order in which they were logged."""
+        return [float(row[name]) for row in self.log if row.get(name)]
+
+
+def row_parser(description: str, *, runs: str) -> argparse.ArgumentParser:
+    """A parser of the options that all rows share; what it leaves goes to `fit`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--warm_start", help="checkpoint; {seed} is replaced by the seed")
+    parser.add_argument("--runs", type=Path, default=Path(runs))
+    return parser
+
+
+def train_row(
+    name: str, arguments: Sequence[str], options: argparse.Namespace, rest: Sequence[str]
+) -> list[Run]:
+    """Trains a row with each seed, but for the runs that are finished (have a summary.json).
+
+    Args:
+        name: The row.
+        arguments: Of `fit`, the config included.
+        options: As `row_parser` reads them.
+        rest: Arguments of `fit` that come last.
+    """
+    return [_train(name, seed, arguments, options, rest) for seed in options.seeds]
+
+
+def _train(
+    name: str,
+    seed: int,
+    arguments: Sequence[str],
+    options: argparse.Namespace,
+    rest: Sequence[str],
+) -> Run:
+    version = f"{name.replace(' ', '-')}-{seed}"
+    folder = options.runs / "runs" / version
+    if not (folder / "summary.json").is_file():
+        warm_start = options.warm_start.format(seed=seed) if options.warm_start else "null"
+        run_cli(
+            [
+                "fit",
+                *arguments,
+                f"--seed_everything={seed}",
+                f"--model.warm_start={warm_start}",
+                f"--trainer.logger.save_dir={options.runs}",
+                "--trainer.logger.name=runs",
+                f"--trainer.logger.version={version}",
+                *rest,
+            ]
+        )
+    with (folder / "metrics.csv").open() as file:
+        log = list(csv.DictReader(file))
+    return Run(json.loads((folder / "summary.json").read_text()), log)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation, in %."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{100 * statistics.mean(values):.1f} ± {100 * deviation:.1f}"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import rows
+from rows import row_parser, spread, train_row
+
+
+@pytest.fixture
+def options(tmp_path):
+    parser = row_parser("Rows.", runs=str(tmp_path))
+    return parser.parse_args(["--seeds", "0", "3", "--warm_start", "warm-{seed}.ckpt"])
+
+
+def finish(arguments: list[str]) -> None:
+    """Leaves what a run leaves."""
+    given = dict(argument.removeprefix("--").split("=", 1) for argument in arguments[1:])
+    names = ("save_dir", "name", "version")
+    folder = Path(*(given[f"trainer.logger.{name}"] for name in names))
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps({"last": {"mAP": 0.5}}))
+    (folder / "metrics.csv").write_text("epoch,labels/ari,train/loss\n0,,2\n0,0.25,\n1,0.5,\n")
+
+
+def test_trains_each_seed_once(options, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(rows, "run_cli", lambda args: calls.append(args) or finish(args))
+    first, second = train_row("a row", ["--config=c.yaml"], options, ["--data.iterations=1"])
+    assert calls[1] == [
+        "fit",
+        "--config=c.yaml",
+        "--seed_everything=3",
+        "--model.warm_start=warm-3.ckpt",
+        f"--trainer.logger.save_dir={tmp_path}",
+        "--trainer.logger.name=runs",
+        "--trainer.logger.version=a-row-3",
+        "--data.iterations=1",
+    ]
+    assert first.summary == second.summary == {"last": {"mAP": 0.5}}
+    assert first.logged("labels/ari") == [0.25, 0.5]
+    assert first.logged("labels/outliers") == []
+
+    again = train_row("a row", ["--config=c.yaml"], options, [])
+    assert len(calls) == 2
+    assert again == [first, second]
+
+
+def test_without_a_warm_start(options, monkeypatch):
+    calls = []
+    monkeypatch.setattr(rows, "run_cli", lambda args: calls.append(args) or finish(args))
+    options.warm_start = None
+    train_row("row", [], options, [])
+    assert "--model.warm_start=null" in calls[0]
+
+
+def test_spread():
+    assert spread([0.5]) == "50.0 ± 0.0"
+    assert spread([0.1, 0.2, 0.3]) == "20.0 ± 10.0"
