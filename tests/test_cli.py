@@ -173,6 +173,7 @@ class TestBadInput:
             (["--data.batch_size=30"], "batch_size=30 does not divide"),
             (["--pseudo_labels.k1=5000"], "k1=5000"),
             (["--model.warm_start=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+            (["--model.backbone_weights=nowhere.pth"], "nowhere.pth: no such checkpoint"),
             (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
             (["--pseudo_labels.eps=2"], "eps=2"),
             (["--data.batch_size=20"], "norm_batch_size=8"),

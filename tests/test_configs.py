@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from lightning.pytorch import Trainer
 
@@ -40,6 +41,9 @@ def test_every_config_trains(config: Path, drawn, tmp_path):
     ]
     trainer = run_cli(["fit", "--config", str(config), *small], **command).trainer
     assert trainer.global_step == 2
+    assert trainer.lightning_module.model.image_size == (64, 32)  # linked to the data's
+    adam, sgd = torch.optim.Adam, torch.optim.SGD
+    assert isinstance(trainer.optimizers[0], sgd if "vit" in config.stem else adam)
     assert Path(trainer.log_dir, "checkpoints/last.ckpt").is_file()
 
 
@@ -87,7 +91,7 @@ def small_options(config: Path, drawn: Path, folder: Path) -> list[str]:
         "--data.batch_size=16",
         "--data.iterations=2",
         "--data.num_workers=0",
-        "--model.backbone=resnet10t",
+        f"--model.backbone={'test_vit' if 'vit' in config.stem else 'resnet10t'}",
         "--model.pretrained=false",
         "--model.norm_batch_size=8",
         "--trainer.accelerator=cpu",

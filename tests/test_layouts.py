@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as nnf
+from timm.layers import resample_abs_pos_embed
 
 from pplr_lightning import PPLRModule
 from pplr_lightning.layouts import Weights, load_weights, read_weights, to_official
@@ -282,3 +283,18 @@ class TestOwn:
         with pytest.raises(ValueError, match=r"other.pth does not fit the model: ") as caught:
             load_weights(other, read_weights(checkpoint), classifiers=False)
         assert hint in str(caught.value)
+
+
+def test_position_embeddings_of_images_of_another_size(tmp_path, caplog):
+    """As of a ViT that was pretrained on smaller images."""
+    options = {"last_stride": 2, "max_clusters": 5, "pretrained": False}
+    first = PPLRModule("test_vit", image_size=(96, 48), **options)
+    torch.save({"state_dict": first.state_dict()}, tmp_path / "small.ckpt")
+    model = PPLRModule("test_vit", image_size=(128, 64), **options).model
+    with caplog.at_level(logging.INFO):
+        load_weights(model, read_weights(tmp_path / "small.ckpt"), classifiers=False)
+    own = first.model.backbone
+    expected = resample_abs_pos_embed(own.pos_embed, [8, 4], [6, 3])
+    assert torch.equal(model.backbone.pos_embed, expected)
+    assert torch.equal(model.backbone.cls_token, own.cls_token)
+    assert "position embeddings resampled from 6 x 3 to 8 x 4" in caplog.text

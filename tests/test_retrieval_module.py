@@ -3,10 +3,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 from lightning.pytorch import Trainer
 
-from pplr_lightning import PPLRModule
+from pplr_lightning import PPLRDataModule, PPLRModule, SimCLRModule
 from pplr_lightning.models import PartModel
 from pplr_lightning.retrieval_module import ranks_per_group
 
@@ -54,9 +55,9 @@ class TestStart:
         return calls
 
     @staticmethod
-    def set_up(module, stage="fit", ckpt_path=None):
+    def set_up(module, stage="fit", ckpt_path=None, datamodule=None):
         module.trainer = SimpleNamespace(
-            ckpt_path=ckpt_path, accumulate_grad_batches=1, world_size=1, datamodule=None
+            ckpt_path=ckpt_path, accumulate_grad_batches=1, world_size=1, datamodule=datamodule
         )
         module.setup(stage)
 
@@ -91,6 +92,40 @@ class TestStart:
         loaded = PPLRModule.load_from_checkpoint(tmp_path / "module.ckpt", weights_only=True)
         self.set_up(loaded, "test")
         assert loads == []
+
+    @pytest.mark.parametrize("kind", [PPLRModule, SimCLRModule])
+    def test_backbone_weights_come_before_timms(self, loads, tmp_path, caplog, kind):
+        weights = timm.create_model("resnet10t").state_dict()
+        torch.save(weights, tmp_path / "persons.pth")
+        options = {"pretrained": True, "backbone_weights": str(tmp_path / "persons.pth")}
+        module = kind("resnet10t", **options)
+        with caplog.at_level("INFO"):
+            self.set_up(module)
+        assert loads == []
+        for name, value in module.model.backbone.state_dict().items():
+            assert torch.equal(value, weights[name]), name
+        assert f"{tmp_path / 'persons.pth'}; left out 2: fc.weight, fc.bias" in caplog.text
+
+    def test_two_files(self):
+        with pytest.raises(ValueError, match=r"=a.pth and warm_start=b.ckpt: give one of them"):
+            PPLRModule("resnet10t", backbone_weights="a.pth", warm_start="b.ckpt")
+
+    def test_weights_of_another_normalisation(self, loads):
+        """timm's test_vit was trained on images of mean 0.5."""
+        module = PPLRModule("test_vit", image_size=(64, 32), last_stride=2)
+        message = (
+            r"of test_vit .*data.mean=\(0.5, 0.5, 0.5\) .*here these are \(0.485, 0.456, 0.406\)"
+        )
+        with pytest.warns(UserWarning, match=message):
+            self.set_up(module, "validate", datamodule=PPLRDataModule())
+
+    @pytest.mark.filterwarnings("error")
+    def test_weights_of_the_normalisation_that_is_used(self, loads):
+        options = {"image_size": (64, 32), "last_stride": 2}
+        half = PPLRDataModule(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        self.set_up(PPLRModule("test_vit", **options), "validate", datamodule=half)
+        self.set_up(PPLRModule("resnet10t"), "validate", datamodule=PPLRDataModule())
+        assert loads == ["loaded"] * 2
 
 
 @pytest.mark.parametrize(

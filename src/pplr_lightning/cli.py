@@ -17,6 +17,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from pplr_lightning.backbone_weights import read_tensors
 from pplr_lightning.callbacks import (
     FeatureWriter,
     Interrupted,
@@ -39,16 +40,19 @@ class PPLRCLI(LightningCLI):
     """`LightningCLI` with the sections `pseudo_labels` and `evaluation`, and one seed for all."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the section of the evaluation and links the seed."""
+        """Adds the section of the evaluation and links the seed and the image size."""
         parser.add_lightning_class_args(RetrievalEvaluation, "evaluation")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("data.image_size", "model.image_size")
 
     def before_instantiate_classes(self) -> None:
         """Checks what would else come out only after the data are read."""
         config = self.config[self.subcommand]
-        warm_start = config.model.get("warm_start")
+        warm_start, weights = config.model.get("warm_start"), config.model.get("backbone_weights")
         if warm_start is not None:
             read_weights(warm_start, mmap=True)
+        if weights is not None:
+            read_tensors(weights, mmap=True)
         checkpoint = config.get("ckpt_path")
         if checkpoint not in (None, "best", "last", "hpc"):
             read_checkpoint(checkpoint, mmap=True)

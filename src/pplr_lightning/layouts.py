@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from pplr_lightning.backbone_weights import fit_position_embeddings
 from pplr_lightning.checkpoints import differences, read_file
 from pplr_lightning.models import PartModel
 
@@ -141,6 +142,8 @@ def load_weights(model: PartModel, weights: Weights, *, classifiers: bool) -> No
     if not classifiers or weights.max_clusters != model.max_clusters:
         notes.append("without classifiers")
         tensors, own = _without(tensors, ".classifier."), _without(own, ".classifier.")
+    resampled = fit_position_embeddings(tensors, model.backbone, "backbone.")
+    notes += [resampled] if resampled else []
     strange = differences(tensors, _without(own, "._extra_state"))
     if strange:
         raise ValueError(

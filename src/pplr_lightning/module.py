@@ -28,12 +28,14 @@ class PPLRModule(RetrievalModule):
            + camera_weight * (inter-camera loss of the global feature + its mean over parts)
 
     Args:
-        backbone: Name of a convolutional timm model.
+        backbone: Name of a ConvNet or ViT of timm.
+        image_size: Height and width of the images; the command line takes it from the data.
         pretrained: Start from timm's published (ImageNet) weights of the backbone.
+        backbone_weights: Start from this file of backbone weights instead, another project's.
         warm_start: Start from this checkpoint instead: of any module of this library, of PPLR's
             authors, Cluster Contrast, SpCL or OpenUnReID.
         num_parts: Horizontal stripes P.
-        last_stride: Stride of the backbone's last stage, 1 or 2.
+        last_stride: 1 opens the last stage of a ConvNet; 2 leaves the backbone as it is (a ViT).
         pooling: `avg`, or `gem` for the generalised mean with a learned exponent.
         norm_batch_size: Consecutive images that share batch statistics; None: a process's batch.
         chunk_size: Images whose activations a process holds at once, a multiple of
@@ -62,7 +64,9 @@ class PPLRModule(RetrievalModule):
         self,
         backbone: str = "resnet50.tv_in1k",
         *,
+        image_size: tuple[int, int] = (384, 128),
         pretrained: bool = True,
+        backbone_weights: str | None = None,
         warm_start: str | None = None,
         num_parts: int = 3,
         last_stride: int = 1,
@@ -88,6 +92,7 @@ class PPLRModule(RetrievalModule):
             raise ValueError(f"camera_weight={camera_weight}: must not be negative; 0 turns it off")
         model = PartModel(
             backbone,
+            image_size=image_size,
             num_parts=num_parts,
             last_stride=last_stride,
             pooling=pooling,
@@ -98,6 +103,7 @@ class PPLRModule(RetrievalModule):
         super().__init__(
             model,
             pretrained=pretrained,
+            backbone_weights=backbone_weights,
             warm_start=warm_start,
             lr=lr,
             weight_decay=weight_decay,

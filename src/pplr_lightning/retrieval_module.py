@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from pplr_lightning.backbone_weights import load_backbone_weights
 from pplr_lightning.checkpoints import check_weights, newest_checkpoint, reopen_last_epoch
 from pplr_lightning.data import EvalBatch, PPLRDataModule
 from pplr_lightning.distributed import all_gather_list, consecutive_group
@@ -24,12 +26,16 @@ class RetrievalModule(LightningModule):
     Args:
         model: The part-based model.
         pretrained: Start from timm's published backbone weights.
+        backbone_weights: Start from this file of backbone weights instead, another project's.
         warm_start: Start from this checkpoint instead, of any module here or of a project that
             `read_weights` knows; the classifiers are left out.
         lr: Learning rate of Adam.
         weight_decay: Weight decay of Adam.
         lr_step: Epochs after which the learning rate is multiplied by `lr_gamma`.
         lr_gamma: That factor.
+
+    Raises:
+        ValueError: There are two files to start from.
     """
 
     def __init__(
@@ -37,15 +43,21 @@ class RetrievalModule(LightningModule):
         model: PartModel,
         *,
         pretrained: bool,
+        backbone_weights: str | None,
         warm_start: str | None,
         lr: float,
         weight_decay: float,
         lr_step: int,
         lr_gamma: float,
     ) -> None:
+        if backbone_weights is not None and warm_start is not None:
+            raise ValueError(
+                f"backbone_weights={backbone_weights} and warm_start={warm_start}: give one of them"
+            )
         super().__init__()
         self.model = model
         self.pretrained = pretrained
+        self.backbone_weights = backbone_weights
         self.warm_start = warm_start
         self.lr = lr
         self.weight_decay = weight_decay
@@ -63,8 +75,8 @@ class RetrievalModule(LightningModule):
         """Loads the weights to start from, unless a checkpoint is about to be restored.
 
         Raises:
-            ValueError: A configuration that cannot run on this many processes, or a warm start
-                that does not fit the model.
+            ValueError: A configuration that cannot run on this many processes, or weights that do
+                not fit the model.
         """
         if stage == "fit":
             self._check_batches()
@@ -73,8 +85,25 @@ class RetrievalModule(LightningModule):
         self._has_weights = True
         if self.warm_start is not None:
             load_weights(self.model, read_weights(self.warm_start), classifiers=False)
+        elif self.backbone_weights is not None:
+            rank_zero_info(load_backbone_weights(self.model.backbone, self.backbone_weights))
         elif self.pretrained:
             self.model.load_pretrained_backbone()
+            self._check_normalisation()
+
+    def _check_normalisation(self) -> None:
+        """Warns of images in another normalisation than those of the published weights."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, PPLRDataModule):
+            return
+        weights = cast(dict[str, Any], self.model.backbone.pretrained_cfg)
+        mean, std = tuple(weights["mean"]), tuple(weights["std"])
+        if (mean, std) != (tuple(data.mean), tuple(data.std)):
+            rank_zero_warn(
+                f"the pretrained weights of {self.model.backbone_name} were trained on images of "
+                f"data.mean={mean} and data.std={std}; here these are {tuple(data.mean)} and "
+                f"{tuple(data.std)}"
+            )
 
     def teardown(self, stage: str) -> None:
         """Lets go of the ranks, which another run may not have."""

@@ -21,11 +21,13 @@ class SimCLRModule(RetrievalModule):
     data module must draw `instances: 2` with `augmentation: contrastive`.
 
     Args:
-        backbone: Name of a convolutional timm model.
+        backbone: Name of a ConvNet or ViT of timm.
+        image_size: Height and width of the images; the command line takes it from the data.
         pretrained: Start from timm's published weights of the backbone.
+        backbone_weights: Start from this file of backbone weights instead, another project's.
         warm_start: Start from this checkpoint, as of `PPLRModule`.
         num_parts: Horizontal stripes P.
-        last_stride: Stride of the backbone's last stage, 1 or 2.
+        last_stride: 1 opens the last stage of a ConvNet; 2 leaves the backbone as it is (a ViT).
         pooling: `avg`, or `gem` for the generalised mean with a learned exponent.
         norm_batch_size: Consecutive images that share batch statistics; None: a process's batch.
         chunk_size: Images whose activations a process holds at once, a multiple of
@@ -46,7 +48,9 @@ class SimCLRModule(RetrievalModule):
         self,
         backbone: str = "resnet50.tv_in1k",
         *,
+        image_size: tuple[int, int] = (384, 128),
         pretrained: bool = False,
+        backbone_weights: str | None = None,
         warm_start: str | None = None,
         num_parts: int = 3,
         last_stride: int = 1,
@@ -62,6 +66,7 @@ class SimCLRModule(RetrievalModule):
     ) -> None:
         model = PartModel(
             backbone,
+            image_size=image_size,
             num_parts=num_parts,
             last_stride=last_stride,
             pooling=pooling,
@@ -72,6 +77,7 @@ class SimCLRModule(RetrievalModule):
         super().__init__(
             model,
             pretrained=pretrained,
+            backbone_weights=backbone_weights,
             warm_start=warm_start,
             lr=lr,
             weight_decay=weight_decay,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
+from torchvision.transforms import v2
 
 from pplr_lightning.data import ImageFolder, Market1501, PPLRDataModule
 from pplr_lightning.pseudo_labels import PseudoLabels
@@ -39,6 +40,16 @@ def test_the_iterator_of_an_epoch_takes_the_labels_at_its_first_batch(data):
     assert torch.equal(batch.targets, data.pseudo_labels.labels[batch.indices])
     assert batch.images.shape == (16, 3, 64, 32)
     assert len(list(batches)) == 2
+
+
+@pytest.mark.parametrize("augmentation", ["pplr", "contrastive"])
+def test_images_are_normalised_as_told(drawn, augmentation):
+    mean, std = (0.5, 0.4, 0.3), (0.5, 0.25, 0.1)
+    options = {"mean": mean, "std": std, "augmentation": augmentation}
+    data = PPLRDataModule(Market1501(drawn), **options)
+    for transform in (data.eval_transform, data.train_transform):
+        normalise = next(step for step in transform.transforms if isinstance(step, v2.Normalize))
+        assert (tuple(normalise.mean), tuple(normalise.std)) == (mean, std)
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
@@ -115,6 +126,7 @@ class TestBadImages:
         ({"iterations": 0}, "iterations=0"),
         ({"eval_batch_size": 0}, "eval_batch_size=0"),
         ({"image_size": (0, 32)}, "image_size"),
+        ({"std": (0.2, 0.0, 0.2)}, r"std=\(0.2, 0.0, 0.2\): must be above 0"),
     ],
 )
 def test_bad_options(options, message):

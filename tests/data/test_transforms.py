@@ -6,6 +6,7 @@ from PIL import Image
 
 from pplr_lightning.data.transforms import (
     MEAN,
+    STD,
     contrastive_transform,
     eval_transform,
     train_transform,
@@ -28,6 +29,22 @@ def test_evaluation_is_normalised_by_imagenet(image):
     output = eval_transform((64, 32))(image)
     expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225])
     assert torch.allclose(output[:, 0, 0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("transform", [eval_transform, train_transform, contrastive_transform])
+def test_another_normalisation(image, transform):
+    """Of all that draws alike, only the values change."""
+    outputs = []
+    for options in ({}, {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.1)}):
+        torch.manual_seed(0)
+        outputs.append(transform((64, 32), **options)(image))
+    kept = (outputs[0] != 0).all(0)  # not erased
+    colours = outputs[0] * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    expected = (colours - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
+        [0.5, 0.25, 0.1]
+    ).view(3, 1, 1)
+    assert kept.any()
+    assert torch.allclose(outputs[1][:, kept], expected[:, kept], atol=1e-5)
 
 
 def test_erasing_fills_with_the_mean_colour(image):

@@ -23,7 +23,13 @@ from pplr_lightning.data.images import (
 )
 from pplr_lightning.data.sampler import IdentityBatchSampler, ShardSampler, check_batch
 from pplr_lightning.data.synthetic import SyntheticReID
-from pplr_lightning.data.transforms import contrastive_transform, eval_transform, train_transform
+from pplr_lightning.data.transforms import (
+    MEAN,
+    STD,
+    contrastive_transform,
+    eval_transform,
+    train_transform,
+)
 from pplr_lightning.distributed import all_gather_list
 from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
 
@@ -75,6 +81,8 @@ class PPLRDataModule(LightningDataModule):
         padding: Pixels by which the paper's augmentation shifts an image at most; the paper's 10
             are for its 384 x 128.
         random_erasing: Probability of random erasing in the paper's augmentation.
+        mean: Of each colour, subtracted from values in [0, 1]; ImageNet's by default.
+        std: Of each colour, by which they then are divided.
         bad_images: Whether an unreadable image file stops the run (`raise`) or is left out with
             a warning (`skip`); every file is decoded once before training.
         seed: Seed of sampling and augmentation.
@@ -97,6 +105,8 @@ class PPLRDataModule(LightningDataModule):
         augmentation: Literal["pplr", "contrastive"] = "pplr",
         padding: int = 10,
         random_erasing: float = 0.5,
+        mean: tuple[float, float, float] = MEAN,
+        std: tuple[float, float, float] = STD,
         bad_images: Literal["raise", "skip"] = "raise",
         seed: int = 0,
     ) -> None:
@@ -107,6 +117,8 @@ class PPLRDataModule(LightningDataModule):
                 raise ValueError(f"{name}={value}: must be at least 1")
         if min(image_size) < 1:
             raise ValueError(f"image_size={tuple(image_size)}: give (height, width) in pixels")
+        if min(std) <= 0:
+            raise ValueError(f"std={tuple(std)}: must be above 0 for each colour")
         self.dataset = SyntheticReID() if dataset is None else dataset
         self.image_size = (image_size[0], image_size[1])
         self.batch_size = batch_size
@@ -117,11 +129,14 @@ class PPLRDataModule(LightningDataModule):
         self.use_cameras = use_cameras
         self.bad_images = bad_images
         self.seed = seed
-        self.eval_transform = eval_transform(self.image_size)
+        self.mean, self.std = mean, std
+        self.eval_transform = eval_transform(self.image_size, mean=mean, std=std)
         self.train_transform = (
-            train_transform(self.image_size, padding=padding, random_erasing=random_erasing)
+            train_transform(
+                self.image_size, padding=padding, random_erasing=random_erasing, mean=mean, std=std
+            )
             if augmentation == "pplr"
-            else contrastive_transform(self.image_size)
+            else contrastive_transform(self.image_size, mean=mean, std=std)
         )
         self.splits: Splits | None = None
         self.pseudo_labels: PseudoLabels | None = None

@@ -5,26 +5,34 @@ from __future__ import annotations
 import torch
 from torchvision.transforms import v2
 
-# ImageNet's statistics, which the pretrained backbones expect.
+# ImageNet's statistics, which most pretrained backbones expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+RGB = tuple[float, float, float]
 
 
 def _resize(image_size: tuple[int, int]) -> v2.Resize:
     return v2.Resize(image_size, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
 
 
-def _to_tensor() -> list[v2.Transform]:
-    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+def _to_tensor(mean: RGB, std: RGB) -> list[v2.Transform]:
+    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
 
 
-def eval_transform(image_size: tuple[int, int]) -> v2.Transform:
+def eval_transform(
+    image_size: tuple[int, int], *, mean: RGB = MEAN, std: RGB = STD
+) -> v2.Transform:
     """Builds the transform of evaluation and labelling: resize (H, W) and normalise."""
-    return v2.Compose([_resize(image_size), *_to_tensor()])
+    return v2.Compose([_resize(image_size), *_to_tensor(mean, std)])
 
 
 def train_transform(
-    image_size: tuple[int, int], *, padding: int = 10, random_erasing: float = 0.5
+    image_size: tuple[int, int],
+    *,
+    padding: int = 10,
+    random_erasing: float = 0.5,
+    mean: RGB = MEAN,
+    std: RGB = STD,
 ) -> v2.Transform:
     """Builds the paper's augmentation: flip, pad and crop, random erasing (Sec. 4.2).
 
@@ -33,6 +41,8 @@ def train_transform(
         padding: Pixels added on each side before an image of the old size is cut out.
         random_erasing: Probability that a rectangle is filled with the mean colour (Zhong et al.,
             AAAI 2020), in [0, 1].
+        mean: Of each colour, subtracted from values in [0, 1].
+        std: Of each colour, by which they then are divided.
     """
     return v2.Compose(
         [
@@ -40,13 +50,15 @@ def train_transform(
             v2.RandomHorizontalFlip(),
             v2.Pad(padding),
             v2.RandomCrop(image_size),
-            *_to_tensor(),
+            *_to_tensor(mean, std),
             v2.RandomErasing(p=random_erasing, scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), value=0),
         ]
     )
 
 
-def contrastive_transform(image_size: tuple[int, int]) -> v2.Transform:
+def contrastive_transform(
+    image_size: tuple[int, int], *, mean: RGB = MEAN, std: RGB = STD
+) -> v2.Transform:
     """Builds SimCLR's augmentation (Chen et al., ICML 2020) for upright person crops.
 
     The crop keeps most of the body, and the colour moves as between two cameras: more in light
@@ -65,7 +77,7 @@ def contrastive_transform(image_size: tuple[int, int]) -> v2.Transform:
             v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.3, 0.03)], p=0.8),
             v2.RandomGrayscale(p=0.05),
             v2.RandomApply([v2.GaussianBlur(5, sigma=(0.1, 1.5))], p=0.3),
-            *_to_tensor(),
+            *_to_tensor(mean, std),
             v2.RandomErasing(p=0.5, scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), value=0),
         ]
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Literal, NamedTuple, cast
 
-import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pplr_lightning.models.backbone import (
+    check_feature_map,
+    create_backbone,
+    gives_tokens,
+    read_map,
+    remove_last_stride,
+)
 from pplr_lightning.models.chunks import forward_in_chunks
 from pplr_lightning.models.classifier import ClusterClassifier
 from pplr_lightning.models.norm import GroupBatchNorm, group_batch_norms
@@ -50,10 +54,15 @@ class Head(nn.Module):
 class PartModel(nn.Module):
     """Backbone with a global branch and P uniform stripes (Cho et al., CVPR 2022, Sec. 3.1).
 
+    Of a ConvNet the global branch pools the whole map, of a ViT it takes the class token where
+    there is one; the stripes are rows of the map or of the patch tokens.
+
     Args:
-        backbone: Name of a convolutional timm model; the paper's is `resnet50.tv_in1k`.
+        backbone: Name of a ConvNet or ViT of timm; the paper's is `resnet50.tv_in1k`.
+        image_size: Height and width of the images. A ViT takes no others, a ConvNet takes any.
         num_parts: Horizontal stripes P.
-        last_stride: Stride of the backbone's last stage; 1 keeps twice the resolution.
+        last_stride: 1 sets the strides of a ConvNet's last stage to 1, which keeps twice the
+            resolution; 2 leaves the backbone as it is, which is the only choice for a ViT.
         pooling: How the map and its stripes are pooled: `avg`, as the paper, or `gem`, the
             generalised mean with a learned exponent.
         norm_batch_size: Images that share batch statistics, in the backbone and the necks; None
@@ -63,13 +72,15 @@ class PartModel(nn.Module):
             process's. The rest is computed again in the backward pass, with the same result.
 
     Raises:
-        ValueError: timm does not know the backbone, or it has no strided last stage.
+        ValueError: timm does not know the backbone, it has no strided last stage, or it gives no
+            map with a row for each part.
     """
 
     def __init__(
         self,
         backbone: str = "resnet50.tv_in1k",
         *,
+        image_size: tuple[int, int] = (384, 128),
         num_parts: int = 3,
         last_stride: int = 1,
         pooling: Literal["avg", "gem"] = "avg",
@@ -93,16 +104,22 @@ class PartModel(nn.Module):
         if pooling not in ("avg", "gem"):
             raise ValueError(f"pooling={pooling!r}: choose 'avg' (as the paper) or 'gem'")
         self.backbone_name = backbone
+        self.image_size = (image_size[0], image_size[1])
         self.num_parts = num_parts
         self.norm_batch_size = norm_batch_size
-        self.backbone = _create_backbone(backbone, pretrained=False)
+        self.backbone = create_backbone(backbone, self.image_size)
+        if pooling == "gem" and gives_tokens(self.backbone):
+            raise ValueError(
+                f"pooling='gem': means maps without negative values, which the tokens of backbone "
+                f"{backbone!r} have; choose 'avg'"
+            )
         if last_stride == 1:
-            _remove_last_stride(self.backbone, backbone)
+            remove_last_stride(self.backbone, backbone)
         elif last_stride != 2:
             raise ValueError(f"last_stride={last_stride}: choose 1 (as the paper) or 2")
         group_batch_norms(self.backbone, norm_batch_size)
         self.num_features = cast(int, self.backbone.num_features)
-        _check_feature_map(self.backbone, self.num_features, backbone)
+        check_feature_map(self.backbone, backbone, image_size=self.image_size, num_parts=num_parts)
         self.gem = GeM() if pooling == "gem" else None
         self.head = Head(self.num_features, max_clusters, norm_batch_size)
         self.part_heads = nn.ModuleList(
@@ -122,9 +139,9 @@ class PartModel(nn.Module):
         return PartOutput(*(torch.cat(rows) for rows in zip(*chunks, strict=True)))
 
     def _forward(self, images: Tensor) -> PartOutput:
-        feature_map = self.backbone(images)  # (B, D, h, w)
+        feature_map, class_token = read_map(self.backbone, images)  # (B, D, h, w), (B, D) or None
         pooled, stripes = self._pool(feature_map)
-        features, logits = self.head(pooled)
+        features, logits = self.head(pooled if class_token is None else class_token)
         parts = [
             head(stripe) for head, stripe in zip(self.part_heads, stripes.unbind(2), strict=True)
         ]
@@ -145,9 +162,14 @@ class PartModel(nn.Module):
         return pooled, stripes
 
     def _pool_stripes(self, feature_map: Tensor) -> Tensor:
-        if feature_map.shape[2] % self.num_parts == 0:  # on a GPU the deterministic way
-            return feature_map.unflatten(2, (self.num_parts, -1)).mean(dim=(3, 4))
-        return F.adaptive_avg_pool2d(feature_map, (self.num_parts, 1)).squeeze(3)
+        rows, parts = feature_map.shape[2], self.num_parts
+        if rows % parts == 0:
+            return feature_map.unflatten(2, (parts, -1)).mean(dim=(3, 4))
+        # Adaptive pooling, whose stripes share a row where the rows do not divide; torch's own has
+        # no deterministic gradient on a GPU.
+        bounds = [(part * rows // parts, -(-(part + 1) * rows // parts)) for part in range(parts)]
+        stripes = [feature_map[:, :, top:bottom].mean(dim=(2, 3)) for top, bottom in bounds]
+        return torch.stack(stripes, dim=2)
 
     def reset_classifiers(self, centroids: Tensor, part_centroids: Tensor) -> None:
         """Overwrites classifier rows with centroids (K, D) and (K, D, P)."""
@@ -162,57 +184,10 @@ class PartModel(nn.Module):
             ValueError: The weights cannot be had.
         """
         try:
-            pretrained = _create_backbone(self.backbone_name, pretrained=True)
+            pretrained = create_backbone(self.backbone_name, self.image_size, pretrained=True)
         except Exception as error:  # hub, network and file errors of many libraries
             raise ValueError(
                 f"the pretrained weights of {self.backbone_name} cannot be loaded ({error}); check "
                 "the connection to the Hugging Face hub, or set model.pretrained to false"
             ) from error
         self.backbone.load_state_dict(pretrained.state_dict())
-
-
-def _create_backbone(name: str, *, pretrained: bool) -> nn.Module:
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else "; see timm.list_models()"
-        raise ValueError(f"backbone {name!r} is no timm model{hint}")
-    try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
-    except RuntimeError as error:  # of a tag, the part of the name behind the dot
-        raise ValueError(f"backbone {name!r}: {error}") from error
-
-
-@torch.no_grad()
-def _check_feature_map(backbone: nn.Module, num_features: int, name: str) -> None:
-    """Runs one image through the backbone to see that a map (1, D, h, w) comes out."""
-    try:
-        shape = tuple(backbone.eval()(torch.zeros(1, 3, 128, 64)).shape)
-    except Exception as error:  # whatever a network says to an image of this shape
-        shape = (f"{type(error).__name__}: {error}",)
-    backbone.train()
-    if len(shape) != 4 or shape[1] != num_features:
-        raise ValueError(
-            f"backbone {name!r} gives no feature map (B, {num_features}, h, w) of a 128 x 64 image "
-            f"but {shape}: choose a convolutional backbone such as resnet50.tv_in1k"
-        )
-
-
-def _remove_last_stride(backbone: nn.Module, name: str) -> None:
-    """Sets the strides of the last stage to 1 without dilation (timm's output_stride dilates)."""
-    info = getattr(backbone, "feature_info", None)
-    stage = backbone.get_submodule(info[-1]["module"]) if info else None
-    strided = [
-        module
-        for module in (stage.modules() if stage is not None else [])
-        if isinstance(module, (nn.Conv2d, nn.AvgPool2d)) and module.stride in (2, (2, 2))
-    ]
-    if not strided:
-        raise ValueError(
-            f"backbone {name!r} has no strided last stage to open: choose a convolutional backbone "
-            "such as resnet50.tv_in1k, or set last_stride to 2"
-        )
-    for module in strided:
-        if isinstance(module, nn.AvgPool2d):  # the shortcut of resnet*d: nothing left to average
-            module.kernel_size, module.stride = 1, 1
-        else:
-            module.stride = (1, 1)
