@@ -1,6 +1,6 @@
 """Unsupervised person re-identification with PPLR on PyTorch Lightning."""
 
-from pplr_lightning.callbacks import PseudoLabeling, RetrievalEvaluation
+from pplr_lightning.callbacks import PseudoLabeling, RetrievalEvaluation, RunRecord
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.module import PPLRModule
 from pplr_lightning.pseudo_labels import PseudoLabels
@@ -14,5 +14,6 @@ __all__ = [
     "PseudoLabeling",
     "PseudoLabels",
     "RetrievalEvaluation",
+    "RunRecord",
     "SimCLRModule",
 ]

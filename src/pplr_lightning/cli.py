@@ -24,6 +24,7 @@ from pplr_lightning.callbacks import (
     Interruption,
     PseudoLabeling,
     RetrievalEvaluation,
+    RunRecord,
 )
 from pplr_lightning.checkpoints import WholeCheckpointIO, newest_checkpoint, read_checkpoint
 from pplr_lightning.data import PPLRDataModule
@@ -33,15 +34,16 @@ from pplr_lightning.module import PPLRModule
 
 COMPLAINTS = (ValueError, OSError, ImportError, FloatingPointError, MisconfigurationException)
 DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
-COMMANDS = ("convert", "demo", "pretrain")  # each a module of `commands` with a function `run`
+COMMANDS = ("convert", "demo", "pretrain", "report")  # modules of `commands` with a function `run`
 
 
 class PPLRCLI(LightningCLI):
-    """`LightningCLI` with the sections `pseudo_labels` and `evaluation`, and one seed for all."""
+    """`LightningCLI` with the sections `pseudo_labels`, `evaluation` and `record`, and one seed."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the section of the evaluation and links the seed and the image size."""
+        """Adds the sections of evaluation and record; links the seed and the image size."""
         parser.add_lightning_class_args(RetrievalEvaluation, "evaluation")
+        parser.add_lightning_class_args(RunRecord, "record")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("data.image_size", "model.image_size")
 

@@ -63,7 +63,7 @@ class RetrievalModule(LightningModule):
         self.weight_decay = weight_decay
         self.lr_step = lr_step
         self.lr_gamma = lr_gamma
-        self._losses: dict[str, Tensor] = {}  # of this step, the sum and its parts
+        self.losses: dict[str, Tensor] = {}  # of this step, the sum and its parts
         self._has_weights = False  # loaded or trained: not to be overwritten by another start
 
     @property
@@ -181,8 +181,8 @@ class RetrievalModule(LightningModule):
             losses: Scalars by name; those of this rank.
             batch_size: Images behind them.
         """
-        self._losses = {f"train/{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(self._losses, prog_bar=True, sync_dist=True, batch_size=batch_size)
+        self.losses = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(self.losses, prog_bar=True, sync_dist=True, batch_size=batch_size)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stops the run on a gradient that is not finite, before it reaches the weights.
@@ -194,14 +194,14 @@ class RetrievalModule(LightningModule):
             FloatingPointError: With epoch, step and the part of the loss that broke.
         """
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            own = bool(torch.stack(list(self._losses.values())).isfinite().all())
+            own = bool(torch.stack(list(self.losses.values())).isfinite().all())
             finite = self.trainer.strategy.reduce_boolean_decision(own, all=True)
         else:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters(), float("inf"))  # clips nothing
             finite = bool(norm.isfinite())
         if finite:
             return
-        broken = [f"{n} is {v.item()}" for n, v in self._losses.items() if not v.isfinite()]
+        broken = [f"{n} is {v.item()}" for n, v in self.losses.items() if not v.isfinite()]
         broken = sorted(set(all_gather_list(broken))) or ["the loss is finite, its gradient is not"]
         newest = newest_checkpoint(self.trainer)
         raise FloatingPointError(

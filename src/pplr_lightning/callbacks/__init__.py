@@ -1,9 +1,10 @@
-"""What runs around training: labels before every epoch, evaluation after, features on demand."""
+"""What runs around training: labels before every epoch, evaluation after, a record of both."""
 
 from pplr_lightning.callbacks.evaluation import RetrievalEvaluation
 from pplr_lightning.callbacks.interruption import Interrupted, Interruption
 from pplr_lightning.callbacks.prediction import FeatureWriter
 from pplr_lightning.callbacks.pseudo_labeling import PseudoLabeling
+from pplr_lightning.callbacks.run_record import RunRecord
 
 __all__ = [
     "FeatureWriter",
@@ -11,4 +12,5 @@ __all__ = [
     "Interruption",
     "PseudoLabeling",
     "RetrievalEvaluation",
+    "RunRecord",
 ]

@@ -1,0 +1,202 @@
+"""Curves over the epochs, laid out for a small SVG; colours and fonts are the page's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pplr_lightning.report.history import BEFORE, Row, working_times
+
+WIDTH, HEIGHT = 340, 210
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
+DOTS = 60  # points of a curve that are still marked one by one
+
+Point = tuple[float, float]  # epoch and value
+
+
+@dataclass(frozen=True)
+class Series:
+    """A named curve; `points` are by epoch, which may leave some out."""
+
+    label: str
+    points: list[Point]
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A labelled place on an axis, in pixels."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A series in pixels: a path, and its points with what they say."""
+
+    label: str
+    path: str
+    dots: list[tuple[float, float, str]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing of some series on common axes."""
+
+    title: str
+    curves: list[Curve]
+    across: list[Tick]
+    up: list[Tick]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What a chart shows: names in the history, what each is called, and the unit's factor."""
+
+    title: str
+    names: tuple[tuple[str, str], ...]
+    scale: float = 1.0
+
+
+PANELS = (
+    Panel(
+        "Retrieval, %", (("val/mAP", "mAP"), ("val/rank-1", "rank-1"), ("val/mINP", "mINP")), 100
+    ),
+    Panel(
+        "Losses (mean over the epoch)",
+        (
+            ("train/loss", "sum"),
+            ("train/loss_pglr", "PGLR"),
+            ("train/loss_parts", "parts"),
+            ("train/loss_triplet", "triplet"),
+            ("train/loss_camera", "camera"),
+        ),
+    ),
+    Panel("Clusters", (("labels/clusters", "clusters"),)),
+    Panel("Outliers, % of the images", (("labels/outliers", "outliers"),), 100),
+    Panel(
+        "Agreement of global and part features",
+        (
+            ("labels/agreement_mean", "mean"),
+            *((f"labels/agreement_part{part}", f"part {part}") for part in range(1, 7)),
+        ),
+    ),
+    Panel(
+        "Labels against the identities",
+        (("labels/ari", "ARI"), ("labels/precision", "precision"), ("labels/recall", "recall")),
+    ),
+    Panel("Learning rate", (("lr", "lr"),)),
+)
+WORK = "Seconds per epoch"
+
+
+def charts(rows: list[Row]) -> list[Chart]:
+    """Draws one run: each panel of which there is something to show."""
+    found = []
+    for panel in PANELS:
+        series = [Series(label, _points(rows, name, panel.scale)) for name, label in panel.names]
+        found.append(draw(panel.title, series))
+    found.append(draw(WORK, [Series(name, _work(rows, name)) for name in working_times({})]))
+    return [chart for chart in found if chart is not None]
+
+
+def compared_charts(runs: dict[str, list[Row]]) -> list[Chart]:
+    """Draws several runs: each quantity on axes of its own, a curve per run."""
+    found = []
+    for panel in PANELS:
+        for name, label in panel.names:
+            title = panel.title if len(panel.names) == 1 else f"{panel.title}: {label}"
+            series = [Series(run, _points(rows, name, panel.scale)) for run, rows in runs.items()]
+            found.append(draw(title, series))
+    for stage in working_times({}):
+        found.append(
+            draw(f"{WORK}: {stage}", [Series(r, _work(rows, stage)) for r, rows in runs.items()])
+        )
+    return [chart for chart in found if chart is not None]
+
+
+def _points(rows: Iterable[Row], name: str, scale: float = 1.0) -> list[Point]:
+    return [(row["epoch"], scale * row[name]) for row in rows if name in row]
+
+
+def _work(rows: list[Row], stage: str) -> list[Point]:
+    found = ((row["epoch"], working_times(row)[stage]) for row in rows)
+    return [(epoch, seconds) for epoch, seconds in found if seconds]
+
+
+def draw(title: str, series: list[Series]) -> Chart | None:
+    """Lays out the series that have points; None where none has."""
+    series = [curve for curve in series if curve.points]
+    if not series:
+        return None
+    epochs = [x for curve in series for x, _ in curve.points]
+    values = [y for curve in series for _, y in curve.points]
+    left, right = min(epochs), max(max(epochs), min(epochs) + 1)
+    bottom, top, step = value_range(min(values), max(values))
+
+    def across(x: float) -> float:
+        return round(LEFT + (x - left) / (right - left) * (WIDTH - LEFT - RIGHT), 1)
+
+    def up(y: float) -> float:
+        return round(TOP + (top - y) / (top - bottom) * (HEIGHT - TOP - BOTTOM), 1)
+
+    curves = [
+        Curve(
+            curve.label,
+            "M" + "L".join(f"{across(x)},{up(y)}" for x, y in curve.points),
+            [(across(x), up(y), f"{curve.label}, {_epoch(x)}: {y:.4g}") for x, y in curve.points]
+            if len(curve.points) <= DOTS
+            else [],
+        )
+        for curve in series
+    ]
+    count = round((top - bottom) / step)
+    levels = [Tick(up(y), short(y)) for y in (bottom + i * step for i in range(count + 1))]
+    return Chart(title, curves, [Tick(across(x), t) for x, t in epoch_ticks(left, right)], levels)
+
+
+def short(value: float) -> str:
+    """Writes a round number in few letters: 1.5e-4 rather than 0.00015."""
+    if abs(value) < 1e-12:
+        return "0"
+    if abs(value) >= 0.001:
+        return f"{value:.6g}"
+    digits, _, power = f"{value:.2e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
+def value_range(low: float, high: float) -> tuple[float, float, float]:
+    """Chooses a round range of values and a round step that divides it into two to six."""
+    if low >= 0 and low < 0.6 * high:
+        low = 0.0
+    span = (high - low) or abs(high) or 1.0
+    step = round_step(span / 4)
+    bottom, top = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    if bottom == top:
+        bottom, top = (bottom - 1 if bottom > 0 else bottom), top + 1
+    return bottom * step, top * step, step
+
+
+def epoch_ticks(left: float, right: float) -> list[tuple[float, str]]:
+    """Chooses the epochs that are named below a chart; the one before training is `start`."""
+    step = max(1, round_step((right - left) / 5))
+    first = math.ceil(max(left, 0) / step) * step
+    ticks = [(x, f"{x:.0f}") for x in _steps(first, right, step)]
+    if left == BEFORE:
+        ticks = [(BEFORE, "start"), *(tick for tick in ticks if tick[0] + 1 > 0.1 * (right + 1))]
+    return ticks
+
+
+def round_step(width: float) -> float:
+    """Returns the smallest of 1, 2, 5 times a power of ten that is at least `width`."""
+    power = 10.0 ** math.floor(math.log10(width))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= width * (1 - 1e-9))
+
+
+def _steps(first: float, last: float, step: float) -> list[float]:
+    return [first + i * step for i in range(int((last - first) / step + 1e-9) + 1)]
+
+
+def _epoch(x: float) -> str:
+    return "before training" if x == BEFORE else f"epoch {x:.0f}"

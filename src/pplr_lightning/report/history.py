@@ -1,0 +1,108 @@
+"""A run's history on disk: one row per epoch, whatever logger the run had."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+Row = dict[str, float]  # `epoch` and what was logged in it, by name
+
+FILE = "history.csv"
+BEFORE = -1  # the epoch of what was measured before training
+
+
+def write_history(file: Path, rows: Iterable[Row]) -> None:
+    """Writes rows as CSV, in the order of their epoch; what stood there stays whole until then."""
+    rows = sorted(rows, key=lambda row: row["epoch"])
+    others = sorted({name for row in rows for name in row} - {"epoch"})
+    aside = file.with_name(f"{file.name}.part")
+    with aside.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, ["epoch", *others])
+        writer.writeheader()
+        writer.writerows(rows)
+    aside.replace(file)
+
+
+def read_history(file: Path) -> tuple[list[Row], list[str]]:
+    """Reads a history, or the `metrics.csv` of Lightning's CSVLogger, which has many rows an epoch.
+
+    Returns:
+        A row per epoch, in order: losses (`train/...`) are means over the epoch's lines, of all
+        else the last value counts. And a sentence for everything that could not be read.
+    """
+    notes: list[str] = []
+    values: dict[int, dict[str, list[float]]] = {}
+    with file.open(newline="", encoding="utf-8", errors="replace") as lines:
+        reader = csv.reader(line.replace("\0", "") for line in lines)
+        header = next(reader, [])
+        if "epoch" not in header:
+            return [], [f"{file.name} has no column `epoch` and was left out."]
+        broken = []
+        for cells in reader:
+            parsed = _parse(header, cells)
+            if parsed is None:
+                broken.append(reader.line_num)
+                continue
+            epoch = values.setdefault(int(parsed.pop("epoch", BEFORE)), {})
+            for name, value in parsed.items():
+                epoch.setdefault(name, []).append(value)
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        notes.append(f"{file.name}, line {broken[0]}{more}: not readable, left out.")
+    rows = [{"epoch": float(epoch), **_one(values[epoch])} for epoch in sorted(values)]
+    return rows, notes
+
+
+def describe_epoch(row: Row) -> str:
+    """Tells an epoch in one line: labels, losses, evaluation, time."""
+    parts = []
+    if "labels/clusters" in row:
+        known = "labels/ari" in row
+        parts.append(
+            f"{row['labels/clusters']:.0f} clusters, {100 * row['labels/outliers']:.1f} % outliers"
+            f", agreement {row['labels/agreement_mean']:.3f}"
+            + (f", ARI {row['labels/ari']:.3f}" if known else "")
+        )
+    if "train/loss" in row:
+        others = [
+            f"{name.removeprefix('train/loss_')} {value:.3f}"
+            for name, value in sorted(row.items())
+            if name.startswith("train/loss_")
+        ]
+        parts.append(
+            f"loss {row['train/loss']:.3f}" + (f" ({', '.join(others)})" if others else "")
+        )
+    if "val/mAP" in row:
+        first = f", rank-1 {100 * row['val/rank-1']:.1f}" if "val/rank-1" in row else ""
+        parts.append(f"mAP {100 * row['val/mAP']:.1f} %{first}")
+    times = [f"{name} {seconds:.1f} s" for name, seconds in working_times(row).items() if seconds]
+    return f"epoch {row['epoch']:.0f}: {'; '.join([*parts, ', '.join(times)])}"
+
+
+def working_times(row: Row) -> dict[str, float]:
+    """Sums up an epoch's seconds: all stages of the labels, training, evaluation."""
+    times = {n.removeprefix("time/"): v for n, v in row.items() if n.startswith("time/")}
+    work = {name: times.pop(name, 0.0) for name in ("training", "evaluation")}
+    return {"labels": sum(times.values()), **work}
+
+
+def _parse(header: list[str], cells: list[str]) -> Row | None:
+    """Returns a line's finite values, None where it is cut off or holds no numbers."""
+    if len(cells) != len(header):
+        return None
+    try:
+        numbers = {n: float(c) for n, c in zip(header, cells, strict=True) if c.strip()}
+    except ValueError:
+        return None
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
+
+
+def _one(epoch: dict[str, list[float]]) -> Row:
+    return {
+        "lr" if name.startswith("lr-") else name: (  # as Lightning's LearningRateMonitor calls it
+            sum(found) / len(found) if name.startswith("train/") else found[-1]
+        )
+        for name, found in epoch.items()
+    }

@@ -1,0 +1,177 @@
+"""A run's folder, read as far as it can be."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pplr_lightning.report.history import BEFORE, FILE, Row, read_history
+
+METRICS = "metrics.csv"  # of Lightning's CSVLogger
+PARTS = (FILE, METRICS, "summary.json", "config.yaml")  # any of them makes a folder a run's
+FIGURE = re.compile(r"(?P<name>\w+)-epoch(?P<epoch>-?\d+)\.png")
+FIGURES = ("ranking", "clusters", "embedding", "label_quality", "agreement", "refinement")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture that the run left, as a data URI."""
+
+    name: str
+    epoch: int
+    caption: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder tells.
+
+    Attributes:
+        name: The last two parts of the folder's path, which usually are name and version.
+        rows: The history, a row per epoch; epoch -1 is before training.
+        config: `config.yaml`, empty where there is none.
+        environment: `environment.json`, likewise.
+        summary: `summary.json`, likewise.
+        figures: The newest of each name; of the embedding the first, too.
+        notes: A sentence for each thing that is missing or could not be read.
+    """
+
+    name: str
+    rows: list[Row]
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def epochs(self) -> list[Row]:
+        """The rows of training, the unfinished one too."""
+        return [row for row in self.rows if row["epoch"] > BEFORE]
+
+    @property
+    def finished(self) -> int:
+        """The number of epochs that ran to their end."""
+        return max((int(row["epoch"]) + 1 for row in self.epochs if row.get("finished")), default=0)
+
+    @property
+    def evaluations(self) -> list[Row]:
+        """The rows in which the model was evaluated."""
+        return [row for row in self.rows if "val/mAP" in row]
+
+    @property
+    def labelings(self) -> list[Row]:
+        """The rows in which images were labelled."""
+        return [row for row in self.rows if "labels/clusters" in row]
+
+    def option(self, path: str) -> Any:
+        """Returns an option of the config by its dotted name, None where there is none."""
+        value: Any = self.config
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run's folder; what is missing or broken becomes a note.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It is no run's.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; give that of a run, with metrics.csv")
+    if not any((folder / name).is_file() for name in PARTS):
+        inside = sorted({p.parent.name for part in PARTS for p in folder.glob(f"*/{part}")})
+        raise ValueError(
+            f"{folder}: no run's folder, it holds none of {', '.join(PARTS)}"
+            + (f"; inside it are the runs {', '.join(inside)}: give one of them" if inside else "")
+        )
+    notes: list[str] = []
+    summary = _read(folder / "summary.json", json.loads, notes)
+    config = _read(folder / "config.yaml", yaml.safe_load, notes)
+    if not config:
+        notes.append("There is no config.yaml, so the options of this run are not known.")
+    return Run(
+        name="/".join(folder.resolve().parts[-2:]),
+        rows=_read_rows(folder, summary, notes),
+        config=config,
+        environment=_read(folder / "environment.json", json.loads, notes),
+        summary=summary,
+        figures=_read_figures(folder / "figures", notes),
+        notes=notes,
+    )
+
+
+def _read(file: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[str, Any]:
+    """Reads a file of named values; an empty dict where there is none that can be read."""
+    if not file.is_file():
+        return {}
+    try:
+        values = parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        values = None
+    if not isinstance(values, dict):
+        notes.append(f"{file.name} is not readable and was left out.")
+        return {}
+    return values
+
+
+def _read_rows(folder: Path, summary: dict[str, Any], notes: list[str]) -> list[Row]:
+    """Reads the history; without one, the log, completed by the evaluations of the summary.
+
+    A log is of one folder. A run that went on in another has the evaluations of all its parts in
+    the summary, but the curves of the last part only.
+    """
+    if (folder / FILE).is_file():
+        rows, found = read_history(folder / FILE)
+        notes += found
+        return rows
+    if not (folder / METRICS).is_file():
+        notes.append(f"There is neither {FILE} nor {METRICS}, so there are no curves.")
+        rows = []
+    else:
+        rows, found = read_history(folder / METRICS)
+        notes += found
+    by_epoch = {int(row["epoch"]): row for row in rows}
+    labelled = any("labels/clusters" in row for row in rows)
+    for row in rows:  # it logs the labels at the epoch's end
+        row["finished"] = float(
+            row["epoch"] > BEFORE and ("labels/clusters" in row or not labelled)
+        )
+    first = min((epoch for epoch in by_epoch if epoch > BEFORE), default=0)
+    if first > 0:
+        notes.append(f"The log begins at epoch {first}: what came before is in another folder.")
+    for values in summary.get("history") or []:
+        try:
+            numbers = {name: float(value) for name, value in values.items()}
+            row = by_epoch.setdefault(int(numbers["epoch"]), {"epoch": numbers.pop("epoch")})
+        except (AttributeError, KeyError, TypeError, ValueError):
+            continue  # something else than an evaluation
+        row.update({f"val/{name}": value for name, value in numbers.items() if name != "epoch"})
+    return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+
+
+def _read_figures(folder: Path, notes: list[str]) -> list[Figure]:
+    captions = _read(folder / "captions.json", json.loads, notes)
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for file in sorted(folder.glob("*.png")):
+        if match := FIGURE.fullmatch(file.name):
+            found.setdefault(match["name"], []).append((int(match["epoch"]), file))
+    order = {name: place for place, name in enumerate(FIGURES)}
+    figures = []
+    for name in sorted(found, key=lambda name: (order.get(name, len(order)), name)):
+        newest = sorted(found[name])
+        chosen = [newest[0], newest[-1]] if name == "embedding" else [newest[-1]]
+        for epoch, file in dict.fromkeys(chosen):
+            source = "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+            figures.append(Figure(name, epoch, str(captions.get(file.name, "")), source))
+    return figures

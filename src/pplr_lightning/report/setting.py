@@ -1,0 +1,172 @@
+"""With which setting a run was made, in sentences; and its options, by dotted name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pplr_lightning.report.history import working_times
+from pplr_lightning.report.reading import Run
+
+# A report is passed on: it names nobody's home.
+HOME = re.compile(r"(/home|/Users|[A-Za-z]:\\Users)[/\\][^/\\\s'\"]+|/root(?=/|$)")
+
+
+def describe_setting(run: Run) -> list[tuple[str, str]]:
+    """Says by topic what a stranger must know to compare the run's results."""
+    found = [
+        ("Labels", _labels(run)),
+        ("Cameras", _cameras(run)),
+        ("Start", _start(run)),
+        ("Data", _data(run)),
+        ("Evaluation", _evaluation(run)),
+        ("Length", _length(run)),
+        ("Machine", _machine(run)),
+    ]
+    return [(topic, sentence) for topic, sentence in found if sentence]
+
+
+def _labels(run: Run) -> str:
+    if run.option("pseudo_labels.source") == "identities":
+        return (
+            "Supervised: trained on the true identities. An upper bound or a warm start, "
+            "not label-free."
+        )
+    if run.option("pseudo_labels") is not None:
+        return "Unsupervised: clusters of the images are the labels; identities were not used."
+    if run.option("model.projection_size") is not None:
+        return "Unsupervised: SimCLR, every image its own class; identities were not used."
+    return "Unsupervised: clusters of the images." if run.labelings else ""
+
+
+def _cameras(run: Run) -> str:
+    weight = run.option("model.camera_weight")
+    if weight:
+        return f"Camera ids were used: in the camera loss (weight {weight})" + (
+            " and in the choice of positives." if run.option("data.use_cameras") else "."
+        )
+    used = run.option("data.use_cameras")
+    if used is None:
+        return ""
+    return (
+        "Camera ids were used in the choice of positives only, as in the published setting "
+        "“without cameras”; the camera loss is off."
+        if used
+        else "Camera ids were not used in training."
+    )
+
+
+def _start(run: Run) -> str:
+    model = run.option("model")
+    if not isinstance(model, dict):
+        return ""
+    if model.get("warm_start"):
+        return (
+            f"Warm start from {model['warm_start']}. If that was trained on identities, even of "
+            "other people, the result is not label-free as a whole."
+        )
+    backbone = model.get("backbone", "backbone")
+    if model.get("pretrained"):
+        return f"Published weights of {backbone} from timm."
+    return f"Random weights ({backbone})."
+
+
+def _data(run: Run) -> str:
+    data = run.environment.get("data")
+    if isinstance(data, dict) and data:
+        persons, cameras = (
+            data.get(f"{name} known of training images", "none")
+            for name in ("identities", "cameras")
+        )
+        return (
+            f"{data.get('data set')}: {data.get('training images')} training images (identities "
+            f"known: {persons}, cameras known: {cameras}), {data.get('query images')} query and "
+            f"{data.get('gallery images')} gallery images."
+        )
+    path = run.option("data.dataset.class_path")
+    return f"{str(path).rpartition('.')[2]}." if path else ""
+
+
+def _evaluation(run: Run) -> str:
+    if not run.evaluations:
+        return "None: there is no mAP in this run."
+    found = {name: value for name, value in run.summary.items() if name not in _RESULTS}
+    options = run.option("evaluation")
+    if isinstance(options, dict):
+        found = {
+            name: options[name] for name in ("test_features", "rerank") if name in options
+        } | found
+    details = ", ".join(f"{name}: {value}" for name, value in flatten(found))
+    when = "" if run.evaluations[0]["epoch"] < 0 else " Not evaluated before training."
+    return (
+        f"Query to gallery, the same camera's images left out{'; ' + details if details else ''}."
+        + when
+    )
+
+
+_RESULTS = ("first", "best", "last", "history")
+
+
+def _length(run: Run) -> str:
+    if not run.epochs:
+        return "No epoch was trained."
+    planned = run.option("trainer.max_epochs")
+    of = f" of {planned}" if isinstance(planned, int) and planned >= 0 else ""
+    steps = max((row.get("step", 0.0) for row in run.epochs), default=0.0)
+    seconds = run_seconds(run)
+    return (
+        f"{run.finished}{of} epochs finished"
+        + (f", {steps:.0f} steps" if steps else "")
+        + (f", {duration(seconds)} in all." if seconds else ".")
+    )
+
+
+def _machine(run: Run) -> str:
+    hardware = run.environment.get("hardware")
+    if not isinstance(hardware, dict):
+        return ""
+    count = hardware.get("processes", 1)
+    device = hardware.get("device")
+    name = hardware.get("cpu") if device == "cpu" else device
+    processes = "1 process" if count == 1 else f"{count} processes"
+    return f"{processes} on {name}, precision {hardware.get('precision')}."
+
+
+def run_seconds(run: Run) -> float:
+    """Adds up the seconds of all stages that were measured, in all parts of the run."""
+    return sum(sum(working_times(row).values()) for row in run.rows)
+
+
+def duration(seconds: float) -> str:
+    """Writes a time as people say it."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields nested values by dotted name, as text, in their order."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{name}.")
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            numbered = {str(number): item for number, item in enumerate(value)}
+            yield from flatten(numbered, f"{name}.")
+        else:
+            yield name, _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def without_home(text: str) -> str:
+    """Replaces the home folders that a text names by `~`."""
+    return HOME.sub("~", text)

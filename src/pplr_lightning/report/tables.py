@@ -1,0 +1,183 @@
+"""The tables of a report: results, labels, time; as text, row by row."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pplr_lightning.report.history import BEFORE, Row, working_times
+from pplr_lightning.report.reading import Run
+from pplr_lightning.report.setting import duration, run_seconds
+
+STAGES = {
+    "extraction": "features of the training images",
+    "neighbors": "nearest neighbours",
+    "jaccard": "Jaccard distance",
+    "dbscan": "DBSCAN",
+    "agreement": "agreement, with its search",
+    "centroids": "means of the clusters",
+    "training": "training",
+    "evaluation": "evaluation",
+}
+LABELS = {
+    "clusters": ("clusters", 1),
+    "outliers": ("outliers, % of the images", 100),
+    "agreement_mean": ("agreement, mean", 1),
+    **{f"agreement_part{part}": (f"agreement, part {part}", 1) for part in range(1, 7)},
+    "ari": ("adjusted Rand index", 1),
+    "precision": ("precision of pairs", 1),
+    "recall": ("recall of pairs", 1),
+}
+
+
+MISSING = "-"  # what one of two runs does not have
+
+
+class Table(NamedTuple):
+    """Texts; the first cell of each row names it."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+class Time(NamedTuple):
+    """A stage's seconds over the run, on average, images in a second, and its share in percent."""
+
+    stage: str
+    total: str
+    mean: str
+    rate: str
+    share: float
+
+
+def picked(run: Run) -> dict[str, Row]:
+    """Picks the first, the best (by mAP) and the last evaluation; one alone is the last."""
+    found = run.evaluations
+    if len(found) < 2:
+        return {"last": found[0]} if found else {}
+    return {"first": found[0], "best": max(found, key=lambda r: r["val/mAP"]), "last": found[-1]}
+
+
+def results(run: Run) -> Table | None:
+    """Lays out the evaluations that count, in percent; None where there is none."""
+    chosen = picked(run)
+    if not chosen:
+        return None
+    body = []
+    for name in metrics(run):
+        values = [row.get(name) for row in chosen.values()]
+        difference = [change(values[0], values[-1])] if len(values) > 1 else []
+        body.append([name.removeprefix("val/"), *map(percent, values), *difference])
+    header = ["%", *(f"{word}, {when(row)}" for word, row in chosen.items())]
+    return Table([*header, "last - first"] if len(chosen) > 1 else header, body)
+
+
+def metrics(run: Run) -> list[str]:
+    """Names what was evaluated: mAP first, ranks by their number."""
+    names = {name for row in run.evaluations for name in row if name.startswith("val/")}
+
+    def place(name: str) -> tuple[bool, str, int]:
+        word, _, rank = name.rpartition("-")
+        return name != "val/mAP", word, int(rank) if rank.isdigit() else 0
+
+    return sorted(names, key=place)
+
+
+def labels(run: Run) -> Table | None:
+    """Lays out the first and the last labels; None where no labels were made."""
+    if not run.labelings:
+        return None
+    ends = [run.labelings[0], run.labelings[-1]][-len(run.labelings) :]
+    body = [
+        [text, *(number(scale * row[name], name) if name in row else "" for row in ends)]
+        for name, (text, scale) in ((f"labels/{key}", value) for key, value in LABELS.items())
+        if name in ends[-1]
+    ]
+    data = run.environment.get("data")
+    known = data.get("identities known of training images") if isinstance(data, dict) else None
+    if isinstance(known, int):
+        body.insert(1, ["identities in truth", *[str(known)] * len(ends)])
+    return Table(["", *(when(row) for row in ends)], body)
+
+
+def times(run: Run) -> list[Time]:
+    """Adds up each stage's seconds over the run; the longest share is where to save time."""
+    whole = run_seconds(run)
+    found = []
+    for stage, text in STAGES.items():
+        seconds = [row[f"time/{stage}"] for row in run.rows if f"time/{stage}" in row]
+        total = sum(seconds)
+        if total > 0:
+            images = _images(run, stage, len(seconds))
+            rate = f"{images / total:,.0f}" if images else ""
+            mean = duration(total / len(seconds))
+            found.append(Time(text, duration(total), mean, rate, 100 * total / whole))
+    return found
+
+
+def _images(run: Run, stage: str, passes: int) -> float:
+    """Counts the images that a stage took in all its passes, 0 where that is not known."""
+    if stage == "training":
+        batch = run.option("data.batch_size")
+        steps = sum(row.get("iterations", 0.0) for row in run.epochs)
+        return steps * batch if isinstance(batch, int) else 0.0
+    data = run.environment.get("data")
+    parts = ("query", "gallery") if stage == "evaluation" else ("training",)
+    counts = [data.get(f"{part} images") if isinstance(data, dict) else 0 for part in parts]
+    return passes * sum(count for count in counts if isinstance(count, int))
+
+
+def compared(one: Run, other: Run) -> Table:
+    """Lays out what was measured of two runs, with the difference."""
+    left, right = _measured(one), _measured(other)
+    body = []
+    for name in dict.fromkeys([*left, *right]):
+        both = name in left and name in right
+        difference = f"{right[name][0] - left[name][0]:+.3g}" if both else ""
+        texts = [values[name][1] if name in values else MISSING for values in (left, right)]
+        body.append([name, *texts, difference])
+    return Table(["", "A", "B", "B - A"], body)
+
+
+def _measured(run: Run) -> dict[str, tuple[float, str]]:
+    """Names what a run's end can be judged by: the number, and how it is written."""
+    found: dict[str, tuple[float, str]] = {}
+    for word, row in picked(run).items():
+        for name in metrics(run) if word == "last" else ["val/mAP"]:
+            value = row.get(name, 0.0)
+            found[f"{word} {name.removeprefix('val/')}, %"] = (
+                100 * value,
+                percent(value) + (f" ({when(row)})" if name == "val/mAP" else ""),
+            )
+    for key, (text, scale) in LABELS.items():
+        if run.labelings and f"labels/{key}" in run.labelings[-1]:
+            value = scale * run.labelings[-1][f"labels/{key}"]
+            found[f"last {text}"] = (value, number(value, key))
+    found["epochs finished"] = (float(run.finished), str(run.finished))
+    for stage in working_times({}):
+        seconds = [value for row in run.rows if (value := working_times(row)[stage])]
+        if seconds:
+            mean = sum(seconds) / len(seconds)
+            found[f"{stage}, seconds each time"] = (mean, f"{mean:.3g}")
+    return found
+
+
+def when(row: Row) -> str:
+    """Says at which epoch."""
+    return "before training" if row["epoch"] == BEFORE else f"epoch {row['epoch']:.0f}"
+
+
+def percent(value: float | None) -> str:
+    """Writes a share in percent."""
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def number(value: float, name: str) -> str:
+    """Writes a value of the labels: counts whole, outliers in percent, all else with two places."""
+    if name.endswith("clusters"):
+        return f"{value:.0f}"
+    return f"{value:.1f}" if name.endswith("outliers") else f"{value:.2f}"
+
+
+def change(before: float | None, after: float | None) -> str:
+    """Writes a difference of shares in points, with its sign."""
+    return "" if before is None or after is None else f"{100 * (after - before):+.1f}"
