@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pplr_lightning.cli import main
+from pplr_lightning.report.history import read_history
 
 from .conftest import ROOT, run_options
 
@@ -38,6 +39,10 @@ def several(processes: int) -> tuple[str, ...]:
     return (*FLOAT64, f"--trainer.devices={processes}", "--trainer.strategy=ddp")
 
 
+def times(row: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name.startswith("time/")}
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_several_processes_train_as_one(alone, run_process, run_args, tmp_path, processes):
     """Each of two holds a whole group of batch statistics; of four, two hold one together."""
@@ -48,6 +53,10 @@ def test_several_processes_train_as_one(alone, run_process, run_args, tmp_path, 
     for name in COMPARED:
         assert column(folder, name) == pytest.approx(column(alone, name), rel=1e-6), name
     assert len(column(folder, "train/loss")) == 9
+    histories = (read_history(run / "history.csv")[0] for run in (alone, folder))
+    for expected, row in zip(*histories, strict=True):
+        assert expected.keys() == row.keys()
+        assert row == pytest.approx(expected | times(row), rel=1e-6)
     summaries = [json.loads((run / "summary.json").read_text()) for run in (alone, folder)]
     assert summaries[0]["last"] == pytest.approx(summaries[1]["last"], abs=1e-6)
 

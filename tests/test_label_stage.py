@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -9,6 +11,7 @@ from pplr_lightning import functional as F
 from pplr_lightning.distributed import new_patient_group
 from pplr_lightning.functional.sharding import Share
 from pplr_lightning.label_stage import LabelStage
+from pplr_lightning.stages import Stages
 
 from .processes import launch
 
@@ -64,6 +67,24 @@ class TestLabel:
         assert labels.part_centroids.shape == (5, 16, 3)
         assert labels.num_clusters == 5
         assert labels.outlier_share == 0
+
+    def test_measures_each_of_its_stages_in_their_order(self, stage):
+        told = []
+
+        @contextmanager
+        def show(name, count):
+            told.append((name, count))
+            yield lambda: told.append("a part")
+
+        stages = Stages(show)
+        whole = stage.label(*features(), stages=stages)
+        assert told == [
+            ("neighbors", None), ("jaccard", None), ("dbscan", None),
+            ("agreement", 3), "a part", "a part", "a part", ("centroids", None),
+        ]  # fmt: skip
+        assert list(stages.seconds) == ["neighbors", "jaccard", "dbscan", "agreement", "centroids"]
+        assert all(seconds > 0 for seconds in stages.seconds.values())
+        assert torch.equal(whole.labels, stage.label(*features()).labels)
 
     def test_is_the_functions_in_their_order(self, stage):
         whole, parts = features(spread=0.4)

@@ -11,7 +11,13 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 
-from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling, RetrievalEvaluation
+from pplr_lightning import (
+    PPLRDataModule,
+    PPLRModule,
+    PseudoLabeling,
+    RetrievalEvaluation,
+    RunRecord,
+)
 from pplr_lightning.checkpoints import WholeCheckpointIO
 from pplr_lightning.data import Market1501
 
@@ -67,6 +73,7 @@ class Run(NamedTuple):
     steps: dict
     history: list
     log: list[tuple[str, str]]  # step and loss
+    rows: dict[int, dict]  # of the record, without the times
 
 
 class Training:
@@ -86,13 +93,14 @@ class Training:
             num_workers=workers, padding=3, seed=3,
         )  # fmt: skip
         record, evaluation = Record(), RetrievalEvaluation(before_training=False)
+        history = RunRecord(report=False)
         labels = PseudoLabeling(k1=6, k2=2, agreement_k=4, min_samples=2)
         logger = CSVLogger(self.folder, name="logs")
         trainer = Trainer(
             accelerator="cpu", max_epochs=2, logger=logger, log_every_n_steps=1,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            callbacks=[labels, evaluation, record, *callbacks], plugins=[WholeCheckpointIO()],
-            **options,
+            callbacks=[labels, evaluation, record, history, *callbacks],
+            plugins=[WholeCheckpointIO()], **options,
         )  # fmt: skip
         trainer.fit(module, data, ckpt_path=ckpt_path)
         return Run(
@@ -102,7 +110,12 @@ class Training:
             record.steps,
             evaluation.history,
             logged(Path(logger.log_dir, "metrics.csv")),
+            {epoch: untimed(row) for epoch, row in history.rows.items()},
         )
+
+
+def untimed(row: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
 def logged(file: Path) -> list[tuple[str, str]]:
@@ -156,6 +169,8 @@ def test_goes_on_as_if_never_stopped(training, whole, moment):
     assert same(run.optimizer, expected.optimizer)
     assert same(run.schedule, expected.schedule)
     assert run.history == expected.history
+    assert run.rows.keys() == expected.rows.keys()
+    assert all(run.rows[epoch] == pytest.approx(row) for epoch, row in expected.rows.items())
     done = torch.load(checkpoint, weights_only=True)["global_step"]
     assert run.steps == {step: seen for step, seen in expected.steps.items() if step > done}
     assert run.log == expected.log[done:]

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from pplr_lightning import functional as F
@@ -18,6 +19,7 @@ from pplr_lightning.functional.jaccard import jaccard_rows
 from pplr_lightning.functional.neighbors import is_approximate, recall, search
 from pplr_lightning.functional.sharding import Share
 from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
+from pplr_lightning.stages import Stages
 
 
 class LabelStage:
@@ -138,6 +140,7 @@ class LabelStage:
         cameras: Tensor | None = None,
         proxies: bool = True,
         share: Share | None = None,
+        stages: Stages | None = None,
     ) -> PseudoLabels:
         """Turns L2-normalised features (N, D) and part features (N, D, P) into labels.
 
@@ -149,6 +152,8 @@ class LabelStage:
             cameras: Camera of each of the N images, for `camera_jaccard` and for proxies.
             proxies: Average each cluster in each of its cameras, if cameras are given.
             share: This rank's rows among all; None where it has all.
+            stages: Measures `neighbors`, `jaccard` and `dbscan` (of clusters), `agreement` (with
+                the search in the part spaces) and `centroids`.
 
         Returns:
             The labels of all images, the same on every rank.
@@ -158,30 +163,33 @@ class LabelStage:
                 a feature is not finite or not normalised, or `camera_jaccard` lacks cameras.
             RuntimeError: Another rank had to stop.
         """
+        stages = stages or Stages()
         with share or Share(len(features)) as share:
             self._check(features, part_features, share)
             identities = person_ids if self.source == "identities" else None
             if identities is None:
                 self.check_cameras(cameras, share.total)
-            neighbors = self._search(features, self.num_neighbors, share)
+            with stages("neighbors"):
+                neighbors = self._search(features, self.num_neighbors, share)
             if is_approximate(self.index, share):
                 found = recall(features, neighbors, share, backend=self.backend)
                 rank_zero_info(f"approximate neighbours: a recall of {found:.4f} on a sample")
             if identities is None:
-                labels = self._cluster(features, neighbors, cameras, share)
+                labels = self._cluster(features, neighbors, cameras, share, stages)
             else:
                 labels = number_identities(identities)
             labels = fit_rows(labels, max_clusters)
-            agreement = self._agree(neighbors, part_features, share)
-            centroids, part_centroids = mean_features(features, part_features, labels, share)
-            by_camera = None
-            if proxies and cameras is not None:
-                pairs, clusters, seen_by = camera_pairs(labels, cameras)
-                means = mean_features(features, part_features, pairs, share)
-                by_camera = CameraProxies(*means, clusters, seen_by)
+            agreement = self._agree(neighbors, part_features, share, stages)
+            with stages("centroids"):
+                centroids, part_centroids = mean_features(features, part_features, labels, share)
+                by_camera = None
+                if proxies and cameras is not None:
+                    pairs, clusters, seen_by = camera_pairs(labels, cameras)
+                    means = mean_features(features, part_features, pairs, share)
+                    by_camera = CameraProxies(*means, clusters, seen_by)
             return PseudoLabels(
                 labels=labels,
-                agreement=share.gather(agreement),
+                agreement=agreement,
                 centroids=centroids,
                 part_centroids=part_centroids,
                 proxies=by_camera,
@@ -206,11 +214,26 @@ class LabelStage:
         )
 
     def _cluster(
-        self, features: Tensor, neighbors: Tensor, cameras: Tensor | None, share: Share
+        self,
+        features: Tensor,
+        neighbors: Tensor,
+        cameras: Tensor | None,
+        share: Share,
+        stages: Stages,
     ) -> Tensor:
         """Clusters all images; every rank does the last, cheap step on the whole sparse graph."""
+        with stages("jaccard"):
+            rows = self._jaccard(features, neighbors, cameras, share)
+            distance = share.gather_sparse(rows)
+        with stages("dbscan"):
+            return F.dbscan(distance, eps=self.eps, min_samples=self.min_samples)
+
+    def _jaccard(
+        self, features: Tensor, neighbors: Tensor, cameras: Tensor | None, share: Share
+    ) -> csr_matrix:
+        """Computes this rank's rows of the distance by which images are clustered, (n, N)."""
         if self.camera_jaccard and cameras is not None:
-            distance = camera_jaccard_rows(
+            return camera_jaccard_rows(
                 features,
                 cameras,
                 share,
@@ -219,22 +242,23 @@ class LabelStage:
                 backend=self.backend,
                 max_distance=self.eps,
             )
-        else:
-            distance = jaccard_rows(
-                features,
-                share.gather(neighbors.int()),
-                share,
-                k1=self.k1,
-                k2=self.k2,
-                max_distance=self.eps,
-            )
-        return F.dbscan(share.gather_sparse(distance), eps=self.eps, min_samples=self.min_samples)
+        return jaccard_rows(
+            features,
+            share.gather(neighbors.int()),
+            share,
+            k1=self.k1,
+            k2=self.k2,
+            max_distance=self.eps,
+        )
 
-    def _agree(self, neighbors: Tensor, part_features: Tensor, share: Share) -> Tensor:
-        """Scores this rank's images, (n, P)."""
-        k = self.agreement_k
-        scores = [
-            overlap(neighbors, self._search(part, k + 1, share), k=k, start=share.start)
-            for part in part_features.unbind(2)
-        ]
-        return torch.stack(scores, dim=1)
+    def _agree(
+        self, neighbors: Tensor, part_features: Tensor, share: Share, stages: Stages
+    ) -> Tensor:
+        """Scores all images, (N, P); each rank its own."""
+        k, parts, scores = self.agreement_k, part_features.unbind(2), []
+        with stages("agreement", len(parts)) as advance:
+            for part in parts:
+                nearest = self._search(part, k + 1, share)
+                scores.append(overlap(neighbors, nearest, k=k, start=share.start))
+                advance()
+            return share.gather(torch.stack(scores, dim=1))

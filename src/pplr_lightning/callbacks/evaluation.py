@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from pplr_lightning.callbacks.compilation import compile_before_work
+from pplr_lightning.callbacks.progress import show_stage
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.data import EvalBatch
 from pplr_lightning.distributed import all_gather_list
@@ -93,7 +94,8 @@ class RetrievalEvaluation(Callback):
             return
         if self._is_partial(trainer.val_dataloaders):
             return
-        values = self.metric.compute()
+        with show_stage(trainer, "scoring", None):
+            values = self.metric.compute()
         self.metric.reset()
         if trainer.sanity_checking:
             # Lightning keeps a sanity check's values out of the loggers; as a baseline it counts.
@@ -110,7 +112,8 @@ class RetrievalEvaluation(Callback):
         """Computes, logs and prints the metrics."""
         if self._is_partial(trainer.test_dataloaders):
             return
-        values = self.metric.compute()
+        with show_stage(trainer, "scoring", None):
+            values = self.metric.compute()
         self.metric.reset()
         _log(pl_module, "test", values)
         print_table({"test": values})

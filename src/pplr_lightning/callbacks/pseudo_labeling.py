@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import cast
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from pplr_lightning.callbacks.compilation import compile_before_work
-from pplr_lightning.callbacks.progress import track
+from pplr_lightning.callbacks.progress import show_stage, track
 from pplr_lightning.clusters import number_identities
 from pplr_lightning.data import EvalBatch, PPLRDataModule
 from pplr_lightning.distributed import new_patient_group
@@ -25,14 +25,21 @@ from pplr_lightning.metrics import label_quality
 from pplr_lightning.models import PartModel
 from pplr_lightning.pseudo_labels import PseudoLabels
 from pplr_lightning.retrieval_module import RetrievalModule
+from pplr_lightning.stages import Stages
 
 
 class PseudoLabeling(LabelStage, Callback):
     """Clusters the training images and hands the labels to data and classifiers every epoch.
 
     The options are those of `LabelStage`, which labels without a Trainer.
+
+    Attributes:
+        stages: The clock of the last label stage.
+        report: What was logged of it, by name (`labels/...`, `time/...`).
     """
 
+    stages: Stages
+    report: dict[str, float]
     _group: dist.ProcessGroup | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -69,6 +76,7 @@ class PseudoLabeling(LabelStage, Callback):
         choose_engine(self.backend, self.index)
         compile_before_work()
         self._group = new_patient_group()
+        self.stages, self.report = Stages(), {}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lets go of the ranks, which another run may not have."""
@@ -80,6 +88,7 @@ class PseudoLabeling(LabelStage, Callback):
         module = cast(RetrievalModule, pl_module)
         model = module.model
         batches = track(trainer, data.labeling_dataloader(), "Extracting features")
+        self.stages = Stages(partial(show_stage, trainer))
         with trainer.precision_plugin.forward_context():
             labels = self.generate(
                 model,
@@ -87,6 +96,7 @@ class PseudoLabeling(LabelStage, Callback):
                 person_ids=_person_ids(data),
                 cameras=_camera_ids(data),
                 proxies=module.uses_cameras,
+                stages=self.stages,
             )
         data.pseudo_labels = labels
         model.reset_classifiers(labels.centroids, labels.part_centroids)
@@ -100,6 +110,7 @@ class PseudoLabeling(LabelStage, Callback):
         person_ids: Tensor | None = None,
         cameras: Tensor | None = None,
         proxies: bool = True,
+        stages: Stages | None = None,
     ) -> PseudoLabels:
         """Labels the images of `batches`, with or without a Trainer.
 
@@ -109,6 +120,7 @@ class PseudoLabeling(LabelStage, Callback):
             person_ids: True identities (N,), read only where `source` is `identities`.
             cameras: Camera of each of the N images, for `camera_jaccard` and for proxies.
             proxies: Average each cluster in each of its cameras, if cameras are given.
+            stages: Measures `extraction` and what `label` measures.
 
         Returns:
             The same labels on every rank.
@@ -116,7 +128,9 @@ class PseudoLabeling(LabelStage, Callback):
         Raises:
             ValueError: Fewer than two clusters were found, or `camera_jaccard` lacks cameras.
         """
-        features, part_features = extract_features(model, batches)
+        stages = stages or Stages()
+        with stages("extraction"):
+            features, part_features = extract_features(model, batches)
         return self.label(
             features,
             part_features,
@@ -125,10 +139,11 @@ class PseudoLabeling(LabelStage, Callback):
             cameras=cameras,
             proxies=proxies,
             share=Share(len(features), self._group),
+            stages=stages,
         )
 
     def _report(self, module: LightningModule, labels: PseudoLabels, person_ids: Tensor) -> None:
-        """Logs the epoch's `labels/...` values and prints a line."""
+        """Logs the epoch's `labels/...` values, and the seconds of its stages as `time/...`."""
         values = {
             "clusters": float(labels.num_clusters),
             "outliers": labels.outlier_share,
@@ -136,15 +151,9 @@ class PseudoLabeling(LabelStage, Callback):
         }
         if (person_ids >= 0).all():  # known: for analysis only
             values |= label_quality(labels.labels, person_ids)._asdict()
-        # the same on every rank
-        module.log_dict({f"labels/{name}": v for name, v in values.items()}, sync_dist=True)
-        rest = " ".join(
-            f"{name} {value:.3f}" for name, value in values.items() if name != "clusters"
-        )
-        rank_zero_info(
-            f"epoch {module.current_epoch}: {labels.num_clusters} clusters of "
-            f"{len(labels.labels)} images; {rest}"
-        )
+        self.report = {f"labels/{name}": v for name, v in values.items()}  # the same on every rank
+        self.report |= {f"time/{name}": v for name, v in self.stages.seconds.items()}
+        module.log_dict(self.report, sync_dist=True)
 
 
 def _data_of(trainer: Trainer) -> PPLRDataModule:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +20,8 @@ from pplr_lightning.callbacks.loss_means import LossMeans
 from pplr_lightning.callbacks.progress import say
 from pplr_lightning.callbacks.pseudo_labeling import PseudoLabeling
 from pplr_lightning.callbacks.run_folder import run_folder
-from pplr_lightning.report import history, write_report
+from pplr_lightning.report import REPORT, history, write_report
+from pplr_lightning.report.files import write_whole
 from pplr_lightning.report.history import BEFORE, Row, describe_epoch
 
 C = TypeVar("C", bound=Callback)
@@ -45,15 +48,14 @@ class RunRecord(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forgets another run's history."""
         if stage == "fit":
-            self.rows = {}
+            self.rows, self._means = {}, None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes `environment.json`."""
         if _writes(trainer):
-            text = json.dumps(environment.describe_environment(trainer), indent=2) + "\n"
-            folder = run_folder(trainer)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / environment.FILE).write_text(text, encoding="utf-8")
+            with _harmless(environment.FILE):
+                text = json.dumps(environment.describe_environment(trainer), indent=2) + "\n"
+                write_whole(run_folder(trainer) / environment.FILE, text)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock; a run that goes on in mid-epoch comes by here only."""
@@ -156,19 +158,22 @@ class RunRecord(Callback):
 
     def _write_history(self, trainer: Trainer) -> None:
         if _writes(trainer):
-            history.write_history(run_folder(trainer) / history.FILE, self.rows.values())
+            with _harmless(history.FILE):
+                history.write_history(run_folder(trainer) / history.FILE, self.rows.values())
 
     def _write_report(self, trainer: Trainer) -> None:
-        if not self.report or not _writes(trainer):
-            return
-        folder = run_folder(trainer)
-        try:
-            rank_zero_info(f"report: {write_report(folder)}")
-        except Exception as error:  # hours of training must not end in an error of their report
-            rank_zero_warn(
-                f"no report was written ({type(error).__name__}: {error}); try again with "
-                f"python -m pplr_lightning report {folder}"
-            )
+        if self.report and _writes(trainer):
+            with _harmless(REPORT):
+                rank_zero_info(f"report: {write_report(run_folder(trainer))}")
+
+
+@contextmanager
+def _harmless(file: str) -> Iterator[None]:
+    """Turns an error into a warning: hours of training must not end by what is told of them."""
+    try:
+        yield
+    except Exception as error:
+        rank_zero_warn(f"{file} was not written, {type(error).__name__}: {error}")
 
 
 def _writes(trainer: Trainer) -> bool:

@@ -33,9 +33,15 @@ class Tick:
 
 @dataclass(frozen=True)
 class Curve:
-    """A series in pixels: a path, and its points with what they say."""
+    """A series in pixels: a path, its points with what they say, and its last value.
+
+    `style` is its place among all series of the chart, those without points included, so that one
+    name has one colour.
+    """
 
     label: str
+    style: int
+    last: str
     path: str
     dots: list[tuple[float, float, str]]
 
@@ -127,11 +133,10 @@ def _work(rows: list[Row], stage: str) -> list[Point]:
 
 def draw(title: str, series: list[Series]) -> Chart | None:
     """Lays out the series that have points; None where none has."""
-    series = [curve for curve in series if curve.points]
-    if not series:
+    points = [point for curve in series for point in curve.points]
+    if not points:
         return None
-    epochs = [x for curve in series for x, _ in curve.points]
-    values = [y for curve in series for _, y in curve.points]
+    epochs, values = zip(*points, strict=True)
     left, right = min(epochs), max(max(epochs), min(epochs) + 1)
     bottom, top, step = value_range(min(values), max(values))
 
@@ -144,12 +149,15 @@ def draw(title: str, series: list[Series]) -> Chart | None:
     curves = [
         Curve(
             curve.label,
+            style,
+            short(float(f"{curve.points[-1][1]:.3g}")),
             "M" + "L".join(f"{across(x)},{up(y)}" for x, y in curve.points),
             [(across(x), up(y), f"{curve.label}, {_epoch(x)}: {y:.4g}") for x, y in curve.points]
             if len(curve.points) <= DOTS
             else [],
         )
-        for curve in series
+        for style, curve in enumerate(series)
+        if curve.points
     ]
     count = round((top - bottom) / step)
     levels = [Tick(up(y), short(y)) for y in (bottom + i * step for i in range(count + 1))]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
+
+from pplr_lightning.report.files import write_whole
 
 Row = dict[str, float]  # `epoch` and what was logged in it, by name
 
@@ -14,15 +17,14 @@ BEFORE = -1  # the epoch of what was measured before training
 
 
 def write_history(file: Path, rows: Iterable[Row]) -> None:
-    """Writes rows as CSV, in the order of their epoch; what stood there stays whole until then."""
+    """Writes rows as CSV, in the order of their epoch."""
     rows = sorted(rows, key=lambda row: row["epoch"])
     others = sorted({name for row in rows for name in row} - {"epoch"})
-    aside = file.with_name(f"{file.name}.part")
-    with aside.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, ["epoch", *others])
-        writer.writeheader()
-        writer.writerows(rows)
-    aside.replace(file)
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, ["epoch", *others], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(file, lines.getvalue())
 
 
 def read_history(file: Path) -> tuple[list[Row], list[str]]:
@@ -75,10 +77,11 @@ def describe_epoch(row: Row) -> str:
             f"loss {row['train/loss']:.3f}" + (f" ({', '.join(others)})" if others else "")
         )
     if "val/mAP" in row:
-        first = f", rank-1 {100 * row['val/rank-1']:.1f}" if "val/rank-1" in row else ""
+        first = f", rank-1 {100 * row['val/rank-1']:.1f} %" if "val/rank-1" in row else ""
         parts.append(f"mAP {100 * row['val/mAP']:.1f} %{first}")
     times = [f"{name} {seconds:.1f} s" for name, seconds in working_times(row).items() if seconds]
-    return f"epoch {row['epoch']:.0f}: {'; '.join([*parts, ', '.join(times)])}"
+    parts += [", ".join(times)] if times else []
+    return f"epoch {row['epoch']:.0f}" + (f": {'; '.join(parts)}" if parts else "")
 
 
 def working_times(row: Row) -> dict[str, float]:

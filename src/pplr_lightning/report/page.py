@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from pplr_lightning.report.advice import advise, is_clustered
 from pplr_lightning.report.curves import HEIGHT, WIDTH, charts, compared_charts
+from pplr_lightning.report.files import write_whole
 from pplr_lightning.report.reading import Run, read_run
 from pplr_lightning.report.setting import (
     describe_setting,
@@ -68,8 +69,8 @@ def write_comparison(one: Path, other: Path, file: Path) -> Path:
         "measured": compared(*runs),
         "charts": compared_charts(dict(zip(names, (run.rows for run in runs), strict=True))),
         "setting": _beside(*(dict(describe_setting(run)) for run in runs)),
-        "config": _beside(*(dict(flatten(run.config)) for run in runs), only_other=True),
-        "environment": _beside(*(dict(flatten(run.environment)) for run in runs), only_other=True),
+        "config": _differing(*(run.config for run in runs)),
+        "environment": _differing(*(run.environment for run in runs)),
     }
     return _write(file, "comparison.html.jinja", page)
 
@@ -95,15 +96,21 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
     return tiles
 
 
-def _beside(
-    left: dict[str, str], right: dict[str, str], *, only_other: bool = False
-) -> list[tuple[str, str, str, bool]]:
+def _beside(left: dict[str, str], right: dict[str, str]) -> list[tuple[str, str, str, bool]]:
     """Joins two runs' values by name, and tells where they differ."""
-    rows = [
+    return [
         (name, left.get(name, MISSING), right.get(name, MISSING), left.get(name) != right.get(name))
         for name in dict.fromkeys([*left, *right])
     ]
-    return [row for row in rows if row[3] or not only_other]
+
+
+def _differing(
+    left: dict[str, Any], right: dict[str, Any]
+) -> list[tuple[str, str, str, bool]] | None:
+    """Joins what differs; None where one of the runs tells nothing."""
+    if not left or not right:
+        return None
+    return [row for row in _beside(dict(flatten(left)), dict(flatten(right))) if row[3]]
 
 
 def _write(file: Path, template: str, content: dict[str, Any]) -> Path:
@@ -116,11 +123,7 @@ def _write(file: Path, template: str, content: dict[str, Any]) -> Path:
         lstrip_blocks=True,
     )
     text = environment.get_template(template).render(width=WIDTH, height=HEIGHT, **content)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f"{file.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(file)
-    return file
+    return write_whole(file, text)
 
 
 def _finalize(value: Any) -> Any:

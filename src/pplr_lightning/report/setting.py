@@ -140,8 +140,10 @@ def run_seconds(run: Run) -> float:
 
 def duration(seconds: float) -> str:
     """Writes a time as people say it."""
+    if seconds < 0.01:
+        return "< 0.01 s"
     if seconds < 60:
-        return f"{seconds:.3g} s"
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"

@@ -32,6 +32,9 @@ LABELS = {
 MISSING = "-"  # what one of two runs does not have
 
 
+Measured = tuple[float | None, str]
+
+
 class Table(NamedTuple):
     """Texts; the first cell of each row names it."""
 
@@ -77,7 +80,8 @@ def metrics(run: Run) -> list[str]:
 
     def place(name: str) -> tuple[bool, str, int]:
         word, _, rank = name.rpartition("-")
-        return name != "val/mAP", word, int(rank) if rank.isdigit() else 0
+        ranked = rank.isdigit()
+        return name != "val/mAP", word if ranked else name, int(rank) if ranked else 0
 
     return sorted(names, key=place)
 
@@ -131,23 +135,27 @@ def compared(one: Run, other: Run) -> Table:
     left, right = _measured(one), _measured(other)
     body = []
     for name in dict.fromkeys([*left, *right]):
-        both = name in left and name in right
-        difference = f"{right[name][0] - left[name][0]:+.3g}" if both else ""
         texts = [values[name][1] if name in values else MISSING for values in (left, right)]
-        body.append([name, *texts, difference])
+        body.append([name, *texts, _difference(left.get(name), right.get(name))])
     return Table(["", "A", "B", "B - A"], body)
 
 
-def _measured(run: Run) -> dict[str, tuple[float, str]]:
-    """Names what a run's end can be judged by: the number, and how it is written."""
-    found: dict[str, tuple[float, str]] = {}
+def _difference(before: Measured | None, after: Measured | None) -> str:
+    """Writes a difference of numbers, with as many places as they are written with."""
+    if before is None or after is None or before[0] is None or after[0] is None:
+        return ""
+    places = len(before[1].partition(".")[2])
+    return f"{after[0] - before[0]:+.{places}f}"
+
+
+def _measured(run: Run) -> dict[str, Measured]:
+    """Names what a run's end can be judged by: the number, None for words, and how to write it."""
+    found: dict[str, Measured] = {}
     for word, row in picked(run).items():
+        found[f"{word} evaluation"] = (None, when(row))
         for name in metrics(run) if word == "last" else ["val/mAP"]:
             value = row.get(name, 0.0)
-            found[f"{word} {name.removeprefix('val/')}, %"] = (
-                100 * value,
-                percent(value) + (f" ({when(row)})" if name == "val/mAP" else ""),
-            )
+            found[f"{word} {name.removeprefix('val/')}, %"] = (100 * value, percent(value))
     for key, (text, scale) in LABELS.items():
         if run.labelings and f"labels/{key}" in run.labelings[-1]:
             value = scale * run.labelings[-1][f"labels/{key}"]

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Trainer
+
+from pplr_lightning.callbacks import RunRecord
+from pplr_lightning.cli import main
+from pplr_lightning.report.history import read_history
+
+from ..conftest import run_options
+
+LABEL_STAGES = {"extraction", "neighbors", "jaccard", "dbscan", "agreement", "centroids"}
+
+
+def logged(folder: Path, name: str) -> list[float]:
+    with (folder / "metrics.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    found, notes = read_history(folder / "history.csv")
+    assert notes == []
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(drawn, tmp_path_factory) -> Path:
+    """The folder of a run of two epochs of three steps, evaluated before and after each."""
+    root = tmp_path_factory.mktemp("recorded")
+    main(["fit", *run_options(drawn, root)])
+    return root / "demo/version_0"
+
+
+class TestFit:
+    def test_keeps_a_row_per_epoch(self, folder):
+        first, *trained = rows(folder)
+        assert first["epoch"] == -1
+        assert {name for name in first if name != "epoch"} == {
+            *(f"val/{name}" for name in ("mAP", "mINP", "rank-1", "rank-5", "rank-10")),
+            "time/evaluation",
+        }
+        assert [row["epoch"] for row in trained] == [0, 1]
+        assert [row["iterations"] for row in trained] == [3, 3]
+        assert [row["step"] for row in trained] == [3, 6]
+        assert [row["finished"] for row in trained] == [1, 1]
+        assert [row["lr"] for row in trained] == [2e-4, 2e-4]
+
+    def test_with_the_means_of_the_losses_that_were_logged(self, folder):
+        for name in ("train/loss", "train/loss_pglr", "train/loss_parts", "train/loss_triplet"):
+            steps = logged(folder, name)
+            means = [row[name] for row in rows(folder)[1:]]
+            assert means == pytest.approx([sum(steps[:3]) / 3, sum(steps[3:]) / 3], rel=1e-5)
+
+    def test_with_labels_and_evaluation_as_they_were_logged(self, folder):
+        for name in ("labels/clusters", "labels/outliers", "labels/agreement_mean", "labels/ari"):
+            found = [row[name] for row in rows(folder)[1:]]
+            assert found == pytest.approx(logged(folder, name))
+        for name in ("val/mAP", "val/rank-1"):
+            found = [row[name] for row in rows(folder)]
+            assert found == pytest.approx(logged(folder, name))
+
+    def test_with_the_seconds_of_each_stage(self, folder):
+        stages = {*LABEL_STAGES, "training", "evaluation"}
+        for row in rows(folder)[1:]:
+            times = {name: value for name, value in row.items() if name.startswith("time/")}
+            assert set(times) == {f"time/{stage}" for stage in stages}
+            assert all(0 < seconds < 100 for seconds in times.values())
+        for stage in stages:
+            found = [row[f"time/{stage}"] for row in rows(folder)[1:]]
+            assert logged(folder, f"time/{stage}") == pytest.approx(found, rel=1e-5)
+
+    def test_writes_environment_and_report(self, folder):
+        environment = json.loads((folder / "environment.json").read_text())
+        assert environment["hardware"]["processes"] == 1
+        assert "demo/version_0" in (folder / "report.html").read_text()
+
+    def test_leaves_nothing_else(self, folder):
+        assert not list(folder.glob("*.part"))
+
+
+def test_prints_a_line_per_epoch_and_can_do_without_a_report(run, run_args, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        run("fit", *run_args, "--record.report=false")
+    lines = [record.message for record in caplog.records if record.message.startswith("epoch ")]
+    assert len(lines) == 2
+    assert lines[1].startswith("epoch 1: ")
+    for word in ("clusters", "outliers", "agreement", "ARI", "loss", "mAP", "training"):
+        assert word in lines[1]
+    assert (tmp_path / "demo/version_0/history.csv").is_file()
+    assert not (tmp_path / "demo/version_0/report.html").exists()
+
+
+def test_an_error_in_the_report_is_a_warning(tmp_path):
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path
+    )
+    with pytest.warns(UserWarning, match=r"report.html was not written, ValueError: .*no run's"):
+        RunRecord().teardown(trainer, None, "fit")
+
+
+def test_a_trial_run_leaves_nothing(run, run_args, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("fit", *run_args, "--trainer.fast_dev_run=1")
+    names = {path.name for path in tmp_path.rglob("*")}
+    assert not names & {"history.csv", "environment.json", "report.html"}
+
+
+def test_a_run_that_goes_on_has_the_rows_of_all_its_parts(run, run_args, checkpoint_args, tmp_path):
+    run("fit", *run_args, *checkpoint_args, "--trainer.max_epochs=1")
+    checkpoint = tmp_path / "demo/version_0/checkpoints/last.ckpt"
+    before = rows(tmp_path / "demo/version_0")
+    run("fit", *run_args, f"--ckpt_path={checkpoint}")
+    found = rows(tmp_path / "demo/version_1")
+    assert [row["epoch"] for row in found] == [-1, 0, 1]
+    assert found[:2] == before
+
+
+def test_sigterm_leaves_history_and_report(run_process, run_args, tmp_path):
+    done = run_process(
+        "fit",
+        *run_args,
+        "--trainer.callbacks+=tests.faults.Terminates",
+        "--trainer.callbacks.step=1",
+    )
+    assert done.returncode == 143, done.stderr
+    folder = tmp_path / "demo/version_0"
+    before, row = rows(folder)
+    assert before["epoch"] == -1
+    assert row["iterations"] == 2
+    assert "finished" not in row
+    assert row["train/loss"] > 0
+    assert row["labels/clusters"] > 1
+    text = (folder / "report.html").read_text()
+    assert "The run ended after 0 of 2 epochs." in text
+    assert f"report: {folder / 'report.html'}" in done.stderr
+
+
+def test_another_fit_begins_anew():
+    record = RunRecord()
+    record.load_state_dict({"rows": [{"epoch": 3.0, "val/mAP": 0.5}]})
+    assert record.state_dict() == {"rows": [{"epoch": 3.0, "val/mAP": 0.5}]}
+    record.setup(None, None, "fit")
+    assert record.state_dict() == {"rows": []}

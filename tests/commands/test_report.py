@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "metrics.csv").write_text("epoch,step,train/loss,val/mAP\n0,1,2.5,\n0,1,,0.5\n")
+        return folder
+
+    return make
+
+
+def test_writes_into_the_runs_folder_and_says_where(run, folder, capsys):
+    one = folder("one")
+    assert run("report", str(one)) == one / "report.html"
+    assert "50.0" in (one / "report.html").read_text()
+    assert capsys.readouterr().out.strip() == str(one / "report.html")
+
+
+def test_writes_where_it_is_told(run, folder, tmp_path):
+    one = folder("one")
+    run("report", str(one), "--output", str(tmp_path / "new/page.html"))
+    assert (tmp_path / "new/page.html").is_file()
+    assert not (one / "report.html").exists()
+
+
+def test_compares_two_runs(run, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = str(folder("one")), str(folder("two"))
+    run("report", *folders)
+    assert "Two runs side by side" in (tmp_path / "comparison.html").read_text()
+    run("report", *folders, "--output", "other.html")
+    assert (tmp_path / "other.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("nowhere", "nowhere: no such folder"), (".", "no run's folder"), ("..", "the runs one")],
+)
+def test_no_run_is_one_line(run, folder, capsys, monkeypatch, path, message):
+    inside = folder("one") / "empty"
+    inside.mkdir()
+    monkeypatch.chdir(inside if path != ".." else inside.parent)
+    with pytest.raises(SystemExit) as stop:
+        run("report", path)
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_more_than_two(run, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("report", "a", "b", "c")
+    assert stop.value.code == 2
+    assert "got 3 folders: give one run, or two" in capsys.readouterr().err

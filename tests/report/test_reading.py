@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pplr_lightning.report.reading import read_run
+
+from .conftest import epoch, evaluated, history
+
+
+def test_reads_what_a_run_left(make_folder):
+    run = read_run(make_folder(figures=("ranking-epoch2.png",)))
+    assert run.name == "demo/version_0"
+    assert run.rows == history()
+    assert run.finished == 3
+    assert [row["epoch"] for row in run.evaluations] == [-1, 1, 2]
+    assert [row["epoch"] for row in run.labelings] == [0, 1, 2]
+    assert run.option("pseudo_labels.eps") == 0.45
+    assert run.option("pseudo_labels.eps.more") is run.option("nothing.at.all") is None
+    assert run.environment["versions"] == {"torch": "2.4.0"}
+    assert run.notes == []
+
+
+def test_counts_finished_epochs_only(make_folder):
+    rows = [epoch(0), {"epoch": 1.0, "train/loss": 2.0}]
+    assert read_run(make_folder(rows=rows)).finished == 1
+    assert read_run(make_folder("demo/none", rows=[])).finished == 0
+
+
+class TestLog:
+    """Of a run without `history.csv`."""
+
+    @pytest.fixture
+    def folder(self, make_folder):
+        folder = make_folder()
+        (folder / "history.csv").unlink()
+        return folder
+
+    def test_takes_the_metrics(self, folder):
+        (folder / "metrics.csv").write_text(
+            "epoch,labels/clusters,step,train/loss\n0,,0,6\n0,70,1,4\n1,,2,3\n"
+        )
+        run = read_run(folder)
+        assert [row["train/loss"] for row in run.epochs] == [5, 3]
+        assert run.finished == 1  # the labels are logged at an epoch's end
+        assert run.notes == []
+
+    def test_without_labels_every_epoch_counts(self, folder):
+        (folder / "metrics.csv").write_text("epoch,step,train/loss\n0,0,6\n1,2,3\n")
+        assert read_run(folder).finished == 2
+
+    def test_takes_the_evaluations_of_all_parts_from_the_summary(self, folder):
+        (folder / "metrics.csv").write_text("epoch,step,train/loss\n4,0,6\n")
+        evaluations = [{"epoch": -1, "mAP": 0.2}, {"epoch": 4, "mAP": 0.5}, "broken", {"mAP": 1}]
+        (folder / "summary.json").write_text(json.dumps({"history": evaluations}))
+        run = read_run(folder)
+        assert [(row["epoch"], row["val/mAP"]) for row in run.evaluations] == [(-1, 0.2), (4, 0.5)]
+        assert run.notes == ["The log begins at epoch 4: what came before is in another folder."]
+
+    def test_without_any(self, folder):
+        run = read_run(folder)
+        assert run.rows == []
+        assert "neither history.csv nor metrics.csv" in run.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("summary.json", "{"),
+        ("summary.json", "[1]"),
+        ("environment.json", "\0"),
+        ("config.yaml", "a: [1"),
+        ("config.yaml", "a: !!python/object:os.system {}"),
+        ("config.yaml", "just words"),
+        ("figures/captions.json", "{"),
+    ],
+)
+def test_a_broken_file_is_named_and_left_out(make_folder, file, text):
+    folder = make_folder()
+    (folder / file).write_text(text)
+    run = read_run(folder)
+    assert f"{file.split('/')[-1]} is not readable and was left out." in run.notes
+    assert run.rows == history()
+
+
+def test_without_config(make_folder):
+    run = read_run(make_folder(config=None))
+    assert run.config == {}
+    assert run.notes == ["There is no config.yaml, so the options of this run are not known."]
+
+
+class TestFigures:
+    def test_the_newest_of_each_and_the_first_embedding(self, make_folder):
+        folder = make_folder(
+            figures=(
+                "clusters-epoch2.png", "clusters-epoch10.png", "embedding-epoch0.png",
+                "embedding-epoch4.png", "embedding-epoch10.png", "ranking-epoch-1.png",
+                "label_quality-epoch10.png", "else.png", "other-epoch1.png",
+            )
+        )  # fmt: skip
+        captions = {"clusters-epoch10.png": "The largest.", "else.png": "Nothing."}
+        (folder / "figures/captions.json").write_text(json.dumps(captions))
+        figures = read_run(folder).figures
+        assert [(figure.name, figure.epoch) for figure in figures] == [
+            ("ranking", -1), ("clusters", 10), ("embedding", 0), ("embedding", 10),
+            ("label_quality", 10), ("other", 1),
+        ]  # fmt: skip
+        assert figures[1].caption == "The largest."
+        assert figures[0].caption == ""
+        assert figures[0].source.startswith("data:image/png;base64,iVBORw0KGgo")
+
+    def test_one_embedding_is_shown_once(self, make_folder):
+        assert len(read_run(make_folder(figures=("embedding-epoch3.png",))).figures) == 1
+
+
+class TestNoRun:
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder"):
+            read_run(tmp_path / "nowhere")
+
+    def test_nothing_of_a_run(self, tmp_path):
+        with pytest.raises(ValueError, match=r"no run's folder, it holds none of history.csv"):
+            read_run(tmp_path)
+
+    def test_names_the_runs_inside(self, make_folder):
+        make_folder()
+        parent = make_folder("demo/version_1").parent
+        with pytest.raises(ValueError, match=r"the runs version_0, version_1: give one of them"):
+            read_run(parent)
+
+
+def test_evaluation_only(make_folder):
+    run = read_run(make_folder(rows=[{"epoch": -1.0, **evaluated(0.2)}]))
+    assert (run.finished, len(run.evaluations), run.labelings) == (0, 1, [])

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+
+from pplr_lightning.report.setting import describe_setting, duration, flatten, without_home
+
+from .conftest import CONFIG
+
+
+@pytest.fixture
+def say(make_run):
+    """Says a topic of a run with some options changed."""
+
+    def say(topic: str, run=None, **options):
+        config = deepcopy(CONFIG)
+        for path, value in options.items():
+            section, _, name = path.partition("__")
+            config[section][name] = value
+        return dict(describe_setting(run or make_run(config=config)))[topic]
+
+    return say
+
+
+def test_labels(say, make_run):
+    assert say("Labels").startswith("Unsupervised: clusters")
+    assert say("Labels", pseudo_labels__source="identities").startswith("Supervised")
+    assert "SimCLR" in say("Labels", make_run(config={"model": {"projection_size": 128}}))
+
+
+def test_cameras(say):
+    assert say("Cameras") == "Camera ids were not used in training."
+    assert "choice of positives only" in say("Cameras", data__use_cameras=True)
+    loss = say("Cameras", data__use_cameras=True, model__camera_weight=0.5)
+    assert "camera loss (weight 0.5) and in the choice of positives" in loss
+    assert say("Cameras", model__camera_weight=0.5).endswith("(weight 0.5).")
+
+
+def test_start(say):
+    assert say("Start") == "Published weights of resnet10t from timm."
+    assert say("Start", model__pretrained=False) == "Random weights (resnet10t)."
+    warm = say("Start", model__warm_start="some.ckpt")
+    assert "some.ckpt" in warm
+    assert "not label-free" in warm
+
+
+def test_data(say, make_run):
+    assert say("Data") == (
+        "Market1501: 1000 training images (identities known: 75, cameras known: 6), 100 query and "
+        "400 gallery images."
+    )
+    assert say("Data", make_run(environment={})) == "Market1501."
+
+
+def test_evaluation(say, make_run):
+    assert say("Evaluation") == "Query to gallery, the same camera's images left out."
+    options = {**CONFIG, "evaluation": {"topk": [1], "test_features": "global", "rerank": True}}
+    assert "test_features: global, rerank: true." in say("Evaluation", make_run(config=options))
+    summary = {"last": {"mAP": 1}, "history": [], "setting": {"rerank": {"k1": 20}}}
+    assert "setting.rerank.k1: 20." in say("Evaluation", make_run(summary=summary))
+    trained = make_run().rows[2:]
+    assert say("Evaluation", make_run(rows=trained)).endswith("Not evaluated before training.")
+    assert say("Evaluation", make_run(rows=[])) == "None: there is no mAP in this run."
+
+
+def test_length(say, make_run):
+    assert say("Length") == "3 of 3 epochs finished, 30 steps, 1 min 30 s in all."
+    assert say("Length", make_run(rows=[])) == "No epoch was trained."
+    assert say("Length", make_run(rows=[{"epoch": 0.0}])) == "0 of 3 epochs finished."
+
+
+def test_machine(say, make_run):
+    assert say("Machine") == "2 processes on Some CPU, precision 32-true."
+    hardware = {"processes": 1, "device": "Some GPU", "cpu": "Some CPU", "precision": "bf16-mixed"}
+    run = make_run(environment={"hardware": hardware})
+    assert say("Machine", run) == "1 process on Some GPU, precision bf16-mixed."
+
+
+def test_a_run_of_which_nothing_is_known(make_run):
+    run = make_run(rows=[], config={}, environment={"data": "none", "hardware": 3})
+    assert [topic for topic, _ in describe_setting(run)] == ["Evaluation", "Length"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0004, "< 0.01 s"), (0.25, "0.25 s"), (12.34, "12.3 s"), (59.99, "60 s"),
+        (119.6, "2 min 0 s"), (3600, "1 h 0 min"), (7290, "2 h 1 min"),
+    ],
+)  # fmt: skip
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_flatten():
+    values = {"a": {"b": None, "c": True}, "d": [1, 2], "e": [{"f": 1}, "g"], "h": {}}
+    assert dict(flatten(values)) == {
+        "a.b": "none", "a.c": "true", "d": "[1, 2]", "e.0.f": "1", "e.1": "g", "h": "{}",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/home/jane.doe/runs/a", "~/runs/a"),
+        ("from /Users/jane/x and /home/joe", "from ~/x and ~"),
+        (r"C:\Users\jane\runs", r"~\runs"),
+        ("/root/data", "~/data"),
+        ("/data/rooted/home", "/data/rooted/home"),
+    ],
+)
+def test_nobodys_home_is_named(text, expected):
+    assert without_home(text) == expected
