@@ -77,6 +77,14 @@ CHECKPOINT = [
 ]
 
 
+@pytest.fixture(scope="session")
+def trained(drawn: Path, tmp_path_factory) -> Path:
+    """The folder of a run of configs/demo.yaml on the command line, made small: one epoch."""
+    folder = tmp_path_factory.mktemp("trained")
+    main(["fit", *run_options(drawn, folder), *CHECKPOINT, "--trainer.max_epochs=1"])
+    return folder / "demo/version_0"
+
+
 @pytest.fixture
 def checkpoint_args() -> list[str]:
     """The checkpoint callback that `run_args` leaves out."""

@@ -34,7 +34,8 @@ from pplr_lightning.module import PPLRModule
 
 COMPLAINTS = (ValueError, OSError, ImportError, FloatingPointError, MisconfigurationException)
 DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
-COMMANDS = ("convert", "demo", "pretrain", "report")  # modules of `commands` with a function `run`
+# Each a module of `commands` with a function `run`.
+COMMANDS = ("convert", "demo", "export", "pretrain", "report")
 
 
 class PPLRCLI(LightningCLI):

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from pplr_lightning import PPLRModule, export
+
+pytest.importorskip("onnxruntime")
+SIZE = ["--image_size", "64", "32"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained) -> Path:
+    return trained / "checkpoints/last.ckpt"
+
+
+@pytest.mark.parametrize(("format", "name"), [("onnx", "a.onnx"), ("torch", "a.pt2")])
+def test_exports_what_was_trained(format, name, checkpoint, run, tmp_path, capsys):
+    out = tmp_path / name
+    difference = run(
+        "export", "--ckpt_path", str(checkpoint), "--format", format, "--out", str(out), *SIZE
+    )
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    printed = capsys.readouterr().out
+    assert f"{out}: images (batch, 3, 64, 32) -> L2-normalised features (batch, 512)" in printed
+    assert float(re.findall(r"images is (\S+e-\d+|0.0e\+00)$", printed, re.M)[0]) <= 1e-4
+    assert difference <= 1e-4
+    images = torch.randn(3, 3, 64, 32)
+    if format == "torch":
+        features = torch.export.load(out).module()(images)
+    else:
+        import onnxruntime
+
+        features = torch.from_numpy(
+            onnxruntime.InferenceSession(out).run(None, {"images": images.numpy()})[0]
+        )
+    module = PPLRModule.load_from_checkpoint(checkpoint, weights_only=True).eval()
+    torch.testing.assert_close(features, module(images).detach(), rtol=0, atol=1e-5)
+
+
+def test_takes_the_preprocessing_that_the_checkpoint_names(checkpoint, run, tmp_path):
+    named = torch.load(checkpoint, weights_only=True)
+    named["preprocessing"] = {"image_size": (64, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    path = tmp_path / "named.ckpt"
+    torch.save(named, path)
+    out = tmp_path / "a.pt2"
+    run("export", "--ckpt_path", str(path), "--format", "torch", "--out", str(out))
+    extra = {"metadata.json": ""}
+    torch.export.load(out, extra_files=extra)
+    metadata = json.loads(extra["metadata.json"])
+    assert metadata["image_size"] == "[64, 32]"
+    assert metadata["mean"] == "[0.5, 0.5, 0.5]"
+    assert metadata["std"] == "[0.25, 0.25, 0.25]"
+
+
+class TestRefuses:
+    """One line, exit code 1, no file; before a model is built where it can be known."""
+
+    @pytest.fixture
+    def refused(self, run, tmp_path, capsys):
+        def call(match, *words, out="a.pt2", format="torch"):
+            path = tmp_path / out
+            with pytest.raises(SystemExit) as stop:
+                run("export", "--format", format, "--out", str(path), *map(str, words))
+            assert stop.value.code == 1
+            error = capsys.readouterr().err
+            assert len(error.strip().splitlines()) == 1
+            assert re.search(match, error)
+            assert not list(tmp_path.glob("a.*"))
+
+        return call
+
+    def test_a_checkpoint_that_is_not_there(self, refused):
+        refused("error: no.ckpt: no such checkpoint", "--ckpt_path", "no.ckpt")
+
+    def test_a_checkpoint_that_would_execute_code(self, refused, tmp_path):
+        class Hostile:
+            def __reduce__(self):
+                return (Path.touch, (tmp_path / "executed",))
+
+        path = tmp_path / "hostile.ckpt"
+        torch.save({"state_dict": Hostile()}, path)
+        refused("hostile.ckpt: refused, .* would execute code", "--ckpt_path", path, *SIZE)
+        assert not (tmp_path / "executed").exists()
+
+    def test_another_modules_checkpoint(self, refused, checkpoint, tmp_path):
+        other = torch.load(checkpoint, weights_only=True)
+        other["hyper_parameters"]["temperature"] = 0.1
+        torch.save(other, tmp_path / "simclr.ckpt")
+        match = r"simclr.ckpt: no checkpoint of PPLRModule, it has the options temperature; give"
+        refused(match, "--ckpt_path", tmp_path / "simclr.ckpt", *SIZE)
+        del other["hyper_parameters"]
+        torch.save(other, tmp_path / "none.ckpt")
+        match = r"none.ckpt: no checkpoint of PPLRModule, it names no options"
+        refused(match, "--ckpt_path", tmp_path / "none.ckpt", *SIZE)
+
+    def test_an_unknown_image_size(self, refused, checkpoint):
+        match = r"last.ckpt: does not say which images .*, as in --image_size 384 128"
+        refused(match, "--ckpt_path", checkpoint)
+
+    def test_an_image_size_that_is_none(self, refused, checkpoint):
+        match = r"--image_size 0 32: give height and width in pixels"
+        refused(match, "--ckpt_path", checkpoint, "--image_size", 0, 32)
+
+    def test_another_ending(self, refused):
+        match = r"a.onnx: a file of format torch is named \*.pt2"
+        refused(match, "--ckpt_path", "no.ckpt", out="a.onnx")
+
+    def test_a_difference_above_tolerance(self, refused, checkpoint, monkeypatch):
+        monkeypatch.setattr(export, "TOLERANCE", -1.0)
+        match = r"a.pt2: not written, because its features differ from the module's by"
+        refused(match, "--ckpt_path", checkpoint, *SIZE)
