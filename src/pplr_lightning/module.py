@@ -15,13 +15,13 @@ from pplr_lightning.functional import (
     pglr_loss,
     softmax_triplet_loss,
 )
+from pplr_lightning.hub import SharedModule
 from pplr_lightning.layouts import load_weights, read_weights
 from pplr_lightning.models import PartModel, PartOutput
 from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
-from pplr_lightning.retrieval_module import RetrievalModule
 
 
-class PPLRModule(RetrievalModule):
+class PPLRModule(SharedModule):
     """Part-based Pseudo Label Refinement (Cho et al., CVPR 2022).
 
     loss = PGLR (global head) + softmax-triplet (global feature) + mean over parts of AALS

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
+
+from pplr_lightning import PPLRModule, hub
+
+OPTIONS = {"pretrained": False, "num_parts": 2, "max_clusters": 8, "norm_batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def module() -> PPLRModule:
+    torch.manual_seed(0)
+    module = PPLRModule("resnet10t", **OPTIONS, camera_weight=0.5, warm_start="/home/me/last.ckpt")
+    with torch.no_grad():
+        module.model(torch.randn(4, 3, 64, 32))  # statistics of their own
+    return module.eval()
+
+
+@pytest.fixture
+def folder(module, tmp_path) -> Path:
+    module.save_pretrained(tmp_path / "shared")
+    return tmp_path / "shared"
+
+
+class TestRoundTrip:
+    def test_gives_the_same_features(self, module, folder):
+        images = torch.randn(3, 3, 64, 32)
+        loaded = PPLRModule.from_pretrained(folder)
+        assert not loaded.training
+        assert torch.equal(loaded(images), module(images))
+        parts, own = loaded.model(images).part_features, module.model(images).part_features
+        assert torch.equal(parts, own)
+
+    def test_config_holds_the_options(self, module, folder):
+        config = json.loads((folder / "config.json").read_text())
+        assert config == {**module.hparams, "warm_start": "last.ckpt"}  # and not its folder
+        loaded = PPLRModule.from_pretrained(folder)
+        assert dict(loaded.hparams) == config
+        assert loaded.camera_weight == 0.5
+
+    def test_files(self, folder):
+        assert {file.name for file in folder.iterdir()} == {
+            "README.md", "config.json", "model.safetensors",
+        }  # fmt: skip
+        assert not any("classifier" in name for name in load_file(folder / "model.safetensors"))
+
+    def test_an_option_can_be_changed(self, folder):
+        assert PPLRModule.from_pretrained(folder, lr=0.5, max_clusters=3).lr == 0.5
+
+    def test_training_starts_from_the_loaded_weights(self, folder):
+        """Not from the warm start that the options name."""
+        loaded = PPLRModule.from_pretrained(folder)
+        loaded.trainer = SimpleNamespace(ckpt_path=None, datamodule=None)
+        before = copy.deepcopy(loaded.model.state_dict())
+        loaded.setup("validate")
+        assert loaded.warm_start == "last.ckpt"
+        assert torch.equal(
+            before["head.neck.weight"], loaded.model.state_dict()["head.neck.weight"]
+        )
+
+    def test_is_copied_and_pickled_like_any_module(self, module):
+        images = torch.randn(1, 3, 64, 32)
+        assert torch.equal(copy.deepcopy(module)(images), module(images))
+
+    def test_from_the_hub_two_files_are_asked_for(self, folder, module, monkeypatch):
+        asked = []
+
+        def download(repo_id=None, filename=None, **options):
+            asked.append((repo_id, filename))
+            return str(folder / filename)
+
+        monkeypatch.setattr(hub, "hf_hub_download", lambda *given, **o: download(*given, **o))
+        monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", download)
+        loaded = PPLRModule.from_pretrained("me/model")
+        assert asked == [("me/model", "config.json"), ("me/model", "model.safetensors")]
+        images = torch.randn(1, 3, 64, 32)
+        assert torch.equal(loaded(images), module(images))
+
+    def test_push(self, module, monkeypatch):
+        pushed = {}
+
+        def upload(self, *, repo_id, folder_path, **options):
+            pushed[repo_id] = {file.name: file.read_bytes() for file in Path(folder_path).iterdir()}
+            return "url"
+
+        class Repo:
+            repo_id = "me/model"
+
+        monkeypatch.setattr(HfApi, "create_repo", lambda self, **options: Repo)
+        monkeypatch.setattr(HfApi, "upload_folder", upload)
+        card = {"license": "cc-by-nc-4.0", "data": "crops of my own"}
+        assert module.push_to_hub("me/model", model_card_kwargs=card) == "url"
+        assert set(pushed["me/model"]) == {"README.md", "config.json", "model.safetensors"}
+        assert b"license: cc-by-nc-4.0" in pushed["me/model"]["README.md"]
+
+
+def test_a_module_trained_on_the_command_line(trained, tmp_path):
+    """With the mixin, the command line, checkpoints and sharing go together."""
+    module = PPLRModule.load_from_checkpoint(trained / "checkpoints/last.ckpt", weights_only=True)
+    module.eval().save_pretrained(tmp_path / "shared", model_card_kwargs={"run": trained})
+    loaded = PPLRModule.from_pretrained(tmp_path / "shared")
+    images = torch.randn(2, 3, 64, 32)
+    assert torch.equal(loaded(images), module(images))
+    config = json.loads((tmp_path / "shared/config.json").read_text())
+    assert config["max_clusters"] == 64  # as given on the command line
+    assert not [name for name in config if name.startswith("_")]
+    assert "- Images: Market-1501 (academic" in (tmp_path / "shared/README.md").read_text()
+
+
+class TestRefuses:
+    def test_a_folder_without_options(self, folder):
+        (folder / "config.json").unlink()
+        with pytest.raises(FileNotFoundError, match=r"shared: has no config.json; give a folder"):
+            PPLRModule.from_pretrained(folder)
+
+    def test_pickled_weights(self, folder, module):
+        (folder / "model.safetensors").unlink()
+        torch.save(module.state_dict(), folder / "pytorch_model.bin")
+        with pytest.raises(FileNotFoundError, match=r"shared: has no model.safetensors"):
+            PPLRModule.from_pretrained(folder)
+
+    def test_weights_that_are_cut_off(self, folder):
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:1000])
+        with pytest.raises(ValueError, match=r"model.safetensors: no readable safetensors file"):
+            PPLRModule.from_pretrained(folder)
+
+    def test_weights_of_another_model(self, folder):
+        file = folder / "model.safetensors"
+        weights = load_file(file)
+        del weights["model.head.neck.weight"]
+        save_file(weights, file)
+        match = r"does not fit the model: model.head.neck.weight is missing in the checkpoint"
+        with pytest.raises(ValueError, match=match):
+            PPLRModule.from_pretrained(folder)
+
+    def test_options_of_another_class(self, folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "temperature": 0.1}))
+        match = r"shared: PPLRModule has no option temperature that config.json names"
+        with pytest.raises(ValueError, match=match):
+            PPLRModule.from_pretrained(folder)
