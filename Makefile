@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow lint clean
+.PHONY: install demo test test-slow lint package clean
 
 install: .venv/installed
 
@@ -27,6 +27,17 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+package:  ## wheel and sdist, checked; the wheel trains a few steps of the demo in an empty environment
+	rm -rf build dist
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/python -m pip install --quiet build twine
+	build/tools/bin/python -m build
+	build/tools/bin/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip install --quiet "$$(echo dist/*.whl)[cpu]"
+	cd build && empty/bin/python -m pplr_lightning fit --trainer.max_epochs 1 --data.iterations 3 \
+		--config "$$(empty/bin/python -c 'from pplr_lightning.commands.demo import CONFIGS; print(CONFIGS)')/demo.yaml"
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache

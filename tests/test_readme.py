@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -54,6 +55,17 @@ def test_own_script(block, drawn, tmp_path, monkeypatch):
     trainer = scope["trainer"]
     assert trainer.global_step == 2
     assert {"val/mAP", "labels/clusters"} <= set(trainer.callback_metrics)
+
+
+def test_sharing(block, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(trained / "checkpoints/last.ckpt", tmp_path)
+    shutil.copytree(trained, tmp_path / "runs/market1501/version_0")
+    scope: dict[str, object] = {}
+    exec(block("save_pretrained"), scope)
+    images = torch.randn(2, 3, 64, 32)
+    assert torch.equal(scope["module"].eval()(images), scope["again"](images))
+    assert "license: cc-by-nc-4.0" in (tmp_path / "my-model/README.md").read_text()
 
 
 def test_functions(block):

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
+
+from pplr_lightning.commands import demo
 
 from ..conftest import ROOT
 
@@ -41,6 +44,23 @@ def test_prints_three_stages(configs, tmp_path, run, capsys):
     output = capsys.readouterr().out
     assert all(stage in output for stage in rows)
     assert "--seed_everything=3" in output
+
+
+def test_finds_its_own_configs_from_anywhere(tmp_path, run, monkeypatch):
+    """Also where there is no checkout: `tests/test_package.py` sees them in the wheel."""
+    called = []
+
+    def stop(words):
+        called.extend(words)
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "run_cli", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run("demo")
+    config = Path(called[called.index("--config") + 1])
+    assert config == ROOT / "configs/demo.yaml"
+    assert config.is_file()
 
 
 def test_missing_configs(tmp_path, run, capsys):

@@ -10,6 +10,8 @@ from pplr_lightning.callbacks.evaluation import print_table
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.cli import PPLRCLI, run_cli
 
+# Installed they are files of the package; in a checkout a link leads to those at its top.
+CONFIGS = (Path(__file__).parents[1] / "configs").resolve()
 STAGES = ("random weights", "after the warm start", "after PPLR")
 
 
@@ -60,7 +62,7 @@ def _evaluation(cli: PPLRCLI) -> RetrievalEvaluation:
 
 def _parse(args: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m pplr_lightning demo", description=__doc__)
-    parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder of configs")
+    parser.add_argument("--configs", type=Path, default=CONFIGS, help="folder of configs")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of results")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(args)
