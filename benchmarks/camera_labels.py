@@ -25,8 +25,8 @@ from pplr_lightning import PPLRDataModule, PPLRModule
 from pplr_lightning import functional as F
 from pplr_lightning.data import SyntheticReID
 from pplr_lightning.extraction import extract_features
+from pplr_lightning.layouts import load_weights, read_weights
 from pplr_lightning.metrics import label_quality
-from pplr_lightning.retrieval_module import load_warm_start
 
 
 class Images(NamedTuple):
@@ -89,7 +89,7 @@ def embed(shift: float, identities: int, warm_start: str) -> Images:
     data.prepare_data()
     data.setup("fit")
     module = PPLRModule("resnet10t", pretrained=False, num_parts=2, max_clusters=600)
-    load_warm_start(module.model, warm_start)
+    load_weights(module.model, read_weights(warm_start), classifiers=False)
     features, _ = extract_features(module.model, data.labeling_dataloader())
     ids, cameras = torch.tensor([sample[1:] for sample in data.train_samples]).unbind(1)
     return Images(features, ids, cameras)

@@ -3,8 +3,11 @@ from __future__ import annotations
 import camera_labels as benchmark
 import numpy as np
 import pytest
+import torch
 from camera_labels import Images
 from measuring import draw
+
+from pplr_lightning import PPLRModule
 
 
 @pytest.fixture
@@ -23,6 +26,16 @@ def test_compares_at_a_share_of_outliers(images):
             shares.append(outliers)
         assert shares[0] < shares[1]
         assert abs(shares[1] - 0.4) < 0.2
+
+
+def test_embeds_a_set_with_a_warm_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = PPLRModule("resnet10t", pretrained=False, num_parts=2, max_clusters=600)
+    torch.save({"state_dict": module.state_dict()}, "warm.ckpt")
+    found = benchmark.embed(0.3, 2, "warm.ckpt")
+    assert found.features.shape == (len(found.ids), 512)
+    assert len(found.ids.unique()) == 2
+    assert len(found.cameras.unique()) > 1
 
 
 def test_prints_a_row_for_each_distance(images, monkeypatch, capsys):
