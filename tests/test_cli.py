@@ -210,7 +210,14 @@ class TestBadInput:
             )
 
     @pytest.mark.parametrize(
-        "option", ["--pseudo_labels.kl=30", "--data.batchsize=3", "--model.aals=maybe"]
+        "option",
+        [
+            "--pseudo_labels.kl=30",
+            "--evaluation.test_features=all",
+            "--evaluation.rerank=perhaps",
+            "--data.batchsize=3",
+            "--model.aals=maybe",
+        ],
     )
     def test_mistyped_option(self, run, run_args, capsys, option):
         with pytest.raises(SystemExit) as stop:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pplr_lightning.data import EvalBatch
-from pplr_lightning.extraction import evaluating, extract_features
+from pplr_lightning.extraction import evaluating, extract_features, join_features
 from pplr_lightning.models import PartModel
 
 
@@ -54,3 +54,35 @@ def test_modes_come_back_after_an_error(model):
     with pytest.raises(KeyError):
         fail()
     assert model.training
+
+
+class TestJoinFeatures:
+    @pytest.fixture
+    def branches(self):
+        """Two images with a global and two part features; the cosines are 0.6, 0 and 0.8."""
+        features = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+        first = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        second = torch.tensor([[0.0, 1.0], [0.6, 0.8]])
+        return features, torch.stack([first, second], dim=2)
+
+    @pytest.mark.parametrize(
+        ("kind", "vector", "cosine"),
+        [
+            ("global", [0.6, 0.8], 0.6),
+            ("parts", [1 / 2**0.5, 0, 0.6 / 2**0.5, 0.8 / 2**0.5], (0 + 0.8) / 2),
+            (
+                "both",
+                [x / 3**0.5 for x in (0.6, 0.8, 1, 0, 0.6, 0.8)],
+                (0.6 + 0 + 0.8) / 3,
+            ),
+        ],
+    )
+    def test_cosine_is_the_mean_over_the_branches(self, branches, kind, vector, cosine):
+        first, second = join_features(*branches, kind=kind)
+        assert second.tolist() == pytest.approx(vector)
+        assert first.norm() == pytest.approx(1)
+        assert (first @ second).item() == pytest.approx(cosine)
+
+    def test_no_such_kind(self, branches):
+        with pytest.raises(ValueError, match="kind='all': choose one of global, parts, both"):
+            join_features(*branches, kind="all")

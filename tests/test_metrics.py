@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as nnf
 from sklearn.metrics import average_precision_score
 
-from pplr_lightning.functional import retrieval, retrieval_metrics
+from pplr_lightning.functional import rerank_distance, retrieval, retrieval_metrics
 from pplr_lightning.functional.retrieval import GalleryIndex
 from pplr_lightning.metrics import ReIDRetrieval, label_quality
 
@@ -28,8 +31,8 @@ def images():
     )
 
 
-def evaluate(images, *orders):
-    metric = ReIDRetrieval()
+def evaluate(images, *orders, **options):
+    metric = ReIDRetrieval(**options)
     for order in orders:
         metric.update(*(value[order] for value in images))
     return metric.compute()
@@ -121,7 +124,7 @@ def test_bad_images(images, position, value, message):
         evaluate(images, torch.arange(60))
 
 
-def _ranked(rank, broken=None):
+def _ranked(rank, broken=None, rerank=False, rows=7):
     """Metrics or the error, and the distances that this rank scored.
 
     The product's size is one that MKL rounds differently on one thread, on two and in parts.
@@ -136,10 +139,10 @@ def _ranked(rank, broken=None):
     world = dist.get_world_size() if dist.is_initialized() else 1
     order = torch.arange(1032) % 1029  # padded, and dealt out in turn
     seen, score = [], GalleryIndex.score
-    metric = ReIDRetrieval()
+    metric = ReIDRetrieval(rerank=rerank)
     metric.update(*(value[order[rank::world]] for value in images))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "CHUNK_BYTES", 7 * 8 * 999)  # 5 blocks of 7 queries or 2
+        patch.setattr(retrieval, "CHUNK_BYTES", rows * 8 * 999)  # 5 blocks of 7 queries or 2
         patch.setattr(
             GalleryIndex, "score", lambda *args: seen.append(args[1].clone()) or score(*args)
         )
@@ -149,16 +152,13 @@ def _ranked(rank, broken=None):
             return str(error), seen
 
 
-def _with_broken_query(rank):
-    return _ranked(rank, broken=29)
-
-
+@pytest.mark.parametrize("rerank", [False, True])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_ranks_share_the_queries_and_agree_to_the_last_bit(world_size, tmp_path):
-    expected, blocks = _ranked(0)  # on two threads, the ranks have one each
-    results = launch(_ranked, world_size, tmp_path)
+def test_ranks_share_the_queries_and_agree_to_the_last_bit(world_size, rerank, tmp_path):
+    expected, blocks = _ranked(0, rerank=rerank)  # on two threads, the ranks have one each
+    results = launch(partial(_ranked, rerank=rerank), world_size, tmp_path)
     assert [metrics for metrics, _ in results] == [expected] * world_size
-    shares = [len(seen) for _, seen in results]
+    shares = [len(seen) // (1 + rerank) for _, seen in results]
     assert shares == {1: [5], 2: [2, 3], 4: [1, 1, 1, 2]}[world_size]
     together = [block for _, seen in results for block in seen]
     # Threads may have come to their blocks in any order.
@@ -166,10 +166,70 @@ def test_ranks_share_the_queries_and_agree_to_the_last_bit(world_size, tmp_path)
     assert all(map(torch.equal, together, blocks))
 
 
-def test_all_ranks_raise_what_one_has_seen(tmp_path):
-    expected, _ = _with_broken_query(0)
-    assert "got 999 values of NaN or Inf" in expected
-    assert [text for text, _ in launch(_with_broken_query, 4, tmp_path)] == [expected] * 4
+def test_ranks_without_queries(tmp_path):
+    work = partial(_ranked, rerank=True, rows=15)  # 2 blocks
+    expected, _ = work(0)
+    results = launch(work, 4, tmp_path)
+    assert sorted(len(seen) for _, seen in results) == [0, 0, 2, 2]
+    assert [metrics for metrics, _ in results] == [expected] * 4
+
+
+@pytest.mark.parametrize(
+    ("rerank", "message"), [(False, "got 999 values of NaN or Inf"), (True, "NaN or Inf in 1 of")]
+)
+def test_all_ranks_raise_what_one_has_seen(rerank, message, tmp_path):
+    work = partial(_ranked, broken=29, rerank=rerank)
+    expected, _ = work(0)
+    assert message in expected
+    assert [text for text, _ in launch(work, 4, tmp_path)] == [expected] * 4
+
+
+class TestReranked:
+    def test_equals_the_authors_metrics(self):
+        with np.load(Path(__file__).parent / "reference/evaluation.npz") as arrays:
+            expected = dict(arrays)
+        query, gallery = (
+            [torch.from_numpy(expected[f"{side}_{key}"]) for key in ("feature", "id", "camera")]
+            for side in ("query", "gallery")
+        )
+        features, ids, cameras = map(torch.cat, zip(query, gallery, strict=True))
+        indices = torch.arange(len(ids))
+        metric = ReIDRetrieval(topk=tuple(range(1, 101)), rerank=True)
+        metric.update(features, ids, cameras, indices < len(query[0]), indices)
+        values = metric.compute()
+        for name, prefix in (("plain", ""), ("reranked", "rerank/")):
+            assert values[f"{prefix}mAP"] == pytest.approx(float(expected[f"{name}_map"]), abs=1e-6)
+            cmc = [values[f"{prefix}rank-{k}"] for k in range(1, 101)]
+            assert cmc == pytest.approx(expected[f"{name}_cmc"].tolist(), abs=1e-6)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+    @pytest.mark.parametrize("rows", [1, 4, 15])
+    def test_equals_the_function(self, images, monkeypatch, dtype, rows):
+        features, persons, cameras, query, _ = images
+        monkeypatch.setattr(retrieval, "CHUNK_BYTES", rows * 8 * 45)
+        expected = retrieval_metrics(
+            rerank_distance(features[query], features[~query]),
+            *(persons[query], persons[~query], cameras[query], cameras[~query]),
+        )
+        images = features.to(dtype), *images[1:]
+        values = evaluate(images, torch.arange(60), rerank=True)
+        reranked = {f"rerank/{name}": value for name, value in expected.items()}
+        assert values == pytest.approx(evaluate(images, torch.arange(60)) | reranked, abs=1e-6)
+        assert values["rerank/mAP"] != pytest.approx(values["mAP"], abs=1e-3)
+
+    def test_all_distances_are_never_held(self, images, monkeypatch):
+        monkeypatch.setattr(retrieval, "CHUNK_BYTES", 4 * 8 * 45)
+        sizes = []
+        score = GalleryIndex.score
+        monkeypatch.setattr(
+            GalleryIndex, "score", lambda *args: sizes.append(args[1].shape) or score(*args)
+        )
+        evaluate(images, torch.arange(60), rerank=True)
+        assert sorted(sizes) == sorted(2 * [(3, 45), (4, 45), (4, 45), (4, 45)])
+
+    def test_too_few_images(self, images):
+        with pytest.raises(ValueError, match="k1=20 for 19 images"):
+            evaluate(images, torch.arange(20), rerank=True)
 
 
 @pytest.mark.gpu
@@ -177,7 +237,9 @@ def test_all_ranks_raise_what_one_has_seen(tmp_path):
 def test_gpu_equals_cpu(images):
     on_gpu = [value.cuda() for value in images]
     order = torch.arange(60)
-    assert evaluate(on_gpu, order) == pytest.approx(evaluate(images, order), abs=1e-6)
+    for rerank in (False, True):
+        expected = evaluate(images, order, rerank=rerank)
+        assert evaluate(on_gpu, order, rerank=rerank) == pytest.approx(expected, abs=1e-6)
 
 
 class TestLabelQuality:

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from pplr_lightning import PPLRDataModule, PPLRModule, SimCLRModule
+from pplr_lightning.data import EvalBatch
 from pplr_lightning.models import PartModel
 from pplr_lightning.retrieval_module import ranks_per_group
 
@@ -27,6 +28,22 @@ def test_forward_gives_the_normalised_global_feature(module):
     assert torch.allclose(features.norm(dim=1), torch.ones(3))
     expected = torch.nn.functional.normalize(module.model(images).features)
     assert torch.equal(features, expected)
+
+
+def test_an_evaluation_step_gives_every_branch_and_prediction_the_global_one(module):
+    module.eval()
+    ids = torch.arange(3)
+    batch = EvalBatch(torch.randn(3, 3, 64, 32), ids, ids, ids, ids > 0)
+    output = module.model(batch.images)
+    expected = {
+        name: torch.nn.functional.normalize(getattr(output, name), dim=1)
+        for name in ("features", "part_features")
+    }
+    for step in (module.validation_step, module.test_step):
+        torch.testing.assert_close(step(batch, 0), expected)
+    indices, features = module.predict_step(batch, 0)
+    assert torch.equal(indices, batch.indices)
+    torch.testing.assert_close(features, expected["features"])
 
 
 def test_optimiser_is_the_papers(module):

@@ -1,16 +1,19 @@
-"""From images to L2-normalised features, one pass over a loader."""
+"""From a model's output to L2-normalised features, of one batch or of a loader."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pplr_lightning.data import EvalBatch
-from pplr_lightning.models import PartModel
+from pplr_lightning.models import PartModel, PartOutput
+
+FeatureKind = Literal["global", "parts", "both"]
 
 
 @contextmanager
@@ -23,6 +26,45 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def unit_features(output: PartOutput) -> tuple[Tensor, Tensor]:
+    """L2-normalises each of the 1 + P vectors of an image: (B, D) and (B, D, P), float32."""
+    whole, parts = output.features.float(), output.part_features.float()
+    return F.normalize(whole, dim=1), F.normalize(parts, dim=1)
+
+
+def join_features(features: Tensor, part_features: Tensor, kind: FeatureKind) -> Tensor:
+    """Makes the one vector per image that images are compared by.
+
+    From the unit vectors g and p_1 ... p_P of an image:
+
+        global: f = g
+        parts:  f = [p_1; ...; p_P] / sqrt(P)
+        both:   f = [g; p_1; ...; p_P] / sqrt(1 + P)
+
+    so that the cosine of two images is the mean of the branches' cosines, each of equal weight, as
+    is usual for part models (PCB, Sun et al., ECCV 2018). PPLR's authors test on g alone.
+
+    Args:
+        features: L2-normalised, (B, D).
+        part_features: L2-normalised along D, (B, D, P).
+        kind: Which of the three.
+
+    Returns:
+        L2-normalised, (B, D), (B, P * D) or (B, (1 + P) * D).
+
+    Raises:
+        ValueError: There is no such kind.
+    """
+    if kind not in get_args(FeatureKind):
+        kinds = ", ".join(get_args(FeatureKind))
+        raise ValueError(f"kind={kind!r}: choose one of {kinds}")
+    if kind == "global":
+        return features
+    parts = part_features.transpose(1, 2)  # (B, P, D)
+    branches = parts if kind == "parts" else torch.cat([features.unsqueeze(1), parts], dim=1)
+    return branches.flatten(1) / branches.shape[1] ** 0.5
 
 
 @torch.no_grad()
@@ -39,6 +81,7 @@ def extract_features(model: PartModel, batches: Iterable[EvalBatch]) -> tuple[Te
     with evaluating(model):
         for batch in batches:
             output = model(batch.images.to(device, next(model.parameters()).dtype))
-            features.append(F.normalize(output.features.float(), dim=1).cpu())
-            part_features.append(F.normalize(output.part_features.float(), dim=1).cpu())
+            whole, parts = unit_features(output)
+            features.append(whole.cpu())
+            part_features.append(parts.cpu())
     return torch.cat(features), torch.cat(part_features)

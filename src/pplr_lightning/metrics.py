@@ -17,7 +17,10 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from pplr_lightning.distributed import is_distributed
 from pplr_lightning.functional.engines import full_precision, similarity_chunks
+from pplr_lightning.functional.reranking import Reranking, search_both_ends
 from pplr_lightning.functional.retrieval import GalleryIndex, query_blocks, summarize_scores
+
+RERANKED = "rerank/"  # what the names of a re-ranked gallery's metrics begin with
 
 
 class ReIDRetrieval(Metric):
@@ -28,6 +31,8 @@ class ReIDRetrieval(Metric):
 
     Args:
         topk: Ranks of the CMC to report.
+        rerank: Report the same metrics of the re-ranked gallery, too (`rerank_distance` with the
+            published parameters), under names of their own: `rerank/mAP` and so on.
     """
 
     full_state_update = False
@@ -41,9 +46,12 @@ class ReIDRetrieval(Metric):
     indices: list[Tensor]
     _states = ("features", "person_ids", "camera_ids", "is_query", "indices")
 
-    def __init__(self, *, topk: tuple[int, ...] = (1, 5, 10), **kwargs: Any) -> None:
+    def __init__(
+        self, *, topk: tuple[int, ...] = (1, 5, 10), rerank: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.topk = topk
+        self.rerank = rerank
         for name in self._states:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -61,14 +69,16 @@ class ReIDRetrieval(Metric):
             getattr(self, name).append(value)
 
     def compute(self) -> dict[str, float]:
-        """Computes `mAP`, `mINP` and `rank-k`, each in [0, 1].
+        """Computes `mAP`, `mINP` and `rank-k`, in [0, 1], and with `rerank` their `rerank/...`.
 
-        Distances are 2 - 2 cos, of some queries at a time. Over several processes each takes a
-        share of the queries, and the value is that of one process to the last bit.
+        Distances are 2 - 2 cos, of some queries at a time; neither they nor the re-ranked ones are
+        ever held for all queries. Over several processes each takes a share of the queries and of
+        the search for neighbours, and the value is that of one process to the last bit.
 
         Raises:
-            ValueError: There are no queries or no gallery, features are not finite, or no query has
-                a match in the gallery. Every process raises it.
+            ValueError: There are no queries or no gallery, features are not finite, there are too
+                few images to re-rank, or no query has a match in the gallery. Every process raises
+                it.
         """
         features, persons, cameras, is_query, indices = (
             dim_zero_cat(getattr(self, name)) for name in self._states
@@ -76,28 +86,52 @@ class ReIDRetrieval(Metric):
         order = _first_of_each(indices)
         role = is_query[order].bool()
         query, gallery = order[role], order[~role]
-        blocks = query_blocks(len(query), len(gallery))
-        shared = self._is_synced and is_distributed()
-        if shared:
-            # Whole blocks: a product among other rows may be rounded differently.
-            rank, world = dist.get_rank(self.process_group), dist.get_world_size(self.process_group)
-            blocks = _share(blocks, rank, world)
+        # Whole blocks: a product among other rows may be rounded differently.
+        blocks = _share(query_blocks(len(query), len(gallery)), *self._place())
 
         index = GalleryIndex(persons[gallery], cameras[gallery])
         persons, cameras = persons[query], cameras[query]
         features = features.detach().to(torch.promote_types(features.dtype, torch.float32))
-        parts = _score_blocks(
-            features[query],
-            features[gallery],
-            blocks,
-            lambda block, distance: index.score(distance, persons[block], cameras[block]),
-        )
-        scores = torch.cat([torch.empty(0, 4, dtype=torch.float64), *parts])
-        if shared:
-            # Nothing was raised for a bad score yet: what is wrong in one share all will see.
-            gather = self.dist_sync_fn or gather_all_tensors
-            scores = torch.cat(gather(scores.to(features.device), group=self.process_group)).cpu()
-        return summarize_scores(scores, self.topk)
+        features = features[torch.cat([query, gallery])]
+        reranking = self._reranking(features, len(query), blocks) if self.rerank else None
+
+        def score(block: slice, distance: Tensor) -> Tensor:
+            scores = index.score(distance, persons[block], cameras[block])
+            if reranking is None:
+                return scores
+            reranking.apply_(distance, block)
+            return torch.cat([scores, index.score(distance, persons[block], cameras[block])], 1)
+
+        parts = _score_blocks(features[: len(query)], features[len(query) :], blocks, score)
+        empty = torch.empty(0, 8 if self.rerank else 4, dtype=torch.float64)
+        # Nothing was raised for a bad score yet: what is wrong in one share all will see.
+        scores = self._gather(torch.cat([empty, *parts]), features.device)
+        values = summarize_scores(scores[:, :4], self.topk)
+        if self.rerank:
+            reranked = summarize_scores(scores[:, 4:], self.topk)
+            values |= {f"{RERANKED}{name}": value for name, value in reranked.items()}
+        return values
+
+    def _reranking(self, features: Tensor, queries: int, blocks: list[slice]) -> Reranking:
+        """Searches this process's share of all images and prepares its queries' re-ranking."""
+        place, places = self._place()
+        own = slice(place * len(features) // places, (place + 1) * len(features) // places)
+        found = (self._gather(part, features.device) for part in search_both_ends(features, own))
+        rows = slice(blocks[0].start, blocks[-1].stop) if blocks else slice(0, 0)
+        return Reranking(features, *found, queries=queries, rows=rows)
+
+    def _place(self) -> tuple[int, int]:
+        """Returns this process's rank and the number of processes that compute together."""
+        if not (self._is_synced and is_distributed()):
+            return 0, 1
+        return dist.get_rank(self.process_group), dist.get_world_size(self.process_group)
+
+    def _gather(self, rows: Tensor, device: torch.device) -> Tensor:
+        """Concatenates the (n, ...) CPU rows of all processes, which talk over this device."""
+        if self._place() == (0, 1):
+            return rows
+        gather = self.dist_sync_fn or gather_all_tensors
+        return torch.cat(gather(rows.to(device), group=self.process_group)).cpu()
 
 
 def _score_blocks(

@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -16,6 +15,7 @@ from pplr_lightning.backbone_weights import load_backbone_weights
 from pplr_lightning.checkpoints import check_weights, newest_checkpoint, reopen_last_epoch
 from pplr_lightning.data import EvalBatch, PPLRDataModule
 from pplr_lightning.distributed import all_gather_list, consecutive_group
+from pplr_lightning.extraction import unit_features
 from pplr_lightning.layouts import load_weights, read_weights
 from pplr_lightning.models import PartModel, average_running_statistics, share_groups
 
@@ -123,9 +123,13 @@ class RetrievalModule(LightningModule):
             )
             share_groups(self.model, consecutive_group(ranks) if ranks > 1 else None)
 
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeds images (B, 3, H, W) as L2-normalised global (B, D) and part features (B, D, P)."""
+        return unit_features(self.model(images))
+
     def forward(self, images: Tensor) -> Tensor:
-        """Embeds images (B, 3, H, W) as L2-normalised global features (B, D), the test feature."""
-        return F.normalize(self.model(images).features.float(), dim=1)
+        """Embeds images (B, 3, H, W) as L2-normalised global features (B, D), which PPLR tests."""
+        return self.embed(images)[0]
 
     def gather(self, rows: Tensor) -> Tensor:
         """Concatenates the (B, ...) rows of all ranks, with gradients.
@@ -210,14 +214,15 @@ class RetrievalModule(LightningModule):
             + (f"the last good checkpoint, {newest}" if newest else "the start: no checkpoint yet")
         )
 
-    def validation_step(self, batch: EvalBatch, batch_idx: int) -> Tensor:
-        """Returns the test features (B, D) for `RetrievalEvaluation`."""
-        return self(batch.images)
+    def validation_step(self, batch: EvalBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns what `RetrievalEvaluation` makes its `test_features` of."""
+        features, part_features = self.embed(batch.images)
+        return {"features": features, "part_features": part_features}
 
     test_step = validation_step
 
     def predict_step(self, batch: EvalBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Returns the images' indices (B,) and test features (B, D)."""
+        """Returns the images' indices (B,) and global features (B, D)."""
         return batch.indices, self(batch.images)
 
     def configure_optimizers(self) -> Any:

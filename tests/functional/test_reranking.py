@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from pplr_lightning.functional import jaccard, rerank_distance
+from pplr_lightning.functional import engines, jaccard, rerank_distance, reranking
+from pplr_lightning.functional.reranking import Reranking, search_both_ends
 
 
 def test_equals_the_authors_distance(reference):
@@ -61,7 +64,44 @@ def test_chunks_do_not_change_the_result(draw_features, monkeypatch):
     features = draw_features(2, 90)
     whole = rerank_distance(features[:30], features[30:])
     monkeypatch.setattr(jaccard, "CHUNK", 1)
+    monkeypatch.setattr(reranking, "CHUNK", 7)
     assert torch.equal(rerank_distance(features[:30], features[30:]), whole)
+
+
+def test_few_distances_at_a_time(draw_features, monkeypatch):
+    features = draw_features(2, 90)
+    whole = rerank_distance(features[:30], features[30:])
+    monkeypatch.setattr(engines, "CHUNK_BYTES", 7 * 4 * 60)
+    torch.testing.assert_close(
+        rerank_distance(features[:30], features[30:]), whole, atol=1e-6, rtol=0
+    )
+
+
+class TestSomeRows:
+    """What processes do that share the images."""
+
+    @pytest.mark.parametrize("duplicates", [0, 20])
+    def test_searched_alone_are_what_they_are_among_all(self, draw_features, duplicates):
+        features = draw_features(5, 100, duplicates=duplicates)
+        whole = search_both_ends(features)
+        cuts = [0, 1, 1, 34, 100]
+        parts = [search_both_ends(features, slice(*cut)) for cut in pairwise(cuts)]
+        for expected, part in zip(whole, zip(*parts, strict=True), strict=True):
+            assert torch.equal(torch.cat(part), expected)
+
+    def test_the_farthest_is_the_least_product(self, draw_features):
+        features = draw_features(6, 50)
+        exact = (features.double() @ features.double().T).amin(dim=1)
+        torch.testing.assert_close(search_both_ends(features)[1], exact, atol=1e-12, rtol=0)
+
+    def test_reranked_alone_are_what_they_are_among_all(self, draw_features):
+        features = draw_features(7, 90)
+        found = search_both_ends(features)
+        expected = 2 - 2 * features[:30] @ features[30:].T
+        some = expected[12:17].clone()
+        Reranking(features, *found, queries=30).apply_(expected, slice(0, 30))
+        Reranking(features, *found, queries=30, rows=slice(10, 20)).apply_(some, slice(12, 17))
+        assert torch.equal(some, expected[12:17])
 
 
 @pytest.mark.parametrize(("queries", "gallery"), [(0, 30), (30, 0)])

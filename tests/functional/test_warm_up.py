@@ -26,7 +26,7 @@ for options in ({"k1": 12, "agreement_k": 5}, {"k1": 6, "agreement_k": 10, "k2":
     for camera_jaccard in (False, True):
         stage = PseudoLabeling(eps=0.6, camera_jaccard=camera_jaccard, **options)
         stage.label(features, features[:, :, None], cameras=torch.arange(320) % 7)
-metric, ids = ReIDRetrieval(), torch.arange(320)
+metric, ids = ReIDRetrieval(rerank=True), torch.arange(320)
 metric.update(features, ids % 9, ids % 2, ids < 30, ids)
 metric.compute()
 assert [loop.signatures for loop in LOOPS] == compiled

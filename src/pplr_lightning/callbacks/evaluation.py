@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
-from rich.console import Console
-from rich.table import Table
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from pplr_lightning.callbacks.compilation import compile_before_work
 from pplr_lightning.callbacks.progress import show_stage
+from pplr_lightning.callbacks.report import print_table, summarize
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.data import EvalBatch
 from pplr_lightning.distributed import all_gather_list
+from pplr_lightning.extraction import FeatureKind, join_features
+from pplr_lightning.functional.reranking import K1, K2, LAMBDA
 from pplr_lightning.metrics import ReIDRetrieval
+from pplr_lightning.retrieval_module import RetrievalModule
 
 
 class RetrievalEvaluation(Callback):
@@ -25,20 +28,51 @@ class RetrievalEvaluation(Callback):
     In `fit` the whole evaluation also runs before training, as Lightning's sanity check, so that
     what training brought can be told. At the end a table shows the first, the best and the last
     epoch, and `summary.json` in the run's folder holds all of them. Best is best on the evaluation
-    set itself, and so no result to publish: the last is.
+    set itself, and so no result to publish: the last is. Both say which features were compared and
+    whether the gallery was re-ranked.
 
     Args:
         topk: Ranks of the CMC to report.
         before_training: Evaluate before training too.
+        test_features: Images are compared by the global feature (`global`, as published), by their
+            `parts` or by `both`, every branch of equal weight (`join_features`).
+        rerank: Report the metrics of the re-ranked gallery, too (`rerank_distance`), beside those
+            without: as `val/rerank/mAP` and so on, and in lines of their own.
+
+    Raises:
+        ValueError: `test_features` is none of the three.
     """
 
-    def __init__(self, *, topk: tuple[int, ...] = (1, 5, 10), before_training: bool = True) -> None:
-        self.metric = ReIDRetrieval(topk=tuple(topk))
+    def __init__(
+        self,
+        *,
+        topk: tuple[int, ...] = (1, 5, 10),
+        before_training: bool = True,
+        test_features: FeatureKind = "global",
+        rerank: bool = False,
+    ) -> None:
+        if test_features not in get_args(FeatureKind):
+            raise ValueError(
+                f"evaluation.test_features={test_features!r}: choose one of "
+                f"{', '.join(get_args(FeatureKind))}"
+            )
+        self.metric = ReIDRetrieval(topk=tuple(topk), rerank=rerank)
         self.before_training = before_training
+        self.test_features: FeatureKind = test_features
         self.history: list[dict[str, float]] = []  # by epoch; epoch -1 is before training
+        self._history_features: FeatureKind = test_features
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compiles; lets the sanity check see every image where a first evaluation is wanted."""
+        """Compiles; lets the sanity check see every image where a first evaluation is wanted.
+
+        Raises:
+            MisconfigurationException: The module is not of this library.
+            ValueError: There are too few images to re-rank.
+        """
+        if not isinstance(pl_module, RetrievalModule):
+            raise MisconfigurationException("RetrievalEvaluation evaluates a PPLRModule")
+        if stage != "predict":
+            self._check_images(trainer)
         compile_before_work()
         self.metric.to(pl_module.device)
         if (
@@ -47,6 +81,16 @@ class RetrievalEvaluation(Callback):
             and not getattr(trainer, "fast_dev_run", False)
         ):
             trainer.num_sanity_val_steps = float("inf")
+
+    def _check_images(self, trainer: Trainer) -> None:
+        """Refuses, before any work, what would fail at the end of the first evaluation."""
+        splits = getattr(getattr(trainer, "datamodule", None), "splits", None)
+        images = 0 if splits is None else len(splits.query) + len(splits.gallery)
+        if self.metric.rerank and 0 < images <= max(K1, K2):
+            raise ValueError(
+                f"evaluation.rerank compares the {K1} nearest of an image, the data set has "
+                f"{images} query and gallery images: set it to false"
+            )
 
     def _wants_first(self, trainer: Trainer) -> bool:
         # A run that goes on from a checkpoint has had its first evaluation.
@@ -83,7 +127,8 @@ class RetrievalEvaluation(Callback):
         """Takes a batch's features."""
         self._update(outputs, batch)
 
-    def _update(self, features: Tensor, batch: EvalBatch) -> None:
+    def _update(self, branches: dict[str, Tensor], batch: EvalBatch) -> None:
+        features = join_features(**branches, kind=self.test_features)
         self.metric.update(
             features, batch.person_ids, batch.camera_ids, batch.is_query, batch.indices
         )
@@ -106,7 +151,7 @@ class RetrievalEvaluation(Callback):
         epoch = -1 if trainer.sanity_checking else trainer.current_epoch
         self.history.append({"epoch": epoch, **values})
         if trainer.state.fn == "validate":
-            print_table({"validation": values})
+            self.print_table({"validation": values})
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Computes, logs and prints the metrics."""
@@ -116,7 +161,7 @@ class RetrievalEvaluation(Callback):
             values = self.metric.compute()
         self.metric.reset()
         _log(pl_module, "test", values)
-        print_table({"test": values})
+        self.print_table({"test": values})
 
     def _is_partial(self, loader: Any) -> bool:
         """Tells, with a warning and the same on every rank, when images were left out."""
@@ -131,28 +176,37 @@ class RetrievalEvaluation(Callback):
         if not self.history or not trainer.is_global_zero:
             return
         summary = summarize(self.history)
-        print_table(summary)
+        self.print_table(summary)
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**summary, "history": self.history}, indent=2)
+        reranking = {"k1": K1, "k2": K2, "lambda": LAMBDA} if self.metric.rerank else None
+        setting = {"features": self.test_features, "reranking": reranking}
+        text = json.dumps({**setting, **summary, "history": self.history}, indent=2)
         (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+    def print_table(self, rows: dict[str, dict[str, float]]) -> None:
+        """Prints one line per named evaluation, in percent, and how they came about."""
+        parameters = f"re-ranked: k1 {K1}, k2 {K2}, lambda {LAMBDA}"
+        reranking = parameters if self.metric.rerank else "no re-ranking"
+        print_table(rows, caption=f"features: {self.test_features}; {reranking}")
 
     def state_dict(self) -> dict[str, Any]:
         """Keeps the evaluations so far, for a run that goes on."""
-        return {"history": self.history}
+        return {"history": self.history, "test_features": self.test_features}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the evaluations of a checkpoint."""
         self.history = state_dict["history"]
+        self._history_features = state_dict.get("test_features", "global")
 
-
-def summarize(history: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Picks the first, the best (by mAP) and the last of a run's evaluations."""
-    return {
-        "first": history[0],
-        "best": max(history, key=lambda values: values["mAP"]),
-        "last": history[-1],
-    }
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves out a checkpoint's evaluations of other features: rows of a table compare."""
+        if self.history and self._history_features != self.test_features:
+            rank_zero_warn(
+                f"the evaluations so far are of evaluation.test_features={self._history_features}, "
+                f"those to come of {self.test_features}: the former are left out of the table"
+            )
+            self.history = []
 
 
 def _named(stage: str, values: dict[str, float]) -> dict[str, float]:
@@ -161,18 +215,3 @@ def _named(stage: str, values: dict[str, float]) -> dict[str, float]:
 
 def _log(module: LightningModule, stage: str, values: dict[str, float]) -> None:
     module.log_dict(_named(stage, values), sync_dist=True)  # the same on every rank
-
-
-@rank_zero_only
-def print_table(rows: dict[str, dict[str, float]]) -> None:
-    """Prints one line per named evaluation, in percent."""
-    names = [name for name in next(iter(rows.values())) if name != "epoch"]
-    table = Table(title="Retrieval, %")
-    table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right")
-    for label, values in rows.items():
-        epoch = values.get("epoch")
-        when = "" if epoch is None else " (before training)" if epoch < 0 else f" (epoch {epoch})"
-        table.add_row(label + when, *(f"{100 * values[name]:.1f}" for name in names))
-    Console().print(table)

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from pplr_lightning.callbacks import RetrievalEvaluation
-from pplr_lightning.callbacks.evaluation import print_table
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.cli import PPLRCLI, run_cli
 
@@ -35,13 +34,14 @@ def run(args: list[str]) -> dict[str, dict[str, float]]:
     pplr = _call(
         "fit", *target, *_in_folder(f"pplr-{options.seed}"), f"--model.warm_start={checkpoint}"
     )
-    history = _evaluation(pplr).history
+    evaluation = _evaluation(pplr)
+    history = evaluation.history
     evaluations = (_evaluation(random).history[-1], history[0], history[-1])
     rows = {
         stage: {name: value for name, value in values.items() if name != "epoch"}
         for stage, values in zip(STAGES, evaluations, strict=True)
     }
-    print_table(rows)
+    evaluation.print_table(rows)
     print(f"PPLR's log, config and checkpoint are in {run_folder(pplr.trainer)}")
     return rows
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pplr_lightning.functional.checks import check_count, check_features
-from pplr_lightning.functional.engines import similarity_chunks
+from pplr_lightning.functional.engines import open_finder, similarity_chunks
 from pplr_lightning.functional.jaccard import (
     average_nearest,
     entry_similarity,
@@ -15,7 +15,11 @@ from pplr_lightning.functional.jaccard import (
     minima_sums,
     normalize_exponentials,
 )
-from pplr_lightning.functional.neighbors import nearest_neighbors
+from pplr_lightning.functional.neighbors import MARGIN, entry_dots, search
+from pplr_lightning.functional.sharding import Share
+
+K1, K2, LAMBDA = 20, 6, 0.3  # as published
+CHUNK = 4096  # images whose farthest are searched at a time
 
 
 @torch.no_grad()
@@ -23,9 +27,9 @@ def rerank_distance(
     query_features: Tensor,
     gallery_features: Tensor,
     *,
-    k1: int = 20,
-    k2: int = 6,
-    lambda_: float = 0.3,
+    k1: int = K1,
+    k2: int = K2,
+    lambda_: float = LAMBDA,
 ) -> Tensor:
     """Re-rank the gallery by the neighbours that it shares with each query.
 
@@ -33,6 +37,9 @@ def rerank_distance(
     k-reciprocal Encoding", CVPR 2017. As in the authors' code, d is the *square* of the squared
     Euclidean distance, divided by the query's largest one, and the neighbour lists have k1 + 1
     columns.
+
+    Memory is that of the result, Q·G floats, and some distances at a time; where the metrics are
+    all that is wanted, `pplr_lightning.metrics.ReIDRetrieval` never holds the result, either.
 
     Args:
         query_features: L2-normalised rows, (Q, D).
@@ -51,39 +58,125 @@ def rerank_distance(
     """
     check_features(query_features, "query_features")
     check_features(gallery_features, "gallery_features")
-    if not len(query_features) or not len(gallery_features):
+    queries, gallery = len(query_features), len(gallery_features)
+    if not queries or not gallery:
         raise ValueError(
-            f"re-ranking needs queries and a gallery, got {len(query_features)} and "
-            f"{len(gallery_features)} images; check the data set"
+            f"re-ranking needs queries and a gallery, got {queries} and {gallery} images; check "
+            "the data set"
         )
     features = torch.cat([query_features, gallery_features.to(query_features.device)]).float()
-    queries = len(query_features)
-    check_count("k1", k1, len(features) - 1)
-    check_count("k2", k2, len(features))
-    if not 0 <= lambda_ <= 1:
-        raise ValueError(f"lambda_ must be in [0, 1], got {lambda_}; the paper uses 0.3")
-
-    lists = nearest_neighbors(features, max(k1 + 1, k2)).cpu().numpy().astype(np.int32)
-    encoding = expand_reciprocal(lists[:, : k1 + 1], half=round(k1 / 2) + 1)
-    largest = _largest_distance(features)
-    squared = (2 - 2 * entry_similarity(features.cpu(), encoding)) ** 2
-    scale = np.repeat(largest.double().cpu().numpy(), np.diff(encoding.indptr))
-    encoding.data[:] = -squared / scale
-    normalize_exponentials(encoding)
-    average = average_nearest(encoding, lists, k2)
-    shared = minima_sums(average[:queries], average[queries:]).tocoo()
-
-    original = torch.cat(list(similarity_chunks(features[:queries], features[queries:])))
-    original = (2 - 2 * original).square() / largest[:queries, None]
-    # Jaccard is 1 - s / (2 - s), so 1 wherever nothing is shared.
-    result = (1 - lambda_) + lambda_ * original
-    row, column = torch.from_numpy(shared.row).long(), torch.from_numpy(shared.col).long()
-    gain = torch.from_numpy((1 - lambda_) * shared.data / (2 - shared.data))
-    result[row.to(result.device), column.to(result.device)] -= gain.to(result)
+    found = search_both_ends(features, k1=k1, k2=k2)
+    reranking = Reranking(features, *found, queries=queries, k1=k1, k2=k2, lambda_=lambda_)
+    result = features.new_empty(queries, gallery)
+    start = 0
+    for chunk in similarity_chunks(features[:queries], features[queries:]):
+        rows = slice(start, start + len(chunk))
+        torch.mul(chunk, -2, out=result[rows]).add_(2)
+        reranking.apply_(result[rows], rows)
+        start = rows.stop
     return result
 
 
-def _largest_distance(features: Tensor) -> Tensor:
-    """Return each row's largest (2 - 2cos)^2, (N,), at least what float32 makes of 0."""
-    least = torch.cat([chunk.amin(dim=1) for chunk in similarity_chunks(features, features)])
-    return (2 - 2 * least).square().clamp(min=1e-10)
+def search_both_ends(
+    features: Tensor, rows: slice | None = None, *, k1: int = K1, k2: int = K2
+) -> tuple[Tensor, Tensor]:
+    """Find the nearest of all images and the similarity of the farthest, for some images.
+
+    Both are products in float64 among what an engine has found and some to spare, so that they
+    depend neither on the engine nor on the other images of ``rows``.
+
+    Args:
+        features: L2-normalised rows, (N, D).
+        rows: Images that are searched for, n of them; None for all.
+        k1: As for `rerank_distance`.
+        k2: As for `rerank_distance`.
+
+    Returns:
+        On the CPU: indices of the max(k1 + 1, k2) nearest, the image itself included, (n, k) int32,
+        and the dot product with the farthest, (n,) float64.
+
+    Raises:
+        ValueError: ``features`` are not 2-D, not finite or not normalised, or ``k1`` or ``k2`` is
+            out of range for N images.
+    """
+    check_features(features)
+    images = len(features)
+    check_count("k1", k1, images - 1)
+    check_count("k2", k2, images)
+    features = features.detach().float().cpu().contiguous()
+    # torch, on the GPU where there is one: on the CPU, too, it is faster here than FAISS.
+    some = None if rows is None else torch.arange(images)[rows]
+    nearest = search(features, max(k1 + 1, k2), Share(images), backend="torch", only=some)
+    find = open_finder("torch", features)
+    products = [torch.empty(0, dtype=torch.float64)]
+    for chunk in features[rows or slice(None)].split(CHUNK):
+        found = find(-chunk, min(1 + MARGIN, images))
+        indptr = np.arange(0, found.numel() + 1, found.shape[1])
+        dots = entry_dots(chunk, features, indptr, found.numpy().ravel())
+        products.append(torch.from_numpy(dots).view(found.shape).amin(dim=1))
+    return nearest.int(), torch.cat(products)
+
+
+class Reranking:
+    """What queries share with a gallery; re-ranks the distances of some queries at a time.
+
+    Memory grows with the images times those that share neighbours with each, not with Q x G.
+
+    Args:
+        features: L2-normalised rows, the queries' first, (Q + G, D).
+        nearest: What `search_both_ends` found for all of them, on the CPU, (Q + G, k).
+        farthest: Likewise, (Q + G,).
+        queries: Number of queries, Q.
+        rows: Queries that will be re-ranked; None for all.
+        k1: As for `rerank_distance`.
+        k2: As for `rerank_distance`.
+        lambda_: As for `rerank_distance`.
+
+    Raises:
+        ValueError: ``lambda_`` is out of range.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        nearest: Tensor,
+        farthest: Tensor,
+        *,
+        queries: int,
+        rows: slice | None = None,
+        k1: int = K1,
+        k2: int = K2,
+        lambda_: float = LAMBDA,
+    ) -> None:
+        if not 0 <= lambda_ <= 1:
+            raise ValueError(f"lambda_ must be in [0, 1], got {lambda_}; the paper uses 0.3")
+        self.lambda_ = lambda_
+        lists = nearest.numpy()
+        encoding = expand_reciprocal(lists[:, : k1 + 1], half=round(k1 / 2) + 1)
+        # At least what float32 makes of 0.
+        largest = (2 - 2 * farthest).square().clamp(min=1e-10)
+        squared = (2 - 2 * entry_similarity(features.cpu(), encoding)) ** 2
+        encoding.data[:] = -squared / np.repeat(largest.numpy(), np.diff(encoding.indptr))
+        normalize_exponentials(encoding)
+        average = average_nearest(encoding, lists, k2)
+        self._first, last, _ = (rows or slice(None)).indices(queries)
+        self._largest = largest[self._first : last]
+        self._shared = minima_sums(average[self._first : last], average[queries:])
+
+    def apply_(self, distance: Tensor, rows: slice) -> None:
+        """Turn squared Euclidean distances into re-ranked ones, in [0, 1], in place.
+
+        Args:
+            distance: Of these queries to the whole gallery, (q, G).
+            rows: The queries, all of them among those announced.
+        """
+        some = slice(rows.start - self._first, rows.stop - self._first)
+        scale = (self.lambda_ / self._largest[some]).to(distance)
+        distance.square_().mul_(scale[:, None]).add_(1 - self.lambda_)
+        # Jaccard is 1 - s / (2 - s), so 1 wherever nothing is shared.
+        shared = self._shared[some].tocoo()
+        gain = torch.from_numpy((1 - self.lambda_) * shared.data / (2 - shared.data)).to(distance)
+        row, column = (
+            torch.from_numpy(part).long().to(distance.device) for part in (shared.row, shared.col)
+        )
+        distance[row, column] -= gain
