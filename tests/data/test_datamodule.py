@@ -8,8 +8,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torchvision.transforms import v2
 
-from pplr_lightning.data import ImageFolder, Market1501, PPLRDataModule
+from pplr_lightning.data import ImageFolder, Market1501, MarketLayout, PPLRDataModule
+from pplr_lightning.functional.retrieval import GalleryIndex
 from pplr_lightning.pseudo_labels import PseudoLabels
+
+from .trees import plant
 
 
 def labels_for(data: PPLRDataModule) -> PseudoLabels:
@@ -98,6 +101,49 @@ def test_query_without_gallery(tmp_path):
     folder = ImageFolder(tmp_path / "t", query=tmp_path / "q", pattern=r"(?P<person>\d)")
     with pytest.raises(ValueError, match="no gallery images"):
         PPLRDataModule(folder).setup("fit")
+
+
+class TestUnmatchedQueries:
+    """Person 1 is seen by another camera, 2 by the query's own alone, 3 by none; -1 is junk."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        plant(
+            tmp_path,
+            {
+                "bounding_box_train": ["0009_c1.jpg"],
+                "query": ["0001_c1.jpg", "0002_c1.jpg", "0003_c1.jpg", "-1_c1.jpg"],
+                "bounding_box_test": ["0001_c2.jpg", "0002_c1_2.jpg", "-1_c2.jpg"],
+            },
+        )
+        return tmp_path
+
+    def test_are_counted_in_a_warning(self, folder):
+        expected = r"3 of 4 queries have no gallery image of their identity .*query/-1_c1.jpg"
+        with pytest.warns(UserWarning, match=expected):
+            PPLRDataModule(MarketLayout(folder)).setup("fit")
+
+    def test_are_those_that_no_metric_counts(self, folder):
+        splits = MarketLayout(folder).load()
+        query, gallery = (
+            [torch.tensor(column) for column in list(zip(*split, strict=True))[1:]]
+            for split in (splits.query, splits.gallery)
+        )
+        scores = GalleryIndex(*gallery).score(torch.rand(4, 3), *query)
+        counted = [s for s, first in zip(splits.query, scores[:, 1], strict=True) if first > 0]
+        assert counted == [s for s in splits.query if s not in splits.unmatched_queries()]
+
+    def test_all_of_them_stop_what_would_evaluate(self, folder):
+        (folder / "query/0001_c1.jpg").unlink()
+        data = PPLRDataModule(MarketLayout(folder))
+        with pytest.raises(ValueError, match=r"3 of 3 queries .* nothing can be evaluated; check"):
+            data.setup("validate")
+        with pytest.warns(UserWarning, match="3 of 3 queries"):
+            PPLRDataModule(MarketLayout(folder)).setup("predict")
+
+    def test_there_are_none_in_the_drawn_set(self, drawn, recwarn):
+        PPLRDataModule(MarketLayout(drawn)).setup("fit")
+        assert not recwarn
 
 
 class TestBadImages:

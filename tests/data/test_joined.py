@@ -86,7 +86,9 @@ def test_the_same_images_twice(tmp_path):
 
 def test_training_on_test_images(tmp_path):
     splits = ("bounding_box_train", "query", "bounding_box_test")
-    market = plant(tmp_path, {split: ["0001_c1s1_000001_01.jpg"] for split in splits})
+    market = plant(
+        tmp_path, {split: [f"000{i}_c1s1_000001_01.jpg"] for i, split in enumerate(splits)}
+    )
     joined = Joined([MarketLayout(market), ImageFolder(market / "bounding_box_test")])
     with pytest.raises(ValueError, match="training would see test images"):
         joined.load()

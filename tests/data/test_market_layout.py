@@ -75,6 +75,17 @@ class TestMarket1501:
             Market1501(market).load()
 
 
+@pytest.mark.parametrize("split", ["query", "bounding_box_test"])
+def test_identities_of_training_among_those_of_test(market, split):
+    touch(market / split / "0007_c1s1_000001_00.jpg", market / split / "0007_c2s1_000001_00.jpg")
+    expected = (
+        r"Market 1501: 1 identities are in bounding_box_train and in query or bounding_box_test, "
+        r"the first that of .*bounding_box_train/0007_c3s3_077419_03.JPG: training would see"
+    )
+    with pytest.raises(ValueError, match=expected):
+        MarketLayout(market).load()
+
+
 def test_any_set_in_the_layout_has_no_counts_to_keep(market, recwarn):
     assert len(MarketLayout(market).load().train) == 2
     assert not recwarn

@@ -57,10 +57,14 @@ def test_what_was_withdrawn_says_so(reader):
 
 
 @pytest.mark.parametrize("images", [2, 3])
-def test_counts_as_published(images):
+def test_counts_as_published(images, caplog):
+    caplog.set_level("INFO", logger="lightning.pytorch")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Tiny(str(images)).load()
+    (message,) = caplog.messages
+    assert message.startswith(f"{images} holds {images} + 1 + 1 images (train, query, gallery); ")
+    assert message.endswith("Tiny as published has 2 + 1 + 1 or 3 + 1 + 1")
 
 
 def test_other_counts():

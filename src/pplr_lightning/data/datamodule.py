@@ -149,13 +149,14 @@ class PPLRDataModule(LightningDataModule):
         """Lists the images and checks them.
 
         Raises:
-            ValueError: An image is unreadable, a split needed is empty, or the batch does not
-                divide over the processes.
+            ValueError: An image is unreadable, a split needed is empty, no query has a match in
+                the gallery, or the batch does not divide over the processes.
         """
         check_batch(self.batch_size, self.instances, self.world_size)
         if self.splits is None:
             self.splits = self._checked(self.dataset.load())
             rank_zero_info(self.splits.describe())
+            self._check_queries(self.splits, stage)
         test_images = len(self.splits.query) + len(self.splits.gallery)
         missing = [name for name in ("query", "gallery") if not getattr(self.splits, name)]
         if missing and (test_images or stage in ("validate", "test")):
@@ -165,6 +166,19 @@ class PPLRDataModule(LightningDataModule):
             )
         if 0 < test_images < self.world_size:
             raise ValueError(f"{test_images} test images on {self.world_size} processes: use fewer")
+
+    def _check_queries(self, splits: Splits, stage: str) -> None:
+        """Warns of queries that no metric can count; refuses to evaluate where all are such."""
+        lost = splits.unmatched_queries()
+        if not lost or not splits.gallery:
+            return
+        text = (
+            f"{len(lost)} of {len(splits.query)} queries have no gallery image of their identity "
+            "under another camera"
+        )
+        if len(lost) == len(splits.query) and stage != "predict":
+            raise ValueError(f"{text}: nothing can be evaluated; check the ids and cameras")
+        rank_zero_warn(f"{text}, the first is {lost[0].path}: no metric counts them")
 
     def _checked(self, splits: Splits) -> Splits:
         """Decodes every image once, each rank its share, and deals with those that are bad."""

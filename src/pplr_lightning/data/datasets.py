@@ -33,6 +33,14 @@ class Splits(NamedTuple):
             if samples
         )
 
+    def unmatched_queries(self) -> list[Sample]:
+        """Lists the queries that no gallery image of their person under another camera matches."""
+        cameras: dict[int, set[int]] = {}
+        for sample in self.gallery:
+            if sample.person_id != UNKNOWN:
+                cameras.setdefault(sample.person_id, set()).add(sample.camera_id)
+        return [s for s in self.query if not cameras.get(s.person_id, set()) - {s.camera_id}]
+
 
 def _count(samples: list[Sample]) -> str:
     persons = {sample.person_id for sample in samples if sample.person_id >= 0}

@@ -14,7 +14,7 @@ class MarketLayout(PublishedDataset):
     """Any folder in the layout of Market-1501.
 
     Three folders hold files whose names begin with `<person>_c<camera>`. Person -1 is junk, which
-    no metric counts and no training sees.
+    no metric counts and no training sees. No identity of the first may be in the others.
 
     Attributes:
         folders: Those of training, query and gallery.
@@ -32,7 +32,17 @@ class MarketLayout(PublishedDataset):
 
     def _read(self) -> Splits:
         train, query, gallery = (self._read_folder(folder) for folder in self.folders)
-        return Splits([sample for sample in train if sample.person_id != -1], query, gallery)
+        train = [sample for sample in train if sample.person_id != -1]
+        tested = {sample.person_id for sample in query + gallery}
+        both = [sample for sample in train if sample.person_id in tested]
+        if both:
+            folders = "{} and in {} or {}".format(*self.folders)
+            raise ValueError(
+                f"{self.root}: {len({sample.person_id for sample in both})} identities are in "
+                f"{folders}, the first that of {both[0].path}: training would see test "
+                "identities; take them out of one, or read the folders as ImageFolder"
+            )
+        return Splits(train, query, gallery)
 
     def _read_folder(self, folder: str) -> list[Sample]:
         path = self.root / folder

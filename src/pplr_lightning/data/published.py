@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from pplr_lightning.data.datasets import ReIDDataset, Splits
 
@@ -16,8 +16,8 @@ class PublishedDataset(ReIDDataset):
         name: What its authors call it.
         source: How to come by it, with the URL.
         licence: The terms in a few words.
-        published: Images in train, query and gallery, of each release where they differ; a
-            warning says where a folder holds other numbers.
+        published: Images in train, query and gallery, of each release where they differ; they are
+            printed beside the folder's own, as a warning where these are others.
         withdrawn: Why and when its authors withdrew it; a warning repeats it at every load.
 
     Args:
@@ -34,13 +34,14 @@ class PublishedDataset(ReIDDataset):
         self.root = Path(root)
 
     def load(self) -> Splits:
-        """Lists the images; warns where they are not as many as published."""
+        """Lists the images; says how many there are and how many are published."""
         splits = self._read()
         if self.withdrawn:
             rank_zero_warn(f"{self.name}: {self.withdrawn}")
-        found = (len(splits.train), len(splits.query), len(splits.gallery))
-        if self.published and found not in self.published:
-            rank_zero_warn(
+        if self.published:
+            found = (len(splits.train), len(splits.query), len(splits.gallery))
+            say = rank_zero_info if found in self.published else rank_zero_warn
+            say(
                 f"{self.root} holds {_numbers(found)} images (train, query, gallery); "
                 f"{self.name} as published has {' or '.join(map(_numbers, self.published))}"
             )
