@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pplr_lightning.callbacks.compilation import compile_before_work
 from pplr_lightning.callbacks.progress import show_stage
-from pplr_lightning.callbacks.report import print_table, summarize
+from pplr_lightning.callbacks.results import print_table, summarize
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.data import EvalBatch
 from pplr_lightning.distributed import all_gather_list

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pplr_lightning.callbacks.report import print_table, summarize
+from pplr_lightning.callbacks.results import print_table, summarize
 
 
 def cells(printed: str) -> list[list[str]]:
