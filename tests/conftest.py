@@ -59,6 +59,7 @@ def run_options(drawn: Path, folder: Path) -> list[str]:
         "--pseudo_labels.k2=2",
         "--pseudo_labels.agreement_k=4",
         "--pseudo_labels.min_samples=2",
+        "--figures.names=[]",
         "--trainer.max_epochs=2",
         "--trainer.check_val_every_n_epoch=1",
         "--trainer.log_every_n_steps=1",

@@ -12,6 +12,7 @@ from PIL import Image
 NAMES = {
     "train/loss", "train/loss_pglr", "train/loss_parts", "train/loss_triplet",
     "labels/clusters", "labels/outliers", "labels/agreement_mean",
+    "labels/agreement_part1", "labels/agreement_part2",
     "labels/ari", "labels/precision", "labels/recall",
     "val/mAP", "val/mINP", "val/rank-1", "val/rank-5", "val/rank-10",
 }  # fmt: skip

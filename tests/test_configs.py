@@ -22,10 +22,8 @@ ABLATION = {
     "pglr": {"aals": False, "pglr": True},
     "both": {"aals": True, "pglr": True},
 }
-LABELS = [
-    f"--pseudo_labels.{label}"
-    for label in ("k1=6", "k2=2", "agreement_k=4", "min_samples=2", "eps=0.6")
-]
+SMALL = ("k1=6", "k2=2", "agreement_k=4", "min_samples=2", "eps=0.6")
+LABELS = [*(f"--pseudo_labels.{option}" for option in SMALL), "--figures.names=[]"]
 README_YAML = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 

@@ -13,7 +13,8 @@ from sklearn.metrics import average_precision_score
 
 from pplr_lightning.functional import rerank_distance, retrieval, retrieval_metrics
 from pplr_lightning.functional.retrieval import GalleryIndex
-from pplr_lightning.metrics import ReIDRetrieval, label_quality
+from pplr_lightning.metrics import ReIDRetrieval, label_quality, label_statistics
+from pplr_lightning.pseudo_labels import PseudoLabels
 
 from .processes import launch
 
@@ -64,6 +65,25 @@ def test_order_batches_and_padding_change_nothing(images):
     shuffled = torch.randperm(60, generator=torch.Generator().manual_seed(1))
     padded = torch.cat([shuffled, shuffled[:7]])  # a sampler that fills up to equal shares
     assert evaluate(images, *padded.split(16)) == expected
+
+
+def test_keeps_the_rankings_of_three_queries(images):
+    features, persons, cameras, query, _ = images
+    shuffled = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    metric = ReIDRetrieval()
+    metric.update(*(value[shuffled] for value in images))
+    metric.compute()
+    metric.reset()
+    assert [one.name for one in metric.rankings] == ["best", "median", "worst"]
+    distance = 2 - 2 * features[query] @ features[~query].T
+    gallery = GalleryIndex(persons[~query], cameras[~query])
+    precision = gallery.score(distance, persons[query], cameras[query])[:, 0]
+    best, median, worst = (one.average_precision for one in metric.rankings)
+    assert (best, worst) == pytest.approx((precision.max().item(), precision.min().item()))
+    assert median == pytest.approx(precision.median().item())
+    for one in metric.rankings:
+        assert one.average_precision == pytest.approx(precision[one.query].item())
+        assert one.gallery == distance[one.query].argsort()[:10].tolist()
 
 
 def test_reset_forgets(images):
@@ -147,7 +167,7 @@ def _ranked(rank, broken=None, rerank=False, rows=7):
             GalleryIndex, "score", lambda *args: seen.append(args[1].clone()) or score(*args)
         )
         try:
-            return metric.compute(), seen
+            return {**metric.compute(), "rankings": metric.rankings}, seen
         except ValueError as error:
             return str(error), seen
 
@@ -257,3 +277,29 @@ class TestLabelQuality:
 
     def test_outliers_only(self):
         assert label_quality(torch.tensor([-1, -1]), torch.tensor([1, 2])) == (0.0, 0.0, 0.0)
+
+
+class TestLabelStatistics:
+    labels = PseudoLabels(
+        labels=torch.tensor([0, 0, 1, -1]),
+        agreement=torch.tensor([[0.0, 1.0], [0.2, 0.8], [0.4, 0.6], [0.6, 0.4]]),
+        centroids=torch.empty(2, 0),
+        part_centroids=torch.empty(2, 0, 2),
+    )
+
+    def test_by_hand(self):
+        found = label_statistics(self.labels, torch.full((4,), -1))
+        assert found == pytest.approx(
+            {
+                "clusters": 2,
+                "outliers": 0.25,
+                "agreement_mean": 0.5,
+                "agreement_part1": 0.3,
+                "agreement_part2": 0.7,
+            }
+        )
+
+    def test_with_identities(self):
+        found = label_statistics(self.labels, torch.tensor([3, 3, 4, 4]))
+        assert (found["ari"], found["precision"], found["recall"]) == (1, 1, 1)
+        assert "ari" not in label_statistics(self.labels, torch.tensor([3, 3, 4, -1]))

@@ -20,12 +20,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from pplr_lightning.backbone_weights import read_tensors
 from pplr_lightning.callbacks import (
     FeatureWriter,
+    Figures,
     Interrupted,
     Interruption,
     PseudoLabeling,
     RetrievalEvaluation,
     RunRecord,
 )
+from pplr_lightning.callbacks.run_config import RunConfig
 from pplr_lightning.checkpoints import WholeCheckpointIO, newest_checkpoint, read_checkpoint
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.data.images import BadImageError
@@ -99,9 +101,10 @@ class TrainingCLI(PPLRCLI):
     """The command line of `PPLRModule`, which needs labels every epoch."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the section of the label stage."""
+        """Adds the sections of the label stage and of the figures."""
         super().add_arguments_to_parser(parser)
         parser.add_lightning_class_args(PseudoLabeling, "pseudo_labels")
+        parser.add_lightning_class_args(Figures, "figures")
 
 
 def run_cli(
@@ -119,7 +122,8 @@ def run_cli(
         args=args,
         seed_everything_default=0,
         parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m pplr_lightning"},
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=RunConfig,
+        save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults={"callbacks": [FeatureWriter(), Interruption()]},
     )
 

@@ -19,6 +19,8 @@ from pplr_lightning.distributed import is_distributed
 from pplr_lightning.functional.engines import full_precision, similarity_chunks
 from pplr_lightning.functional.reranking import Reranking, search_both_ends
 from pplr_lightning.functional.retrieval import GalleryIndex, query_blocks, summarize_scores
+from pplr_lightning.pseudo_labels import PseudoLabels
+from pplr_lightning.rankings import Ranking, example_rankings
 
 RERANKED = "rerank/"  # what the names of a re-ranked gallery's metrics begin with
 
@@ -52,6 +54,7 @@ class ReIDRetrieval(Metric):
         super().__init__(**kwargs)
         self.topk = topk
         self.rerank = rerank
+        self.rankings: list[Ranking] = []  # of a few queries, from the last `compute`
         for name in self._states:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -93,6 +96,7 @@ class ReIDRetrieval(Metric):
         persons, cameras = persons[query], cameras[query]
         features = features.detach().to(torch.promote_types(features.dtype, torch.float32))
         features = features[torch.cat([query, gallery])]
+        queries, images = features[: len(query)], features[len(query) :]
         reranking = self._reranking(features, len(query), blocks) if self.rerank else None
 
         def score(block: slice, distance: Tensor) -> Tensor:
@@ -102,11 +106,12 @@ class ReIDRetrieval(Metric):
             reranking.apply_(distance, block)
             return torch.cat([scores, index.score(distance, persons[block], cameras[block])], 1)
 
-        parts = _score_blocks(features[: len(query)], features[len(query) :], blocks, score)
+        parts = _score_blocks(queries, images, blocks, score)
         empty = torch.empty(0, 8 if self.rerank else 4, dtype=torch.float64)
         # Nothing was raised for a bad score yet: what is wrong in one share all will see.
         scores = self._gather(torch.cat([empty, *parts]), features.device)
         values = summarize_scores(scores[:, :4], self.topk)
+        self.rankings = example_rankings(queries, images, scores[:, 0], scores[:, 1] > 0)
         if self.rerank:
             reranked = summarize_scores(scores[:, 4:], self.topk)
             values |= {f"{RERANKED}{name}": value for name, value in reranked.items()}
@@ -209,3 +214,22 @@ def label_quality(labels: Tensor, person_ids: Tensor) -> LabelQuality:
         precision=float(both / max(both + only_found, 1)),
         recall=float(both / max(both + only_truth, 1)),
     )
+
+
+def label_statistics(labels: PseudoLabels, person_ids: Tensor) -> dict[str, float]:
+    """Sums up an epoch's labels as they are logged (`labels/<name>`).
+
+    Args:
+        labels: Of N images.
+        person_ids: True identities (N,); -1 where not known, which leaves out `label_quality`.
+    """
+    values = {
+        "clusters": float(labels.num_clusters),
+        "outliers": labels.outlier_share,
+        "agreement_mean": labels.agreement.mean().item(),
+    }
+    for part, mean in enumerate(labels.agreement.mean(dim=0).tolist(), start=1):
+        values[f"agreement_part{part}"] = mean
+    if (person_ids >= 0).all():  # known: for analysis only
+        values |= label_quality(labels.labels, person_ids)._asdict()
+    return values

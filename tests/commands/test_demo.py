@@ -31,6 +31,7 @@ def configs(tmp_path, drawn):
         }
         config["model"]["norm_batch_size"] = 8
         config["pseudo_labels"] |= {"k1": 6, "k2": 2, "agreement_k": 4, "min_samples": 2}
+        config["figures"] = {"names": []}
         config["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1}
         (folder / name).write_text(yaml.safe_dump(config))
     return folder

@@ -12,6 +12,7 @@ from pplr_lightning.functional import (
     pglr_loss,
     softmax_triplet_loss,
 )
+from pplr_lightning.functional.losses import refined_labels
 
 
 def assert_equal(actual, expected):
@@ -98,6 +99,20 @@ def test_triplet_equals_the_authors(arrays):
     assert_equal(loss.detach(), arrays["soft_triplet"])
     loss.backward()
     assert_equal(embeddings.grad, arrays["soft_triplet_grad_embedding"])
+
+
+def test_refined_labels_are_what_pglr_is_the_cross_entropy_with():
+    generator = torch.Generator().manual_seed(0)
+    logits, parts = (torch.randn(4, 5, *rest, generator=generator) for rest in ((), (3,)))
+    targets, agreement = torch.tensor([0, 4, 2, 2]), torch.rand(4, 3, generator=generator)
+    refined = refined_labels(parts, targets, agreement, beta=0.3)
+    assert refined.sum(dim=1).tolist() == pytest.approx([1.0] * 4)
+    weights = agreement.exp() / agreement.exp().sum(dim=1, keepdim=True)
+    by_hand = 0.7 * (parts.softmax(dim=1) * weights[:, None]).sum(dim=2)
+    by_hand[torch.arange(4), targets] += 0.3
+    assert_equal(refined, by_hand)
+    loss = pglr_loss(logits, parts, targets, agreement, beta=0.3)
+    assert_equal(loss, -(by_hand * logits.log_softmax(dim=1)).sum(dim=1).mean())
 
 
 def test_triplet_by_hand():

@@ -21,7 +21,7 @@ from pplr_lightning.extraction import extract_features
 from pplr_lightning.functional.engines import choose_engine
 from pplr_lightning.functional.sharding import Share
 from pplr_lightning.label_stage import LabelStage
-from pplr_lightning.metrics import label_quality
+from pplr_lightning.metrics import label_statistics
 from pplr_lightning.models import PartModel
 from pplr_lightning.pseudo_labels import PseudoLabels
 from pplr_lightning.retrieval_module import RetrievalModule
@@ -144,13 +144,7 @@ class PseudoLabeling(LabelStage, Callback):
 
     def _report(self, module: LightningModule, labels: PseudoLabels, person_ids: Tensor) -> None:
         """Logs the epoch's `labels/...` values, and the seconds of its stages as `time/...`."""
-        values = {
-            "clusters": float(labels.num_clusters),
-            "outliers": labels.outlier_share,
-            "agreement_mean": labels.agreement.mean().item(),
-        }
-        if (person_ids >= 0).all():  # known: for analysis only
-            values |= label_quality(labels.labels, person_ids)._asdict()
+        values = label_statistics(labels, person_ids)
         self.report = {f"labels/{name}": v for name, v in values.items()}  # the same on every rank
         self.report |= {f"time/{name}": v for name, v in self.stages.seconds.items()}
         module.log_dict(self.report, sync_dist=True)

@@ -70,11 +70,18 @@ def pglr_loss(
     _check_shape("agreement", agreement, (batch, logits_part.shape[-1]))
     if not 0 <= beta <= 1:
         raise ValueError(f"beta must be in [0, 1], got {beta}; PPLR uses 0.5")
+    refined = refined_labels(logits_part, targets, agreement, beta=beta)
+    return F.cross_entropy(logits_global, refined)
+
+
+def refined_labels(
+    logits_part: Tensor, targets: Tensor, agreement: Tensor, *, beta: float
+) -> Tensor:
+    """Return what `pglr_loss` trains the global branch on, of the same arguments, (B, C)."""
     weights = agreement.softmax(dim=1)  # (B, P)
     # Not a matrix product, which autocast would round.
     ensemble = (logits_part.softmax(dim=1) * weights[:, None]).sum(dim=2).detach()
-    refined = beta * F.one_hot(targets, classes) + (1 - beta) * ensemble
-    return F.cross_entropy(logits_global, refined)
+    return beta * F.one_hot(targets, logits_part.shape[1]) + (1 - beta) * ensemble
 
 
 def softmax_triplet_loss(embeddings: Tensor, targets: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from pplr_lightning.functional.jaccard import (
     minima_sums,
     normalize_exponentials,
 )
-from pplr_lightning.functional.neighbors import MARGIN, entry_dots, search
+from pplr_lightning.functional.neighbor_lists import MARGIN, entry_dots
+from pplr_lightning.functional.neighbors import search
 from pplr_lightning.functional.sharding import Share
 
 K1, K2, LAMBDA = 20, 6, 0.3  # as published

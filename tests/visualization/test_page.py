@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from pplr_lightning.visualization import clusters_figure
+from pplr_lightning.visualization.page import (
+    Sheet,
+    new_page,
+    on_white,
+    sample,
+    sampled,
+    spread,
+    thumbnail,
+)
+
+from ..generators import generators
+from .reading import check_readable, images, texts
+
+
+class TestSample:
+    def test_is_the_same_for_the_same_seed(self):
+        assert sample(1000, 10, 3) == sample(1000, 10, 3) != sample(1000, 10, 4)
+
+    def test_is_ascending_and_without_repetition(self):
+        drawn = sample(1000, 100, 0)
+        assert drawn == sorted(set(drawn))
+        assert len(drawn) == 100
+        assert max(drawn) < 1000
+
+    def test_takes_all_where_there_are_few(self):
+        assert sample(3, 10, 0) == [0, 1, 2]
+        assert sample(0, 10, 0) == []
+
+    def test_leaves_the_global_generators_alone(self):
+        before = generators()
+        sample(1000, 10, 0)
+        assert generators() == before
+
+
+def test_says_what_was_sampled():
+    assert sampled(10, 10, "images") == "all 10 images"
+    assert sampled(500, 12936, "images") == "500 of 12,936 images, sampled"
+
+
+def test_spread_keeps_the_first_and_the_last():
+    assert spread(range(101), 5) == [0, 25, 50, 75, 100]
+    assert spread([3, 1], 5) == [3, 1]
+
+
+def test_a_long_caption_is_wrapped_into_the_figure(tmp_path):
+    figure, _ = new_page(4.0, 2.0, title="Title", caption="many words in a long caption " * 20)
+    check_readable(figure, tmp_path)
+
+
+def test_thumbnails_are_no_larger_than_shown(odd):
+    shapes = {one.path.split("/")[-1]: thumbnail(one.path, (1.0, 0.6)) for one in odd}
+    assert shapes["big.png"].shape == (156, 78, 3)
+    assert shapes["pixel.png"].shape == (1, 1, 3)
+    assert shapes["grey.png"].shape == (90, 50, 3)
+    assert shapes["text.png"] is None
+    assert shapes["missing.png"] is None
+
+
+class TestSheet:
+    def test_images_keep_their_proportions(self, odd):
+        sheet = Sheet(1, 4, title="", caption="", cell=(1.0, 0.5))
+        _, wide, tall, big = (sheet.image(0, place, odd[place].path) for place in range(4))
+        assert wide.right - wide.left == pytest.approx(0.5)
+        assert wide.bottom - wide.top < 0.01
+        assert tall.bottom - tall.top == pytest.approx(1.0)
+        assert (big.bottom - big.top, big.right - big.left) == pytest.approx((1.0, 0.5))
+
+    @on_white
+    def test_a_placeholder_stands_for_what_cannot_be_read(self, odd, tmp_path):
+        sheet = Sheet(1, 2, title="", caption="c")
+        sheet.image(0, 0, odd[-1].path, words="cluster 1")
+        sheet.image(0, 1, odd[0].path)
+        assert "not\nreadable" in texts(sheet.figure)
+        assert len(images(sheet.figure)) == 1
+        check_readable(sheet.figure, tmp_path)
+
+    @on_white
+    def test_without_rows_it_says_so(self, tmp_path):
+        sheet = Sheet(0, 5, title="Title", caption="Caption")
+        assert "nothing to show" in texts(sheet.figure)
+        check_readable(sheet.figure, tmp_path)
+
+
+def test_is_dark_on_white_whatever_the_users_style_is(train, tmp_path):
+    labels = torch.arange(len(train)) % 5
+    plain = pixels(clusters_figure(train, labels))
+    with mpl.style.context("dark_background"), mpl.rc_context({"font.size": 20}):
+        figure = clusters_figure(train, labels)
+        assert (pixels(figure) == plain).all()
+        check_readable(figure, tmp_path)
+
+
+def pixels(figure):
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
