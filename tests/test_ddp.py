@@ -80,6 +80,23 @@ def test_what_would_make_them_differ(alone, run_process, run_args, tmp_path, bro
     )
 
 
+def test_with_the_callbacks_of_the_configs(run_process, run_args, checkpoint_args, tmp_path):
+    """A progress bar reads the metrics on rank 0 alone: that must not talk to the others."""
+    done = run_process(
+        "fit",
+        *run_args,
+        *checkpoint_args,
+        "--trainer.callbacks+=RichProgressBar",
+        "--trainer.enable_progress_bar=true",
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo/version_0/checkpoints/last.ckpt").is_file()
+    assert "sync_dist" not in done.stderr
+
+
 def test_an_error_of_rank_zero_ends_the_whole_job(run_process, run_args):
     done = run_process(
         "fit",

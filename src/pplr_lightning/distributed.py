@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
 T = TypeVar("T")
@@ -59,6 +62,17 @@ def all_gather_list(values: list[T]) -> list[T]:
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, values)
     return [value for part in gathered for value in part]
+
+
+def log_own(module: LightningModule, values: dict[str, float]) -> None:
+    """Logs this rank's values for the epoch, without talking to the others.
+
+    For what all ranks know alike, or rank 0 alone has to tell. With Lightning's `sync_dist` rank 0
+    would start a collective whenever its progress bar reads the metrics, and the others would not.
+    """
+    names = "|".join(map(re.escape, values))
+    warnings.filterwarnings("ignore", message=rf"It is recommended to use `self.log\('({names})'")
+    module.log_dict(values)
 
 
 def consecutive_group(size: int) -> dist.ProcessGroup | None:

@@ -15,7 +15,7 @@ from pplr_lightning.callbacks.progress import show_stage
 from pplr_lightning.callbacks.results import print_table, summarize
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.data import EvalBatch
-from pplr_lightning.distributed import all_gather_list
+from pplr_lightning.distributed import all_gather_list, log_own
 from pplr_lightning.extraction import FeatureKind, join_features
 from pplr_lightning.functional.reranking import K1, K2, LAMBDA
 from pplr_lightning.metrics import ReIDRetrieval
@@ -147,7 +147,7 @@ class RetrievalEvaluation(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(_named("val", values), step=0)
         else:
-            _log(pl_module, "val", values)
+            log_own(pl_module, _named("val", values))
         epoch = -1 if trainer.sanity_checking else trainer.current_epoch
         self.history.append({"epoch": epoch, **values})
         if trainer.state.fn == "validate":
@@ -160,7 +160,7 @@ class RetrievalEvaluation(Callback):
         with show_stage(trainer, "scoring", None):
             values = self.metric.compute()
         self.metric.reset()
-        _log(pl_module, "test", values)
+        log_own(pl_module, _named("test", values))
         self.print_table({"test": values})
 
     def _is_partial(self, loader: Any) -> bool:
@@ -211,7 +211,3 @@ class RetrievalEvaluation(Callback):
 
 def _named(stage: str, values: dict[str, float]) -> dict[str, float]:
     return {f"{stage}/{name}": value for name, value in values.items()}
-
-
-def _log(module: LightningModule, stage: str, values: dict[str, float]) -> None:
-    module.log_dict(_named(stage, values), sync_dist=True)  # the same on every rank

@@ -16,7 +16,7 @@ from pplr_lightning.callbacks.compilation import compile_before_work
 from pplr_lightning.callbacks.progress import show_stage, track
 from pplr_lightning.clusters import number_identities
 from pplr_lightning.data import EvalBatch, PPLRDataModule
-from pplr_lightning.distributed import new_patient_group
+from pplr_lightning.distributed import log_own, new_patient_group
 from pplr_lightning.extraction import extract_features
 from pplr_lightning.functional.engines import choose_engine
 from pplr_lightning.functional.sharding import Share
@@ -147,7 +147,7 @@ class PseudoLabeling(LabelStage, Callback):
         values = label_statistics(labels, person_ids)
         self.report = {f"labels/{name}": v for name, v in values.items()}  # the same on every rank
         self.report |= {f"time/{name}": v for name, v in self.stages.seconds.items()}
-        module.log_dict(self.report, sync_dist=True)
+        log_own(module, self.report)
 
 
 def _data_of(trainer: Trainer) -> PPLRDataModule:

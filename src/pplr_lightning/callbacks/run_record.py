@@ -20,6 +20,7 @@ from pplr_lightning.callbacks.loss_means import LossMeans
 from pplr_lightning.callbacks.progress import say
 from pplr_lightning.callbacks.pseudo_labeling import PseudoLabeling
 from pplr_lightning.callbacks.run_folder import run_folder
+from pplr_lightning.distributed import log_own
 from pplr_lightning.report import REPORT, history, write_report
 from pplr_lightning.report.files import write_whole
 from pplr_lightning.report.history import BEFORE, Row, describe_epoch
@@ -113,9 +114,8 @@ class RunRecord(Callback):
         row = self._row(trainer)
         self._settle()
         row["finished"] = 1.0
-        for name in ("time/training", "time/evaluation"):
-            if name in row:
-                pl_module.log(name, row[name], sync_dist=True)
+        names = [name for name in ("time/training", "time/evaluation") if name in row]
+        log_own(pl_module, {name: row[name] for name in names})
         self._write_history(trainer)
         say(trainer, describe_epoch(row))
 
