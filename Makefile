@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow lint package clean
+.PHONY: install demo test test-slow notebooks lint package clean
 
 install: .venv/installed
 
@@ -22,6 +22,10 @@ test: install
 
 test-slow: install  ## long sweeps
 	$(BIN)/python -m pytest -m slow
+
+notebooks: install  ## runs them; what they show is not kept
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev,notebooks]'
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
 lint: install
 	$(BIN)/ruff check .
