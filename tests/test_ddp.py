@@ -23,8 +23,13 @@ def column(folder: Path, name: str) -> list[float]:
 
 
 # Two groups of 8 images. In float64, where rounding does not drive two correct programs apart.
-FLOAT64 = ("--trainer.precision=64-true", "--trainer.max_epochs=3")
-COMPARED = ("train/loss", "train/loss_triplet", "labels/clusters", "val/mAP")
+FLOAT64 = (
+    "--trainer.precision=64-true",
+    "--trainer.max_epochs=3",
+    "--evaluation.test_features=both",
+    "--evaluation.rerank=true",
+)
+COMPARED = ("train/loss", "train/loss_triplet", "labels/clusters", "val/mAP", "val/rerank/mAP")
 
 
 @pytest.fixture(scope="module")

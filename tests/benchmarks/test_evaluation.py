@@ -23,3 +23,4 @@ def test_prints_a_table_of_equal_metrics(capsys):
         "of these the distances alone",
     ]
     assert max(float(row[4]) for row in rows) <= 1e-9
+    assert "ReIDRetrieval with the re-ranked gallery, too: " in printed
