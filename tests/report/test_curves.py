@@ -35,7 +35,7 @@ class TestDraw:
         assert [dot[2] for dot in curve.dots][1] == "mAP, epoch 1: 5"
         assert curve.last == "10"
         assert [tick.label for tick in chart.across] == ["0", "1", "2"]
-        assert [tick.label for tick in chart.up] == ["0", "5", "10"]
+        assert [tick.label for tick in chart.up] == ["0", "2", "4", "6", "8", "10"]
 
     def test_a_name_keeps_its_style_where_another_has_no_points(self):
         chart = draw("loss", [Series("sum", []), Series("PGLR", [(0.0, 1.0)])])
@@ -51,9 +51,12 @@ class TestDraw:
     def test_nothing_to_draw(self):
         assert draw("x", [Series("a", []), Series("b", [])]) is None
 
-    def test_many_epochs_have_no_dots(self):
-        (curve,) = draw("x", [Series("x", [(float(i), 1.0 * i) for i in range(61)])]).curves
-        assert curve.dots == []
+    @pytest.mark.parametrize(
+        ("epochs", "dense", "dots"), [(25, False, 25), (26, True, 26), (301, True, 0)]
+    )
+    def test_many_epochs_are_not_marked(self, epochs, dense, dots):
+        (curve,) = draw("x", [Series("x", [(float(i), 1.0 * i) for i in range(epochs)])]).curves
+        assert (curve.dense, len(curve.dots)) == (dense, dots)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_range_holds_the_values_in_few_round_steps(low, high):
     bottom, top, step = value_range(low, high)
     assert bottom <= low + 1e-12
     assert top >= high - 1e-12
-    assert 1 <= round((top - bottom) / step) <= 6
+    assert 1 <= round((top - bottom) / step) <= 7
     assert (top - bottom) / step == pytest.approx(round((top - bottom) / step))
 
 

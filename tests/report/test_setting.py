@@ -47,7 +47,7 @@ def test_start(say):
 
 def test_data(say, make_run):
     assert say("Data") == (
-        "Market1501: 1000 training images (identities known: 75, cameras known: 6), 100 query and "
+        "Market1501: 1,000 training images (identities known: 75, cameras known: 6), 100 query and "
         "400 gallery images."
     )
     assert say("Data", make_run(environment={})) == "Market1501."

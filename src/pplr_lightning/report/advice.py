@@ -159,8 +159,8 @@ def _retrieval(run: Run) -> list[Advice]:
         found.append(
             Advice(
                 f"mAP has fallen by {100 * (best - last):.1f} points since its best.",
-                f"Lower the learning rate earlier ({_now(run, 'model.lr_step')}), or train for "
-                f"fewer epochs ({_now(run, 'trainer.max_epochs')}).",
+                f"Lower the learning rate earlier: {_now(run, 'model.lr_step')}. Or train for "
+                f"fewer epochs: {_now(run, 'trainer.max_epochs')}.",
                 f"the last mAP more than {100 * FALL:.0f} points below the best",
             )
         )

@@ -10,7 +10,8 @@ from pplr_lightning.report.history import BEFORE, Row, working_times
 
 WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
-DOTS = 60  # points of a curve that are still marked one by one
+DOTS = 25  # points of a curve that are still marked; more would hide how it is dashed
+WORDS = 300  # points of a curve that still tell their value under the mouse
 
 Point = tuple[float, float]  # epoch and value
 
@@ -44,6 +45,7 @@ class Curve:
     last: str
     path: str
     dots: list[tuple[float, float, str]]
+    dense: bool
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,9 @@ def draw(title: str, series: list[Series]) -> Chart | None:
             short(float(f"{curve.points[-1][1]:.3g}")),
             "M" + "L".join(f"{across(x)},{up(y)}" for x, y in curve.points),
             [(across(x), up(y), f"{curve.label}, {_epoch(x)}: {y:.4g}") for x, y in curve.points]
-            if len(curve.points) <= DOTS
+            if len(curve.points) <= WORDS
             else [],
+            len(curve.points) > DOTS,
         )
         for style, curve in enumerate(series)
         if curve.points
@@ -175,11 +178,11 @@ def short(value: float) -> str:
 
 
 def value_range(low: float, high: float) -> tuple[float, float, float]:
-    """Chooses a round range of values and a round step that divides it into two to six."""
+    """Chooses a round range of values and a round step that divides it into one to seven."""
     if low >= 0 and low < 0.6 * high:
         low = 0.0
     span = (high - low) or abs(high) or 1.0
-    step = round_step(span / 4)
+    step = round_step(span / 5)
     bottom, top = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     if bottom == top:
         bottom, top = (bottom - 1 if bottom > 0 else bottom), top + 1

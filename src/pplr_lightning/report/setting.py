@@ -75,14 +75,16 @@ def _start(run: Run) -> str:
 def _data(run: Run) -> str:
     data = run.environment.get("data")
     if isinstance(data, dict) and data:
+        train, query, gallery = (
+            _count(data.get(f"{part} images")) for part in ("training", "query", "gallery")
+        )
         persons, cameras = (
-            data.get(f"{name} known of training images", "none")
+            _count(data.get(f"{name} known of training images"))
             for name in ("identities", "cameras")
         )
         return (
-            f"{data.get('data set')}: {data.get('training images')} training images (identities "
-            f"known: {persons}, cameras known: {cameras}), {data.get('query images')} query and "
-            f"{data.get('gallery images')} gallery images."
+            f"{data.get('data set')}: {train} training images (identities known: {persons}, "
+            f"cameras known: {cameras}), {query} query and {gallery} gallery images."
         )
     path = run.option("data.dataset.class_path")
     return f"{str(path).rpartition('.')[2]}." if path else ""
@@ -117,7 +119,7 @@ def _length(run: Run) -> str:
     seconds = run_seconds(run)
     return (
         f"{run.finished}{of} epochs finished"
-        + (f", {steps:.0f} steps" if steps else "")
+        + (f", {steps:,.0f} steps" if steps else "")
         + (f", {duration(seconds)} in all." if seconds else ".")
     )
 
@@ -131,6 +133,10 @@ def _machine(run: Run) -> str:
     name = hardware.get("cpu") if device == "cpu" else device
     processes = "1 process" if count == 1 else f"{count} processes"
     return f"{processes} on {name}, precision {hardware.get('precision')}."
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else _plain(value)
 
 
 def run_seconds(run: Run) -> float:
