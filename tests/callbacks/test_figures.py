@@ -6,6 +6,7 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -202,6 +203,15 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(drawn, tmp_path, monkeypatch
     with pytest.warns(UserWarning, match="clusters is left out, LookupError: no colour left"):
         run = Run(Market1501(drawn), tmp_path, figures, max_epochs=1)
     assert run.drawn == {"label_quality-epoch0.png"}
+
+
+def test_only_rank_zero_looks_at_anything():
+    figures, other = Figures(every_n_epochs=1), SimpleNamespace(is_global_zero=False)
+    other.current_epoch = 0  # and nothing else that could be asked for
+    figures.on_train_batch_start(other, None, None, 0)
+    figures.on_train_epoch_end(other, None)
+    figures.on_train_end(other, None)
+    assert figures.history == []
 
 
 def test_two_processes_draw_once(run_process, run_args, tmp_path):

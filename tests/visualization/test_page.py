@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
+from PIL import Image
 
 from pplr_lightning.visualization import clusters_figure
 from pplr_lightning.visualization.page import (
@@ -73,6 +75,23 @@ class TestSheet:
         assert wide.bottom - wide.top < 0.01
         assert tall.bottom - tall.top == pytest.approx(1.0)
         assert (big.bottom - big.top, big.right - big.left) == pytest.approx((1.0, 0.5))
+
+    @on_white
+    def test_images_and_masks_stand_upright(self, tmp_path):
+        image = Image.new("RGB", (20, 40), "blue")
+        image.paste("red", (0, 0, 20, 20))
+        image.save(tmp_path / "image.png")
+        sheet = Sheet(1, 2, title="Title", caption="Caption")
+        plain, masked = (sheet.image(0, column, str(tmp_path / "image.png")) for column in (0, 1))
+        sheet.mask(masked, torch.tensor([1.0, 0.0]), cmap="gray", norm=Normalize(0, 1))
+        drawn = pixels(sheet.figure)
+
+        def colours(x):
+            places = sheet.axes.transData.transform([(x, plain.top + s) for s in (0.2, 0.8)])
+            return [drawn[len(drawn) - round(y), round(x), :3].tolist() for x, y in places]
+
+        assert colours((plain.left + plain.right) / 2) == [[255, 0, 0], [0, 0, 255]]
+        assert colours(masked.right - 0.04) == [[255, 255, 255], [0, 0, 0]]  # not diluted
 
     @on_white
     def test_a_placeholder_stands_for_what_cannot_be_read(self, odd, tmp_path):

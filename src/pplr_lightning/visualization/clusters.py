@@ -55,8 +55,8 @@ def clusters_figure(
         COLUMNS,
         title=f"Clusters{when and ', ' + when}",
         caption=(
-            f"{len(samples):,} images, {len(sizes):,} clusters, {len(outside):,} outliers. Of each "
-            f"row at most {COLUMNS} images, sampled. "
+            f"{len(samples):,} images, {len(sizes):,} cluster{'s' * (len(sizes) != 1)}, "
+            f"{len(outside):,} outliers. Of each row at most {COLUMNS} images, sampled. "
             + (
                 "Below an image: its true identity in this cluster, A the most common. The most "
                 "mixed are those of the other clusters with the smallest share of A."

@@ -84,7 +84,7 @@ def _plot(axes: Axes, history: Sequence[dict[str, float]], names: list[str]) -> 
         words = WORDS.get(name, name.replace("agreement_part", "part "))
         axes.plot(
             epochs, values, color=colour, linestyle=line, marker=marker, markersize=3.5,
-            linewidth=1.3, label=words,
+            markevery=max(1, len(rows) // 12), linewidth=1.3, label=words,
         )  # fmt: skip
     axes.set_xlabel("epoch", labelpad=1)
     axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
