@@ -120,6 +120,16 @@ def test_a_run_that_goes_on_has_the_rows_of_all_its_parts(run, run_args, checkpo
     assert found[:2] == before
 
 
+def test_evaluations_of_other_features_are_left_out(run, run_args, checkpoint_args, tmp_path):
+    run("fit", *run_args, *checkpoint_args, "--trainer.max_epochs=1")
+    checkpoint = tmp_path / "demo/version_0/checkpoints/last.ckpt"
+    with pytest.warns(UserWarning, match="left out of the table"):
+        run("fit", *run_args, f"--ckpt_path={checkpoint}", "--evaluation.test_features=parts")
+    found = rows(tmp_path / "demo/version_1")
+    assert [row["epoch"] for row in found if "val/mAP" in row] == [1]
+    assert [row["epoch"] for row in found if "train/loss" in row] == [0, 1]
+
+
 def test_sigterm_leaves_history_and_report(run_process, run_args, tmp_path):
     done = run_process(
         "fit",

@@ -115,6 +115,8 @@ def test_random_weights(make):
     assert "random weights" in one(make(options={"model.pretrained": False}), "pretrained").finding
     start = {"model.pretrained": False, "model.warm_start": "some.ckpt"}
     assert advise(make(options=start)) == []
+    start = {"model.pretrained": False, "model.backbone_weights": "some.pth"}
+    assert advise(make(options=start)) == []
 
 
 def test_labelling_longer_than_training(make):

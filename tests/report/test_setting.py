@@ -33,13 +33,17 @@ def test_cameras(say):
     assert say("Cameras") == "Camera ids were not used in training."
     assert "choice of positives only" in say("Cameras", data__use_cameras=True)
     loss = say("Cameras", data__use_cameras=True, model__camera_weight=0.5)
-    assert "camera loss (weight 0.5) and in the choice of positives" in loss
+    assert loss.endswith("in the camera loss (weight 0.5) and in the choice of positives.")
     assert say("Cameras", model__camera_weight=0.5).endswith("(weight 0.5).")
+    distance = say("Cameras", pseudo_labels__camera_jaccard=True)
+    assert distance == "Camera ids were used in the distance between images (camera_jaccard)."
 
 
 def test_start(say):
     assert say("Start") == "Published weights of resnet10t from timm."
     assert say("Start", model__pretrained=False) == "Random weights (resnet10t)."
+    other = say("Start", model__pretrained=False, model__backbone_weights="some.pth")
+    assert other == "Weights of resnet10t from some.pth."
     warm = say("Start", model__warm_start="some.ckpt")
     assert "some.ckpt" in warm
     assert "not label-free" in warm
@@ -55,10 +59,12 @@ def test_data(say, make_run):
 
 def test_evaluation(say, make_run):
     assert say("Evaluation") == "Query to gallery, the same camera's images left out."
-    options = {**CONFIG, "evaluation": {"topk": [1], "test_features": "global", "rerank": True}}
-    assert "test_features: global, rerank: true." in say("Evaluation", make_run(config=options))
-    summary = {"last": {"mAP": 1}, "history": [], "setting": {"rerank": {"k1": 20}}}
-    assert "setting.rerank.k1: 20." in say("Evaluation", make_run(summary=summary))
+    options = {**CONFIG, "evaluation": {"topk": [1], "test_features": "parts", "rerank": False}}
+    stopped = make_run(config=options)  # before there was a summary
+    assert say("Evaluation", stopped).endswith("by the features: parts; no re-ranking.")
+    summary = {"features": "both", "reranking": {"k1": 20, "k2": 6}, "last": {"mAP": 1}}
+    ended = make_run(summary=summary)
+    assert say("Evaluation", ended).endswith("features: both; re-ranked beside it (k1 20, k2 6).")
     trained = make_run().rows[2:]
     assert say("Evaluation", make_run(rows=trained)).endswith("Not evaluated before training.")
     assert say("Evaluation", make_run(rows=[])) == "None: there is no mAP in this run."

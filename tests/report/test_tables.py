@@ -24,11 +24,14 @@ def test_results_of_one_evaluation(make_run):
 
 
 def test_metrics_of_another_kind_are_listed_too(make_run):
-    row = {**epoch(0), **evaluated(0.5), "val/mAP_reranked": 0.6, "val/rank-20": 0.9}
-    assert metrics(make_run(rows=[row])) == [
-        "val/mAP", "val/mAP_reranked", "val/mINP", "val/rank-1", "val/rank-5", "val/rank-10",
-        "val/rank-20",
+    row = {**epoch(0), **evaluated(0.5), "val/rerank/mAP": 0.6, "val/rerank/rank-1": 0.7}
+    run = make_run(rows=[{**row, "val/rank-20": 0.9}])
+    assert metrics(run) == [
+        "val/mAP", "val/mINP", "val/rank-1", "val/rank-5", "val/rank-10", "val/rank-20",
+        "val/rerank/mAP", "val/rerank/rank-1",
     ]  # fmt: skip
+    assert ["re-ranked mAP", "60.0"] in results(run).rows
+    assert ["last re-ranked mAP, %", "60.0", "60.0", "+0.0"] in compared(run, run).rows
 
 
 def test_labels(make_run):

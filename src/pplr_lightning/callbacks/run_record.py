@@ -60,9 +60,19 @@ class RunRecord(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock; a run that goes on in mid-epoch comes by here only."""
-        self._means, self._mark = None, time.perf_counter()
+        self._start_clock()
+        evaluation = _find(trainer, RetrievalEvaluation)
+        if evaluation is not None:  # which drops those of other features that a checkpoint had
+            kept = {int(values["epoch"]) for values in evaluation.history}
+            for epoch in self.rows.keys() - kept:
+                self.rows[epoch] = _without_evaluation(self.rows[epoch])
 
-    on_train_epoch_start = on_train_start
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        self._means, self._mark = None, time.perf_counter()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -174,6 +184,10 @@ def _harmless(file: str) -> Iterator[None]:
         yield
     except Exception as error:
         rank_zero_warn(f"{file} was not written, {type(error).__name__}: {error}")
+
+
+def _without_evaluation(row: Row) -> Row:
+    return {name: value for name, value in row.items() if not name.startswith("val/")}
 
 
 def _writes(trainer: Trainer) -> bool:

@@ -181,7 +181,7 @@ def _start(run: Run) -> list[Advice]:
     model = run.option("model")
     if not isinstance(model, dict) or not is_clustered(run):
         return []
-    if model.get("pretrained") or model.get("warm_start"):
+    if any(model.get(name) for name in ("pretrained", "warm_start", "backbone_weights")):
         return []
     return [
         Advice(

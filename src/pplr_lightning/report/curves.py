@@ -72,6 +72,15 @@ PANELS = (
         "Retrieval, %", (("val/mAP", "mAP"), ("val/rank-1", "rank-1"), ("val/mINP", "mINP")), 100
     ),
     Panel(
+        "Retrieval, re-ranked, %",
+        (
+            ("val/rerank/mAP", "mAP"),
+            ("val/rerank/rank-1", "rank-1"),
+            ("val/rerank/mINP", "mINP"),
+        ),
+        100,
+    ),
+    Panel(
         "Losses (mean over the epoch)",
         (
             ("train/loss", "sum"),

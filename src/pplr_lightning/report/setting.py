@@ -42,19 +42,22 @@ def _labels(run: Run) -> str:
 
 def _cameras(run: Run) -> str:
     weight = run.option("model.camera_weight")
-    if weight:
-        return f"Camera ids were used: in the camera loss (weight {weight})" + (
-            " and in the choice of positives." if run.option("data.use_cameras") else "."
-        )
-    used = run.option("data.use_cameras")
-    if used is None:
+    uses = {
+        f"the camera loss (weight {weight})": weight,
+        "the distance between images (camera_jaccard)": run.option("pseudo_labels.camera_jaccard"),
+        "the choice of positives": run.option("data.use_cameras"),
+    }
+    used = [use for use, on in uses.items() if on]
+    if not run.config:
         return ""
-    return (
-        "Camera ids were used in the choice of positives only, as in the published setting "
-        "“without cameras”; the camera loss is off."
-        if used
-        else "Camera ids were not used in training."
-    )
+    if not used:
+        return "Camera ids were not used in training."
+    if used == ["the choice of positives"]:
+        return (
+            "Camera ids were used in the choice of positives only, as in the published setting "
+            "“without cameras”; the camera loss is off."
+        )
+    return f"Camera ids were used in {' and in '.join(used)}."
 
 
 def _start(run: Run) -> str:
@@ -67,6 +70,8 @@ def _start(run: Run) -> str:
             "other people, the result is not label-free as a whole."
         )
     backbone = model.get("backbone", "backbone")
+    if model.get("backbone_weights"):
+        return f"Weights of {backbone} from {model['backbone_weights']}."
     if model.get("pretrained"):
         return f"Published weights of {backbone} from timm."
     return f"Random weights ({backbone})."
@@ -93,21 +98,18 @@ def _data(run: Run) -> str:
 def _evaluation(run: Run) -> str:
     if not run.evaluations:
         return "None: there is no mAP in this run."
-    found = {name: value for name, value in run.summary.items() if name not in _RESULTS}
-    options = run.option("evaluation")
-    if isinstance(options, dict):
-        found = {
-            name: options[name] for name in ("test_features", "rerank") if name in options
-        } | found
-    details = ", ".join(f"{name}: {value}" for name, value in flatten(found))
+    features = run.summary.get("features") or run.option("evaluation.test_features")
+    reranking = run.summary.get("reranking") or run.option("evaluation.rerank")
+    details = [f"compared by the features: {features}"] if features else []
+    if isinstance(reranking, dict):
+        details.append(
+            f"re-ranked beside it ({', '.join(f'{k} {v}' for k, v in reranking.items())})"
+        )
+    elif reranking is not None:
+        details.append("re-ranked beside it" if reranking else "no re-ranking")
     when = "" if run.evaluations[0]["epoch"] < 0 else " Not evaluated before training."
-    return (
-        f"Query to gallery, the same camera's images left out{'; ' + details if details else ''}."
-        + when
-    )
-
-
-_RESULTS = ("first", "best", "last", "history")
+    facts = "; ".join(["Query to gallery, the same camera's images left out", *details])
+    return f"{facts}.{when}"
 
 
 def _length(run: Run) -> str:

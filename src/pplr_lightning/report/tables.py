@@ -69,7 +69,7 @@ def results(run: Run) -> Table | None:
     for name in metrics(run):
         values = [row.get(name) for row in chosen.values()]
         difference = [change(values[0], values[-1])] if len(values) > 1 else []
-        body.append([name.removeprefix("val/"), *map(percent, values), *difference])
+        body.append([metric_name(name), *map(percent, values), *difference])
     header = ["%", *(f"{word}, {when(row)}" for word, row in chosen.items())]
     return Table([*header, "last - first"] if len(chosen) > 1 else header, body)
 
@@ -84,6 +84,11 @@ def metrics(run: Run) -> list[str]:
         return name != "val/mAP", word if ranked else name, int(rank) if ranked else 0
 
     return sorted(names, key=place)
+
+
+def metric_name(name: str) -> str:
+    """Names a metric of the history for a reader."""
+    return name.removeprefix("val/").replace("rerank/", "re-ranked ")
 
 
 def labels(run: Run) -> Table | None:
@@ -155,7 +160,7 @@ def _measured(run: Run) -> dict[str, Measured]:
         found[f"{word} evaluation"] = (None, when(row))
         for name in metrics(run) if word == "last" else ["val/mAP"]:
             value = row.get(name, 0.0)
-            found[f"{word} {name.removeprefix('val/')}, %"] = (100 * value, percent(value))
+            found[f"{word} {metric_name(name)}, %"] = (100 * value, percent(value))
     for key, (text, scale) in LABELS.items():
         if run.labelings and f"labels/{key}" in run.labelings[-1]:
             value = scale * run.labelings[-1][f"labels/{key}"]
