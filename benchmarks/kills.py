@@ -31,7 +31,7 @@ from pplr_lightning.data import SyntheticReID
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("labelling", "first batch", "middle of an epoch", "validation", "writing a checkpoint")
-PATIENCE = 120.0  # seconds for a process to end, or to come to a stage
+PATIENCE = 300.0  # seconds for a process to end, or to come to a stage
 
 
 class Stages(Callback):

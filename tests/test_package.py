@@ -59,8 +59,13 @@ def test_wheel_holds_the_package_and_nothing_else(built):
     }
     assert "pplr_lightning/configs/demo.yaml" in configs
     assert "pplr_lightning/configs/ablation/both.yaml" in configs
+    templates = {
+        f"pplr_lightning/{file.relative_to(package)}"
+        for file in (package / "report/templates").iterdir()
+    }
+    assert "pplr_lightning/report/templates/report.html.jinja" in templates
     own = {name for name in names if name.startswith("pplr_lightning/")}
-    assert own == modules | configs | {"pplr_lightning/py.typed"}
+    assert own == modules | configs | templates | {"pplr_lightning/py.typed"}
 
 
 def test_wheel_says_what_it_needs(built):

@@ -21,6 +21,7 @@ def data(drawn):
 
 
 def test_generate_works_without_a_trainer(data):
+    torch.manual_seed(0)
     module = PPLRModule("resnet10t", pretrained=False)
     labeling = PseudoLabeling(k1=6, k2=2, agreement_k=4, eps=0.8, min_samples=2)
     labels = labeling.generate(module.model, data.labeling_dataloader())
