@@ -66,6 +66,25 @@ def test_several_processes_train_as_one(alone, run_process, run_args, tmp_path, 
     assert summaries[0]["last"] == pytest.approx(summaries[1]["last"], abs=1e-6)
 
 
+def test_the_setting_with_cameras_trains_as_one(run, run_process, run_args, tmp_path):
+    """Sampler, camera loss and camera-aware Jaccard distance together, on one and two processes."""
+    cameras = (
+        "--data.use_cameras=true",
+        "--model.camera_weight=0.5",
+        "--pseudo_labels.camera_jaccard=true",
+        "--pseudo_labels.k1_intra=2",
+        "--pseudo_labels.k1_inter=5",
+    )
+    run("fit", *run_args, *FLOAT64, *cameras, "--trainer.logger.init_args.version=one")
+    options = (*several(2), *cameras, "--trainer.logger.init_args.version=two")
+    done = run_process("fit", *run_args, *options, timeout=400)
+    assert done.returncode == 0, done.stderr
+    one, two = tmp_path / "demo/one", tmp_path / "demo/two"
+    for name in (*COMPARED, "train/loss_camera"):
+        assert column(two, name) == pytest.approx(column(one, name), rel=1e-6), name
+    assert max(column(one, "train/loss_camera")) > 0
+
+
 def test_chunks_train_as_the_whole_batch(alone, run, run_args, tmp_path):
     run("fit", *run_args, *FLOAT64, "--model.chunk_size=8")
     folder = tmp_path / "demo/version_0"
