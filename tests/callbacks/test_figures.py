@@ -53,6 +53,30 @@ class Removes(Callback):
             shutil.rmtree(self.folder)
 
 
+class Watched(Figures):
+    """Keeps how many of its calls drew a random number of a global generator."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.calls, self.used = 0, 0
+
+    @property
+    def state_key(self) -> str:
+        return "Figures"  # for others to go on with
+
+    def on_train_batch_start(self, *args):
+        self.watch(super().on_train_batch_start, *args)
+
+    def on_train_epoch_end(self, *args):
+        self.watch(super().on_train_epoch_end, *args)
+
+    def watch(self, hook, *args):
+        before = generators()
+        hook(*args)
+        self.calls += 1
+        self.used += generators() != before
+
+
 class Run:
     """A training that was run: what it ended with and what it drew."""
 
@@ -73,7 +97,7 @@ class Run:
         used = [*([figures] if figures else []), labels, RetrievalEvaluation(), *callbacks]
         logger = CSVLogger(folder, name="run")
         self.trainer = Trainer(
-            accelerator="cpu", logger=logger, log_every_n_steps=1,
+            accelerator="cpu", logger=logger, default_root_dir=folder, log_every_n_steps=1,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
             callbacks=used, plugins=[WholeCheckpointIO()], **{"max_epochs": 2, **options},
         )  # fmt: skip
@@ -97,7 +121,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(drawn, folder):
     """Two epochs, each drawn."""
-    return Run(Market1501(drawn), folder, Figures(every_n_epochs=1), callbacks=[Save(folder)])
+    return Run(Market1501(drawn), folder, Watched(every_n_epochs=1), callbacks=[Save(folder)])
 
 
 def test_draws_every_figure_of_every_epoch(whole):
@@ -132,6 +156,7 @@ def test_changes_nothing_of_the_training(whole, drawn, folder):
         if isinstance(value, torch.Tensor):
             assert torch.equal(weights[name], value), name
     assert whole.generators == without.generators
+    assert (whole.figures.calls, whole.figures.used) == (6, 0)
     modes = [[one.training for one in run.module.modules()] for run in (whole, without)]
     assert modes[0] == modes[1]
 
