@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, cast
 
 import numpy as np
@@ -64,6 +65,7 @@ class RetrievalModule(LightningModule):
         self.lr_step = lr_step
         self.lr_gamma = lr_gamma
         self.losses: dict[str, Tensor] = {}  # of this step, the sum and its parts
+        self.step_started = 0.0  # clock at this step's begin, after what callbacks do before it
         self._has_weights = False  # loaded or trained: not to be overwritten by another start
 
     @property
@@ -169,6 +171,7 @@ class RetrievalModule(LightningModule):
 
         So there is no state of a generator that a run which goes on would have to find again.
         """
+        self.step_started = time.perf_counter()
         data = getattr(self.trainer, "datamodule", None)
         seed = data.seed if isinstance(data, PPLRDataModule) else 0
         key = (seed, self.current_epoch, batch_idx, self.global_rank)

@@ -3,13 +3,16 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import time
 from pathlib import Path
 
 import pytest
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
+from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling
 from pplr_lightning.callbacks import RunRecord
 from pplr_lightning.cli import main
+from pplr_lightning.data import Market1501
 from pplr_lightning.report.history import read_history
 
 from ..conftest import run_options
@@ -108,6 +111,36 @@ def test_a_trial_run_leaves_nothing(run, run_args, tmp_path, monkeypatch):
     run("fit", *run_args, "--trainer.fast_dev_run=1")
     names = {path.name for path in tmp_path.rglob("*")}
     assert not names & {"history.csv", "environment.json", "report.html"}
+
+
+class Slow(Callback):
+    """Takes its time between the steps."""
+
+    def on_train_batch_start(self, *args):
+        time.sleep(0.5)
+
+    def on_train_epoch_end(self, *args):
+        time.sleep(0.5)
+
+
+def test_what_other_callbacks_do_is_no_time_of_training(drawn, tmp_path):
+    record = RunRecord(report=False)
+    labels = PseudoLabeling(k1=6, k2=2, agreement_k=4, eps=0.6, min_samples=2)
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        default_root_dir=tmp_path, max_epochs=1, callbacks=[record, labels, Slow()],
+    )  # fmt: skip
+    module = PPLRModule(
+        "resnet10t", pretrained=False, norm_batch_size=8, max_clusters=60, image_size=(64, 32)
+    )
+    data = PPLRDataModule(
+        Market1501(drawn), image_size=(64, 32), batch_size=16, iterations=8, num_workers=0
+    )
+    begin = time.perf_counter()
+    trainer.fit(module, datamodule=data)
+    whole = time.perf_counter() - begin
+    (row,) = record.rows.values()
+    assert 0 < row["time/training"] < whole - 8 * 0.5
 
 
 def test_a_run_that_goes_on_has_the_rows_of_all_its_parts(run, run_args, checkpoint_args, tmp_path):

@@ -91,7 +91,7 @@ def test_without_config(make_folder):
 
 
 class TestFigures:
-    def test_the_newest_of_each_and_the_first_embedding(self, make_folder):
+    def test_the_newest_of_each(self, make_folder):
         folder = make_folder(
             figures=(
                 "clusters-epoch2.png", "clusters-epoch10.png", "embedding-epoch0.png",
@@ -103,15 +103,12 @@ class TestFigures:
         (folder / "figures/captions.json").write_text(json.dumps(captions))
         figures = read_run(folder).figures
         assert [(figure.name, figure.epoch) for figure in figures] == [
-            ("ranking", -1), ("clusters", 10), ("embedding", 0), ("embedding", 10),
-            ("label_quality", 10), ("other", 1),
+            ("ranking", -1), ("clusters", 10), ("embedding", 10), ("label_quality", 10),
+            ("other", 1),
         ]  # fmt: skip
         assert figures[1].caption == "The largest."
         assert figures[0].caption == ""
         assert figures[0].source.startswith("data:image/png;base64,iVBORw0KGgo")
-
-    def test_one_embedding_is_shown_once(self, make_folder):
-        assert len(read_run(make_folder(figures=("embedding-epoch3.png",))).figures) == 1
 
 
 class TestNoRun:

@@ -77,10 +77,13 @@ class RunRecord(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Takes down what the epoch begins with: labels and learning rate."""
-        if self._means is not None:
-            return
+        """Takes down what the epoch begins with, and the time that was waited for the batch."""
         row = self._row(trainer)
+        if self._means is None:
+            self._begin_epoch(trainer, row)
+        self._take_time(row, "training")
+
+    def _begin_epoch(self, trainer: Trainer, row: Row) -> None:
         self._means = LossMeans(row)
         labeling = _find(trainer, PseudoLabeling)
         if labeling is not None:
@@ -101,6 +104,8 @@ class RunRecord(Callback):
         row["step"] = float(trainer.global_step)
         if trainer.is_last_batch and pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
+        # Not what other callbacks did before the step, such as drawing figures.
+        self._mark = max(self._mark, getattr(pl_module, "step_started", 0.0))
         self._take_time(row, "training")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

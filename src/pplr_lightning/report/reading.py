@@ -40,7 +40,7 @@ class Run:
         config: `config.yaml`, empty where there is none.
         environment: `environment.json`, likewise.
         summary: `summary.json`, likewise.
-        figures: The newest of each name; of the embedding the first, too.
+        figures: The newest of each name.
         notes: A sentence for each thing that is missing or could not be read.
     """
 
@@ -169,9 +169,7 @@ def _read_figures(folder: Path, notes: list[str]) -> list[Figure]:
     order = {name: place for place, name in enumerate(FIGURES)}
     figures = []
     for name in sorted(found, key=lambda name: (order.get(name, len(order)), name)):
-        newest = sorted(found[name])
-        chosen = [newest[0], newest[-1]] if name == "embedding" else [newest[-1]]
-        for epoch, file in dict.fromkeys(chosen):
-            source = "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
-            figures.append(Figure(name, epoch, str(captions.get(file.name, "")), source))
+        epoch, file = max(found[name])
+        source = "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+        figures.append(Figure(name, epoch, str(captions.get(file.name, "")), source))
     return figures
