@@ -68,6 +68,17 @@ def test_of_a_run(run):
     assert "not\nfor identifying individuals" in text
 
 
+def test_says_how_the_results_came_about(run):
+    assert "In %; images are compared by: global features;" in card(run)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["features"] = "both"
+    summary["last"]["rerank/mAP"] = 0.75  # since the run went on with another option
+    (run / "summary.json").write_text(json.dumps(summary))
+    text = card(run)
+    assert "In %; images are compared by: both features;" in text
+    assert "| best | 3 | 80.0 | 90.0 |  |\n| last | 4 | 70.0 | 80.0 | 75.0 |\n" in text
+
+
 def test_without_a_run():
     text = card()
     assert "- Images: not stated\n" in text
@@ -107,7 +118,7 @@ def test_of_other_colours(run):
 @pytest.mark.parametrize(
     ("options", "start"),
     [
-        ({"warm_start": "/home/me/last.ckpt"}, "a checkpoint of this library (`warm_start`)"),
+        ({"warm_start": "/home/me/last.ckpt"}, "another checkpoint (`warm_start`)"),
         ({"backbone_weights": "vit.pth"}, "backbone weights from elsewhere (`backbone_weights`)"),
         ({"pretrained": False}, "random weights"),
     ],

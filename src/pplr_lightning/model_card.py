@@ -158,14 +158,14 @@ def _cameras(config: dict[str, Any], options: dict[str, Any]) -> str:
 
 def _start(options: dict[str, Any]) -> str:
     if options.get("warm_start"):
-        return "a checkpoint of this library (`warm_start`)"
+        return "another checkpoint (`warm_start`)"
     if options.get("backbone_weights"):
         return "backbone weights from elsewhere (`backbone_weights`)"
     return "the backbone's published weights" if options.get("pretrained") else "random weights"
 
 
 def _results(run: Path | None) -> str:
-    """Makes a table of the first, the best and the last evaluation."""
+    """Makes a table of the first, best and last evaluation, and says how they came about."""
     file = None if run is None else run / "summary.json"
     if file is None or not file.is_file():
         return "Not stated."
@@ -175,7 +175,12 @@ def _results(run: Path | None) -> str:
     for row in ("first", "best", "last"):
         values = summary[row]
         epoch = "before training" if values["epoch"] < 0 else values["epoch"]
-        figures = " | ".join(f"{100 * values[name]:.1f}" for name in names)
-        lines.append(f"| {row} | {epoch} | {figures} |")
-    lines += ["", "In %. Best is best on the evaluation set itself and so no result: the last is."]
+        figures = [f"{100 * values[name]:.1f}" if name in values else "" for name in names]
+        lines.append(f"| {row} | {epoch} | {' | '.join(figures)} |")
+    features = summary.get("features", "global")  # runs that do not say had no choice
+    lines += [
+        "",
+        f"In %; images are compared by: {features} features; `rerank/`: the gallery re-ranked. "
+        "Best is best on the evaluation set itself and so no result: the last is.",
+    ]
     return "\n".join(lines)
