@@ -12,6 +12,8 @@ import torch
 from pplr_lightning.cli import main
 from pplr_lightning.data import SyntheticReID
 
+from .tiny import module, save
+
 os.environ.setdefault("WANDB_MODE", "offline")
 ROOT = Path(__file__).parents[1]
 
@@ -68,6 +70,12 @@ def run_options(drawn: Path, folder: Path) -> list[str]:
         "--trainer.enable_progress_bar=false",
         "--trainer.enable_model_summary=false",
     ]
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A checkpoint of a tiny module for images of 64 x 32, without a training."""
+    return save(module(), tmp_path_factory.mktemp("tiny") / "last.ckpt")
 
 
 CHECKPOINT = [

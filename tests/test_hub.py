@@ -110,6 +110,8 @@ def test_a_module_trained_on_the_command_line(trained, tmp_path):
     loaded = PPLRModule.from_pretrained(tmp_path / "shared")
     images = torch.randn(2, 3, 64, 32)
     assert torch.equal(loaded(images), module(images))
+    assert loaded.preprocessing == module.preprocessing
+    assert loaded.preprocessing.image_size == (64, 32)
     config = json.loads((tmp_path / "shared/config.json").read_text())
     assert config["max_clusters"] == 64  # as given on the command line
     assert not [name for name in config if name.startswith("_")]

@@ -9,10 +9,14 @@ from lightning.pytorch import Trainer
 
 from pplr_lightning import PPLRDataModule, PPLRModule, SimCLRModule
 from pplr_lightning.data import EvalBatch
+from pplr_lightning.data.images import read_image
+from pplr_lightning.data.transforms import eval_transform
 from pplr_lightning.models import PartModel
 from pplr_lightning.retrieval_module import ranks_per_group
 
 from .other_projects import Contrast, wrapped
+from .tiny import module as tiny
+from .tiny import save
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def test_forward_gives_the_normalised_global_feature(module):
     assert torch.equal(features, expected)
 
 
-def test_an_evaluation_step_gives_every_branch_and_prediction_the_global_one(module):
+def test_an_evaluation_step_gives_every_branch_and_prediction_the_one_asked_for(module):
     module.eval()
     ids = torch.arange(3)
     batch = EvalBatch(torch.randn(3, 3, 64, 32), ids, ids, ids, ids > 0)
@@ -44,6 +48,8 @@ def test_an_evaluation_step_gives_every_branch_and_prediction_the_global_one(mod
     indices, features = module.predict_step(batch, 0)
     assert torch.equal(indices, batch.indices)
     torch.testing.assert_close(features, expected["features"])
+    module.predict_kind = "parts"
+    assert module.predict_step(batch, 0)[1].shape == (3, 2 * 512)
 
 
 def test_optimiser_is_the_papers(module):
@@ -171,3 +177,53 @@ def test_processes_that_hold_a_group_together(batch, group, processes, ranks):
 def test_groups_that_do_not_divide(batch, group, processes, allowed):
     with pytest.raises(ValueError, match=rf"use a norm_batch_size of {allowed}, or another"):
         ranks_per_group(batch, group, processes)
+
+
+class TestEmbed:
+    """Vectors of images as they are, with what the checkpoint says."""
+
+    @pytest.fixture
+    def paths(self, drawn):
+        return sorted((drawn / "query").iterdir())[:4]
+
+    def test_of_a_loaded_checkpoint(self, tiny_checkpoint, paths):
+        made = tiny()
+        loaded = PPLRModule.load_from_checkpoint(tiny_checkpoint, weights_only=True).train()
+        images = torch.stack([eval_transform((64, 32))(read_image(str(path))) for path in paths])
+        with torch.no_grad():
+            assert torch.equal(loaded.embed(paths), made(images))
+        assert loaded.training
+        assert loaded.recipe() == made.recipe()
+
+    def test_other_features(self, tiny_checkpoint, paths):
+        loaded = PPLRModule.load_from_checkpoint(tiny_checkpoint, weights_only=True)
+        assert loaded.embed(paths, kind="both", batch_size=3).shape == (4, 3 * 96)
+        assert loaded.recipe(kind="both").features == "both"
+
+    def test_another_image_size(self, tiny_checkpoint, paths):
+        loaded = PPLRModule.load_from_checkpoint(tiny_checkpoint, weights_only=True)
+        assert not torch.equal(loaded.embed(paths, image_size=(96, 32)), loaded.embed(paths))
+        assert loaded.recipe(image_size=(96, 32)).preprocessing.image_size == (96, 32)
+        assert loaded.recipe().preprocessing.image_size == (64, 32)
+
+    def test_a_checkpoint_that_does_not_say(self, module, paths):
+        with pytest.raises(ValueError, match=r"give their image_size, \(height, width\)"):
+            module.embed(paths)
+        assert module.embed(paths, image_size=(64, 32)).shape == (4, 512)
+
+    def test_the_data_module_counts_where_there_is_one(self, tiny_checkpoint, tmp_path):
+        loaded = PPLRModule.load_from_checkpoint(tiny_checkpoint, weights_only=True)
+        loaded.trainer = SimpleNamespace(
+            ckpt_path=None, datamodule=PPLRDataModule(image_size=(48, 16)), world_size=1
+        )
+        loaded.setup("test")
+        assert loaded.preprocessing.image_size == (48, 16)
+        loaded._trainer = None
+        again = PPLRModule.load_from_checkpoint(
+            save(loaded, tmp_path / "again.ckpt"), weights_only=True
+        )
+        assert again.preprocessing.image_size == (48, 16)
+        loaded.on_load_checkpoint(
+            torch.load(tiny_checkpoint, weights_only=True)
+        )  # to go on with new data
+        assert loaded.preprocessing.image_size == (48, 16)

@@ -8,7 +8,7 @@ import json
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pplr_lightning.data.synthetic import SyntheticReID
-from pplr_lightning.data.transforms import MEAN, STD, eval_transform
+from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.models import PartModel
 from pplr_lightning.retrieval_module import RetrievalModule
 
@@ -25,20 +25,6 @@ SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
 METADATA = "metadata.json"  # its name within a .pt2 file
 TOLERANCE = 1e-4
 ONNX_BYTES = 2**31  # a file of protobuf holds no more
-
-
-class Preprocessing(NamedTuple):
-    """How an RGB image with values in [0, 1] becomes the model's input.
-
-    Attributes:
-        image_size: Height and width it is resized to.
-        mean: Of each colour, subtracted.
-        std: Of each colour, divided by.
-    """
-
-    image_size: tuple[int, int]
-    mean: tuple[float, float, float] = MEAN
-    std: tuple[float, float, float] = STD
 
 
 class Embedder(nn.Module):
@@ -213,7 +199,7 @@ def _compare(
     """Returns the largest difference over batches of one, three and five images."""
     size = preprocessing.image_size
     random = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(0))
-    transform = eval_transform(size)
+    transform = preprocessing.transform()
     reader = SyntheticReID(train_identities=5, distractors=0, junk=0)
     people = [image for image in reader.images() if image.number == 0]
     drawn = [transform(Image.fromarray(reader.draw(image))) for image in people[:5]]

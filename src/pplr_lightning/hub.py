@@ -13,11 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pplr_lightning.checkpoints import check_weights
+from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.model_card import write_card
 from pplr_lightning.retrieval_module import RetrievalModule
 
 WEIGHTS = constants.SAFETENSORS_SINGLE_FILE
 CONFIG = constants.CONFIG_NAME
+PREPROCESSING = "preprocessing"  # in the config, beside the options
 PATHS = ("warm_start", "backbone_weights")  # options whose folders are nobody else's business
 TAGS = ["person-re-identification", "unsupervised-learning", "image-retrieval", "pplr"]
 
@@ -43,6 +45,8 @@ class SharedModule(RetrievalModule, ModelHubMixin, library_name="pplr_lightning"
         save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
         options = {name: value for name, value in self.hparams.items() if name[0] != "_"}
         options |= {name: Path(options[name]).name for name in PATHS if options.get(name)}
+        if self.preprocessing is not None:
+            options[PREPROCESSING] = self.preprocessing._asdict()
         text = json.dumps(options, indent=2)
         (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
 
@@ -68,7 +72,10 @@ class SharedModule(RetrievalModule, ModelHubMixin, library_name="pplr_lightning"
         fix = "give a folder or a repository that save_pretrained or push_to_hub wrote"
         if config is None:
             raise FileNotFoundError(f"{model_id}: has no {CONFIG}; {fix}")
-        strange = sorted(set(config) - set(inspect.signature(cls.__init__).parameters))
+        preprocessing = config.get(PREPROCESSING)
+        strange = sorted(
+            set(config) - {PREPROCESSING} - set(inspect.signature(cls.__init__).parameters)
+        )
         if strange:
             raise ValueError(
                 f"{model_id}: {cls.__name__} has no option {strange[0]} that {CONFIG} names; it is "
@@ -90,6 +97,8 @@ class SharedModule(RetrievalModule, ModelHubMixin, library_name="pplr_lightning"
             raise FileNotFoundError(f"{model_id}: has no {WEIGHTS}; {fix}")
         module = cls(**options)
         module._load_shared(file)
+        if preprocessing is not None:
+            module.preprocessing = Preprocessing(*map(tuple, preprocessing.values()))
         return module
 
     def _load_shared(self, file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -15,10 +16,13 @@ from torch import Tensor
 from pplr_lightning.backbone_weights import load_backbone_weights
 from pplr_lightning.checkpoints import check_weights, newest_checkpoint, reopen_last_epoch
 from pplr_lightning.data import EvalBatch, PPLRDataModule
+from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.distributed import all_gather_list, consecutive_group
-from pplr_lightning.extraction import unit_features
+from pplr_lightning.embedding import ImageLike, embed_images
+from pplr_lightning.extraction import FeatureKind, join_features, unit_features
 from pplr_lightning.layouts import load_weights, read_weights
 from pplr_lightning.models import PartModel, average_running_statistics, share_groups
+from pplr_lightning.recipe import Recipe, checksum
 
 
 class RetrievalModule(LightningModule):
@@ -34,6 +38,11 @@ class RetrievalModule(LightningModule):
         weight_decay: Weight decay of Adam.
         lr_step: Epochs after which the learning rate is multiplied by `lr_gamma`.
         lr_gamma: That factor.
+
+    Attributes:
+        preprocessing: What images go through before the model sees them: that of the data module
+            last worked with, or else of the checkpoint; None where neither says.
+        predict_kind: Which features `predict_step` gives, as of `join_features`.
 
     Raises:
         ValueError: There are two files to start from.
@@ -64,6 +73,8 @@ class RetrievalModule(LightningModule):
         self.weight_decay = weight_decay
         self.lr_step = lr_step
         self.lr_gamma = lr_gamma
+        self.preprocessing: Preprocessing | None = None
+        self.predict_kind: FeatureKind = "global"
         self.losses: dict[str, Tensor] = {}  # of this step, the sum and its parts
         self.step_started = 0.0  # clock at this step's begin, after what callbacks do before it
         self._has_weights = False  # loaded or trained: not to be overwritten by another start
@@ -80,6 +91,9 @@ class RetrievalModule(LightningModule):
             ValueError: A configuration that cannot run on this many processes, or weights that do
                 not fit the model.
         """
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, PPLRDataModule):
+            self.preprocessing = data.preprocessing
         if stage == "fit":
             self._check_batches()
         if self._has_weights or self.trainer.ckpt_path is not None:
@@ -125,13 +139,64 @@ class RetrievalModule(LightningModule):
             )
             share_groups(self.model, consecutive_group(ranks) if ranks > 1 else None)
 
-    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def branches(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Embeds images (B, 3, H, W) as L2-normalised global (B, D) and part features (B, D, P)."""
         return unit_features(self.model(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeds images (B, 3, H, W) as L2-normalised global features (B, D), which PPLR tests."""
-        return self.embed(images)[0]
+        return self.branches(images)[0]
+
+    def embed(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        kind: FeatureKind = "global",
+        image_size: tuple[int, int] | None = None,
+        batch_size: int = 128,
+    ) -> Tensor:
+        """Embeds images as they are; needs no Trainer.
+
+        They are prepared as those of the evaluation in training were, and embedded in evaluation
+        mode on the module's device.
+
+        Args:
+            images: Files, PIL images or tensors (uint8, or floating-point in [0, 1]; 3 x H x W or
+                H x W x 3).
+            kind: Which features, as of `join_features`.
+            image_size: Height and width to resize them to, instead of those of the training.
+            batch_size: Images at a time.
+
+        Returns:
+            L2-normalised float32 vectors on the CPU, (N, D).
+
+        Raises:
+            ValueError: A file or a tensor is no image, or nothing says what size they are to have.
+        """
+        prepared = self.prepared(image_size)
+        return embed_images(self.model, images, prepared, kind=kind, batch_size=batch_size)
+
+    def prepared(self, image_size: tuple[int, int] | None = None) -> Preprocessing:
+        """Returns `preprocessing`, with another image size where one is given.
+
+        Raises:
+            ValueError: Nothing says what size images are to have.
+        """
+        if self.preprocessing is None and image_size is None:
+            raise ValueError(
+                "the checkpoint does not say for what images the model was trained (it is an older "
+                "one, or made without a PPLRDataModule): give their image_size, (height, width)"
+            )
+        if image_size is None:
+            return cast(Preprocessing, self.preprocessing)
+        size = (image_size[0], image_size[1])
+        return (self.preprocessing or Preprocessing(size))._replace(image_size=size)
+
+    def recipe(
+        self, *, kind: FeatureKind = "global", image_size: tuple[int, int] | None = None
+    ) -> Recipe:
+        """Tells what the vectors of `embed` are made with."""
+        return Recipe(checksum(self.model), kind, self.prepared(image_size))
 
     def gather(self, rows: Tensor) -> Tensor:
         """Concatenates the (B, ...) rows of all ranks, with gradients.
@@ -144,6 +209,11 @@ class RetrievalModule(LightningModule):
         gathered = cast(Tensor, self.all_gather(rows, sync_grads=rows.requires_grad))
         return gathered.flatten(0, 1)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes what images go through, for those who embed others with these weights."""
+        if self.preprocessing is not None:
+            checkpoint["preprocessing"] = self.preprocessing._asdict()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks a checkpoint and notes that the weights are its.
 
@@ -153,6 +223,8 @@ class RetrievalModule(LightningModule):
         if self.strict_loading:
             check_weights(checkpoint["state_dict"], self.state_dict())
         self._has_weights = True
+        if self.preprocessing is None and "preprocessing" in checkpoint:
+            self.preprocessing = Preprocessing(**checkpoint["preprocessing"])
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         if "optimizer_states" not in checkpoint:
@@ -219,14 +291,14 @@ class RetrievalModule(LightningModule):
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> dict[str, Tensor]:
         """Returns what `RetrievalEvaluation` makes its `test_features` of."""
-        features, part_features = self.embed(batch.images)
+        features, part_features = self.branches(batch.images)
         return {"features": features, "part_features": part_features}
 
     test_step = validation_step
 
     def predict_step(self, batch: EvalBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Returns the images' indices (B,) and global features (B, D)."""
-        return batch.indices, self(batch.images)
+        """Returns the images' indices (B,) and features (B, D), `predict_kind` of them."""
+        return batch.indices, join_features(*self.branches(batch.images), self.predict_kind)
 
     def configure_optimizers(self) -> Any:
         """Builds Adam with a step schedule; override it for another."""

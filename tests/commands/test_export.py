@@ -98,9 +98,12 @@ class TestRefuses:
         match = r"none.ckpt: no checkpoint of PPLRModule, it names no options"
         refused(match, "--ckpt_path", tmp_path / "none.ckpt", *SIZE)
 
-    def test_an_unknown_image_size(self, refused, checkpoint):
-        match = r"last.ckpt: does not say which images .*, as in --image_size 384 128"
-        refused(match, "--ckpt_path", checkpoint)
+    def test_an_unknown_image_size(self, refused, checkpoint, tmp_path):
+        other = torch.load(checkpoint, weights_only=True)
+        del other["preprocessing"]
+        torch.save(other, tmp_path / "old.ckpt")
+        match = r"old.ckpt: does not say which images .*, as in --image_size 384 128"
+        refused(match, "--ckpt_path", tmp_path / "old.ckpt")
 
     def test_an_image_size_that_is_none(self, refused, checkpoint):
         match = r"--image_size 0 32: give height and width in pixels"

@@ -5,7 +5,13 @@ import torch
 from PIL import Image
 
 from pplr_lightning.data.datasets import Sample
-from pplr_lightning.data.images import EvalImages, TrainImages, find_bad_images, read_image
+from pplr_lightning.data.images import (
+    EvalImages,
+    ReadableImages,
+    TrainImages,
+    find_bad_images,
+    read_image,
+)
 from pplr_lightning.data.sampler import View
 from pplr_lightning.data.transforms import eval_transform, train_transform
 from pplr_lightning.pseudo_labels import PseudoLabels
@@ -56,6 +62,17 @@ def test_eval_images_tell_queries_from_gallery(samples):
     images = EvalImages(samples, eval_transform((32, 16)), num_queries=1)
     assert [bool(images[i].is_query) for i in range(3)] == [True, False, False]
     assert [int(images[i].person_ids) for i in range(3)] == [0, 1, 2]
+
+
+def test_an_image_that_cannot_be_read_is_marked_and_keeps_its_place(samples, tmp_path):
+    (tmp_path / "1.png").write_bytes(b"cut")
+    images = ReadableImages(samples, eval_transform((32, 16)))
+    batch = [images[i] for i in range(3)]
+    assert [int(item.indices) for item in batch] == [0, -1 - 1, 2]
+    assert [int(item.person_ids) for item in batch] == [0, 1, 2]
+    assert all(item.images.shape == (3, 32, 16) for item in batch)
+    readable = EvalImages(samples, eval_transform((32, 16)))
+    assert torch.equal(batch[2].images, readable[2].images)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])

@@ -116,3 +116,17 @@ def test_shards_cover_every_image_once_in_whole_blocks(images, world_size):
     ]
     assert sum(shards, []) == list(range(images))
     assert all(shard[0] % 8 == 0 for shard in shards if shard)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_shards_of_some_blocks(world_size):
+    dataset = TensorDataset(torch.arange(27))
+    shards = [
+        list(
+            ShardSampler(dataset, block_size=8, blocks=[0, 2, 3], rank=rank, world_size=world_size)
+        )
+        for rank in range(world_size)
+    ]
+    assert sum(shards, []) == [*range(8), *range(16, 27)]
+    assert all(shard[0] % 8 == 0 for shard in shards if shard)
+    assert max(map(len, shards)) <= 8 * -(-3 // world_size)

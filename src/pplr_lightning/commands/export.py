@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pplr_lightning.checkpoints import read_checkpoint
-from pplr_lightning.export import SUFFIXES, Preprocessing, check_destination, export_module
+from pplr_lightning.data.transforms import Preprocessing
+from pplr_lightning.export import SUFFIXES, check_destination, export_module
 from pplr_lightning.module import PPLRModule
 
 

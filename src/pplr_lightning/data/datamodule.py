@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -25,7 +25,9 @@ from pplr_lightning.data.sampler import IdentityBatchSampler, ShardSampler, chec
 from pplr_lightning.data.synthetic import SyntheticReID
 from pplr_lightning.data.transforms import (
     MEAN,
+    RGB,
     STD,
+    Preprocessing,
     contrastive_transform,
     eval_transform,
     train_transform,
@@ -189,7 +191,10 @@ class PPLRDataModule(LightningDataModule):
             return splits
         if self.bad_images == "raise":
             more = f" ({len(bad) - 1} more like it)" if len(bad) > 1 else ""
-            raise ValueError(next(iter(bad.values())) + more)
+            raise ValueError(
+                f"{next(iter(bad.values()))}{more}; replace or remove the file, or set "
+                "data.bad_images to skip"
+            )
         rank_zero_warn(f"{len(bad)} unreadable images are left out: " + "; ".join(bad.values()))
         return Splits(*([s for s in split if s.path not in bad] for split in splits))
 
@@ -234,6 +239,12 @@ class PPLRDataModule(LightningDataModule):
         if self.splits is None:
             raise RuntimeError("the data module is not set up: call setup first")
         return self.splits.train
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What images go through for labelling and evaluation."""
+        mean, std = (cast(RGB, tuple(values)) for values in (self.mean, self.std))
+        return Preprocessing(self.image_size, mean, std)
 
     @property
     def rank(self) -> int:

@@ -53,10 +53,7 @@ def read_image(path: str) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except Exception as error:  # a broken file makes Pillow raise errors of many types
-        raise BadImageError(
-            f"{path}: cannot be read as an image ({error}); replace or remove the file, or set "
-            "data.bad_images to skip"
-        ) from error
+        raise BadImageError(f"{path}: cannot be read as an image ({error})") from error
 
 
 def find_bad_images(samples: Sequence[Sample]) -> list[tuple[str, str]]:
@@ -133,6 +130,27 @@ class EvalImages(Dataset[EvalBatch]):
             torch.tensor(sample.camera_id),
             torch.tensor(index < self.num_queries),
         )
+
+
+class ReadableImages(EvalImages):
+    """Images in their order; one that cannot be read is black, and its index i is -1 - i.
+
+    So it can be left out of what is computed, and every batch keeps its images: an image's
+    features are the same to the last bit whatever file beside it is broken.
+    """
+
+    def __getitem__(self, index: int) -> EvalBatch:
+        try:
+            return super().__getitem__(index)
+        except BadImageError:
+            sample = self.samples[index]
+            return EvalBatch(
+                self.transform(Image.new("RGB", (1, 1))),
+                torch.tensor(-1 - index),
+                torch.tensor(sample.person_id),
+                torch.tensor(sample.camera_id),
+                torch.tensor(index < self.num_queries),
+            )
 
 
 def outlive_sigterm(worker: int) -> None:

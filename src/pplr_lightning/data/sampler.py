@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,18 +149,30 @@ class ShardSampler(DistributedSampler[int]):
     Args:
         dataset: The images.
         block_size: Images per block.
+        blocks: Numbers of the blocks to give, ascending; None for all.
         rank: This process.
         world_size: Number of processes.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], *, block_size: int, rank: int = 0, world_size: int = 1
+        self,
+        dataset: Dataset[Any],
+        *,
+        block_size: int,
+        blocks: Sequence[int] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False)
         images = len(dataset)  # type: ignore[arg-type]
-        blocks = math.ceil(images / block_size)
-        first, last = (blocks * share // world_size for share in (rank, rank + 1))
-        self.share = range(first * block_size, min(last * block_size, images))
+        if blocks is None:
+            blocks = range(math.ceil(images / block_size))
+        first, last = (len(blocks) * share // world_size for share in (rank, rank + 1))
+        self.share = [
+            image
+            for block in blocks[first:last]
+            for image in range(block * block_size, min((block + 1) * block_size, images))
+        ]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.share)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torchvision.transforms import v2
 
@@ -24,6 +26,24 @@ def eval_transform(
 ) -> v2.Transform:
     """Builds the transform of evaluation and labelling: resize (H, W) and normalise."""
     return v2.Compose([_resize(image_size), *_to_tensor(mean, std)])
+
+
+class Preprocessing(NamedTuple):
+    """What images go through before a model embeds them: `eval_transform` and its arguments.
+
+    Attributes:
+        image_size: Height and width.
+        mean: Of each colour, subtracted from values in [0, 1].
+        std: Of each colour, by which they then are divided.
+    """
+
+    image_size: tuple[int, int]
+    mean: RGB = MEAN
+    std: RGB = STD
+
+    def transform(self) -> v2.Transform:
+        """Builds the transform."""
+        return eval_transform(self.image_size, mean=self.mean, std=self.std)
 
 
 def train_transform(
