@@ -9,6 +9,8 @@ import torch
 import yaml
 from PIL import Image
 
+from pplr_lightning.gallery.embeddings import read_embeddings
+
 NAMES = {
     "train/loss", "train/loss_pglr", "train/loss_parts", "train/loss_triplet",
     "labels/clusters", "labels/outliers", "labels/agreement_mean",
@@ -140,14 +142,24 @@ class TestFit:
         assert all(0 < loss < 100 for loss in losses)
 
 
-def test_predict_writes_features(run, run_args, tmp_path, drawn):
-    cli = run("predict", *run_args)
-    saved = torch.load(Path(cli.trainer.log_dir) / "features.pt", weights_only=True)
-    images = len(list(drawn.glob("query/*"))) + len(list(drawn.glob("bounding_box_test/*")))
-    assert saved["features"].shape == (images, 512)
-    assert torch.allclose(saved["features"].norm(dim=1), torch.ones(images), atol=1e-5)
-    assert all(Path(path).is_file() for path in saved["paths"])
-    assert len(set(saved["paths"])) == images
+def test_predict_with_a_config_embeds_its_data_set(run, run_args, tmp_path, drawn):
+    run("predict", *run_args)
+    saved = read_embeddings(tmp_path / "demo/version_0/embeddings.parquet")
+    queries = [str(path) for path in sorted(drawn.glob("query/*"))]
+    images = len(queries) + len(list(drawn.glob("bounding_box_test/*.png")))
+    assert saved.vectors.shape == (images, 512)
+    assert sum(len(chunk) for chunk in saved.chunks()) == images  # and checks that they have norm 1
+    paths = saved.items["path"].to_pylist()
+    assert paths[: len(queries)] == queries
+    assert len(set(paths)) == images
+    assert saved.recipe.preprocessing.image_size == (64, 32)
+
+
+def test_predict_with_a_config_gives_the_features_that_are_tested(run, run_args, tmp_path):
+    run("predict", *run_args, "--evaluation.test_features=both")
+    saved = read_embeddings(tmp_path / "demo/version_0/embeddings.parquet")
+    assert saved.recipe.features == "both"
+    assert saved.vectors.shape[1] == 3 * 512
 
 
 def damage(drawn: Path, tmp_path: Path) -> list[str]:

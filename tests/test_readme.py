@@ -9,9 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as nnf
 from lightning.pytorch import Trainer
+from PIL import Image
 
 import pplr_lightning
+from pplr_lightning import PPLRModule
 from pplr_lightning import data as pplr_data
+from pplr_lightning.data import Sample
+from pplr_lightning.gallery.embeddings import write_embeddings
 
 from .conftest import ROOT
 
@@ -77,3 +81,18 @@ def test_functions(block):
     exec(block("F.jaccard_distance"), scope)
     assert scope["labels"].shape == (60,)
     assert scope["agreement"].shape == (60, 3)
+
+
+def test_search(block, tiny_checkpoint, drawn, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(tiny_checkpoint, "last.ckpt")
+    paths = sorted((drawn / "bounding_box_test").glob("0*.png"))[:12]
+    made = PPLRModule.load_from_checkpoint("last.ckpt")
+    samples = [Sample(str(path), -1, -1) for path in paths]
+    write_embeddings("embeddings.parquet", samples, made.embed(paths), made.recipe())
+    Image.open(paths[4]).save("someone.jpg", quality=100, subsampling=0)
+    scope: dict[str, object] = {}
+    exec(block("Gallery.build"), scope)
+    assert len(scope["images"]) == 10
+    assert scope["images"][0].path == str(paths[4])

@@ -37,7 +37,9 @@ from pplr_lightning.module import PPLRModule
 COMPLAINTS = (ValueError, OSError, ImportError, FloatingPointError, MisconfigurationException)
 DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 # Each a module of `commands` with a function `run`.
-COMMANDS = ("convert", "demo", "export", "pretrain", "report")
+COMMANDS = (
+    "convert", "demo", "export", "index", "predict", "pretrain", "report", "search",
+)  # fmt: skip
 
 
 class PPLRCLI(LightningCLI):
@@ -157,7 +159,8 @@ def _how_to_go_on(words: list[str], checkpoint: Path | None) -> str:
     """Names the checkpoint and the command of a run that SIGTERM ended."""
     if checkpoint is None or words[0] not in ("fit", "pretrain"):
         command = shlex.join(["python", "-m", "pplr_lightning", *words])
-        saved = "nothing was trained yet" if checkpoint is None else f"saved {checkpoint}"
+        state = "what is embedded is kept" if words[0] == "predict" else "nothing was trained yet"
+        saved = state if checkpoint is None else f"saved {checkpoint}"
         return f"stopped by SIGTERM; {saved}. Start again (under the same launcher) with\n{command}"
     kept = [
         word

@@ -51,7 +51,7 @@ def by_hand(module, data, kind="global", rerank=False):
     samples = data.splits.query + data.splits.gallery
     batches = data.val_dataloader()
     with torch.no_grad():
-        branches = [module.embed(batch.images) for batch in batches]
+        branches = [module.branches(batch.images) for batch in batches]
     features = torch.cat([join_features(*branch, kind=kind) for branch in branches])
     module.train()
     persons = torch.tensor([sample.person_id for sample in samples])

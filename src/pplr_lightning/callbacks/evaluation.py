@@ -65,13 +65,17 @@ class RetrievalEvaluation(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Compiles; lets the sanity check see every image where a first evaluation is wanted.
 
+        In `predict`, the features given are those that are tested.
+
         Raises:
             MisconfigurationException: The module is not of this library.
             ValueError: There are too few images to re-rank.
         """
         if not isinstance(pl_module, RetrievalModule):
             raise MisconfigurationException("RetrievalEvaluation evaluates a PPLRModule")
-        if stage != "predict":
+        if stage == "predict":
+            pl_module.predict_kind = self.test_features
+        else:
             self._check_images(trainer)
         compile_before_work()
         self.metric.to(pl_module.device)

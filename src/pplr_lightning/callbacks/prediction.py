@@ -6,21 +6,27 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pplr_lightning.callbacks.interruption import Interrupted
 from pplr_lightning.callbacks.run_folder import run_folder
-from pplr_lightning.data.images import EvalImages
+from pplr_lightning.data.images import BadImageError, EvalImages, read_image
 from pplr_lightning.distributed import gather_rows, new_patient_group
+from pplr_lightning.gallery.embedding_parts import EmbeddingParts
+from pplr_lightning.gallery.embeddings import write_embeddings
+from pplr_lightning.retrieval_module import RetrievalModule
 
 
 class FeatureWriter(BasePredictionWriter):
-    """Writes `features.pt` into the run's folder: `paths` (N) and L2-normalised `features` (N, D).
+    """Writes `embeddings.parquet` into the run's folder: the images with their test features.
 
-    Read it with `torch.load(path, weights_only=True)`. Rank 0 gathers the shares of all ranks.
+    Read it with `pplr_lightning.read_embeddings`, pandas or anything that reads parquet.
+    Rank 0 gathers the shares of all ranks.
     """
 
     def __init__(self) -> None:
@@ -42,10 +48,68 @@ class FeatureWriter(BasePredictionWriter):
             return
         order = cast(Tensor, indices).argsort()
         images = cast(EvalImages, cast(DataLoader[Any], trainer.predict_dataloaders).dataset)
-        folder = run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [images.samples[index].path for index in cast(Tensor, indices)[order].tolist()]
-        torch.save(
-            {"paths": paths, "features": cast(Tensor, features)[order]}, folder / "features.pt"
-        )
-        rank_zero_info(f"{len(paths)} features are in {folder / 'features.pt'}")
+        samples = [images.samples[index] for index in cast(Tensor, indices)[order].tolist()]
+        path = run_folder(trainer) / "embeddings.parquet"
+        module = cast(RetrievalModule, pl_module)
+        recipe = module.recipe(kind=module.predict_kind)
+        write_embeddings(path, samples, cast(Tensor, features)[order], recipe)
+        rank_zero_info(f"{len(samples)} embeddings are in {path}")
+
+
+class PartWriter(BasePredictionWriter):
+    """Writes each batch to disk when it is done, and when all are done, one file of them.
+
+    Args:
+        parts: Where to.
+    """
+
+    def __init__(self, parts: EmbeddingParts) -> None:
+        super().__init__(write_interval="batch")
+        self.parts = parts
+        self._group: dist.ProcessGroup | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Makes the group in which ranks wait for the slowest."""
+        super().setup(trainer, pl_module, stage)
+        self._group = new_patient_group()
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Writes a block of images; leaves after SIGTERM."""
+        indices, features = prediction
+        self.parts.write(indices.cpu().numpy(), features.float().cpu().numpy())
+        if trainer.received_sigterm:
+            raise Interrupted(None, trainer.global_rank)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Joins the parts on rank 0 and names the images that could not be read.
+
+        Not at the end of the loop: Lightning skips that on a rank that had nothing to do.
+        """
+        if self._group is not None:
+            dist.barrier(self._group)
+        if not trainer.is_global_zero:
+            return
+        left_out = self.parts.merge()
+        embedded = len(self.parts.samples) - len(left_out)
+        print(f"{embedded:,} images are embedded in {self.parts.path}")
+        if left_out:
+            print(f"left out ({len(left_out):,}):")
+        for path in left_out:
+            print(f"  {_reason(path)}")
+
+
+def _reason(path: str) -> str:
+    try:
+        read_image(path)
+    except BadImageError as error:
+        return str(error)
+    return f"{path}: could not be read when its turn came"

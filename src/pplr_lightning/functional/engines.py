@@ -139,6 +139,25 @@ def _torch_finder(gallery: Tensor) -> Finder:
     return find
 
 
+def require_faiss(purpose: str) -> Any:
+    """Return the faiss module.
+
+    Args:
+        purpose: What needs it, the beginning of a sentence.
+
+    Raises:
+        ImportError: It is not installed.
+        ValueError: Two FAISS wheels are installed.
+    """
+    faiss = _import_faiss()
+    if faiss is None:
+        raise ImportError(
+            f"{purpose} needs FAISS, which is not installed: pip install pplr-lightning[cpu], or "
+            "pplr-lightning[gpu]"
+        )
+    return faiss
+
+
 def _import_faiss() -> Any:
     """Return the faiss module, None if it is not installed."""
     wheels = [name for name in _FAISS_WHEELS if _is_installed(name)]

@@ -4,6 +4,7 @@ from pplr_lightning.visualization.agreement import agreement_figure
 from pplr_lightning.visualization.clusters import clusters_figure
 from pplr_lightning.visualization.embedding import Embedding, embed, embedding_figure
 from pplr_lightning.visualization.label_quality import label_quality_figure
+from pplr_lightning.visualization.matches import matches_figure
 from pplr_lightning.visualization.page import caption_of, save_figure
 from pplr_lightning.visualization.ranking import ranking_figure
 from pplr_lightning.visualization.refinement import refinement_figure
@@ -16,6 +17,7 @@ __all__ = [
     "embed",
     "embedding_figure",
     "label_quality_figure",
+    "matches_figure",
     "ranking_figure",
     "refinement_figure",
     "save_figure",

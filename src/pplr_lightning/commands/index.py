@@ -1,0 +1,89 @@
+"""`index`: a gallery that can be searched, from the embeddings of its images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pplr_lightning.gallery.embeddings import read_embeddings
+from pplr_lightning.gallery.gallery import MEMORY_LIMIT, Gallery
+
+
+def run(args: list[str]) -> Gallery:
+    """Builds a gallery, or adds and removes images."""
+    options = _parse(args)
+    gallery = _change(options) if options.embeddings is None else _build(options)
+    out = options.out or options.index
+    gallery.save(out)
+    print(f"{len(gallery):,} images of {gallery.dimension} dimensions are in {out}")
+    return gallery
+
+
+def _build(options: argparse.Namespace) -> Gallery:
+    if options.out.exists():
+        raise ValueError(
+            f"{options.out} is there already: name another folder or remove it, or change it with "
+            "--index"
+        )
+    embeddings = read_embeddings(options.embeddings)
+    if not len(embeddings.items):
+        raise ValueError(f"{options.embeddings}: holds no image to build a gallery of")
+    gallery = Gallery.build(
+        embeddings, kind=options.kind, memory_limit=options.memory_limit, probes=options.probes
+    )
+    if gallery.recall is not None:
+        print(
+            f"compressed (IVF-PQ): a recall@10 of {gallery.recall:.3f} against exact search, on a "
+            "sample of the gallery's own images"
+        )
+    return gallery
+
+
+def _change(options: argparse.Namespace) -> Gallery:
+    gallery = Gallery.load(options.index)
+    if options.remove:
+        gallery.remove(options.remove)
+    if options.add is not None:
+        gallery.add(read_embeddings(options.add))
+    return gallery
+
+
+def _parse(args: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m pplr_lightning index", description=__doc__)
+    parser.add_argument("--embeddings", type=Path, help="build a gallery of what predict wrote")
+    parser.add_argument("--index", type=Path, help="change this gallery")
+    parser.add_argument("--add", type=Path, help="embeddings to add to it")
+    parser.add_argument(
+        "--remove", nargs="+", metavar="PATH", help="images to remove from it (before any is added)"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder to write; a gallery is else changed in its place"
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("auto", "flat", "ivfpq"),
+        default="auto",
+        help="flat compares a query with every vector; ivfpq compresses them and finds most of the "
+        "nearest, its recall is measured and printed; auto (the default) is flat up to "
+        "--memory_limit",
+    )
+    parser.add_argument(
+        "--memory_limit",
+        type=float,
+        default=MEMORY_LIMIT,
+        help="GiB of vectors from which auto compresses (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--probes",
+        type=int,
+        default=64,
+        help="cells of ivfpq that a query is compared with; more find more (default: %(default)s)",
+    )
+    options = parser.parse_args(args)
+    if (options.embeddings is None) == (options.index is None):
+        parser.error("give --embeddings to build a gallery, or --index to change one")
+    if options.embeddings is not None and options.out is None:
+        parser.error("give --out, the folder to write")
+    if (options.index is not None) != bool(options.add is not None or options.remove):
+        parser.error("--add and --remove change the gallery that --index names: give both")
+    return options

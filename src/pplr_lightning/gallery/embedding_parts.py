@@ -1,0 +1,123 @@
+"""A file of embeddings in the making: parts on disk, so that a run that is killed goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pplr_lightning.data import Sample
+from pplr_lightning.gallery.embeddings import (
+    EmbeddingWriter,
+    as_column,
+    as_vectors,
+    items_table,
+    sync,
+)
+from pplr_lightning.recipe import Recipe
+
+
+class EmbeddingParts:
+    """The blocks of an embeddings file, each a file in `<file>.parts` until all are done.
+
+    What is in the folder is whole: every file is written aside and renamed. Any rank writes any
+    block, and which images a block holds does not depend on the number of ranks.
+
+    Args:
+        path: The embeddings file.
+        samples: All N images.
+        recipe: What the vectors are made with.
+        block_size: Images of a block.
+
+    Raises:
+        ValueError: The folder holds parts of another run.
+    """
+
+    def __init__(
+        self, path: Path, samples: Sequence[Sample], recipe: Recipe, *, block_size: int
+    ) -> None:
+        self.path = path
+        self.samples = samples
+        self.recipe = recipe
+        self.block_size = block_size
+        self.folder = path.with_name(f"{path.name}.parts")
+        self._check_run()
+
+    def _check_run(self) -> None:
+        """Compares the folder's record of its run with this one, or makes it."""
+        record = self.folder / "run.json"
+        images = hashlib.sha256(json.dumps(list(self.samples)).encode()).hexdigest()
+        own = {"recipe": self.recipe.to_json(), "images": images, "block_size": self.block_size}
+        if not record.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Several ranks may come here at once, with the same content.
+            aside = record.with_name(f"run.{os.getpid()}.part")
+            aside.write_text(json.dumps(own), encoding="utf-8")
+            aside.replace(record)
+            return
+        found = json.loads(record.read_text(encoding="utf-8"))
+        if found == own:
+            return
+        reason = self.recipe.difference(Recipe.from_json(found["recipe"]))
+        if not reason:
+            reason = "other images" if found["images"] != images else "another batch size"
+        raise ValueError(
+            f"{self.folder} holds the parts of a run with {reason}: remove that folder to start "
+            "anew, or write to another file"
+        )
+
+    def left(self) -> list[int]:
+        """Lists the numbers of the blocks that are still to do."""
+        done = {path.stem for path in self.folder.glob("*.parquet")}
+        blocks = math.ceil(len(self.samples) / self.block_size)
+        return [block for block in range(blocks) if _name(block) not in done]
+
+    def write(self, indices: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Writes the vectors (n, D) of a block.
+
+        Args:
+            indices: Which of all images these are, (n,); -1 - i for an image i that is left out.
+            vectors: L2-normalised.
+        """
+        block = int(max(indices[0], -1 - indices[0])) // self.block_size
+        kept = indices >= 0
+        table = pa.table({"index": indices[kept], "vector": as_column(vectors[kept])})
+        path = self.folder / f"{_name(block)}.parquet"
+        aside = path.with_suffix(".part")
+        pq.write_table(table, aside, compression="none")
+        sync(aside)
+        aside.replace(path)
+
+    def merge(self) -> list[str]:
+        """Writes the embeddings file, in the order of the images, and removes the parts.
+
+        Returns:
+            The paths of the images that were left out.
+        """
+        left_out: list[str] = []
+        parts = sorted(self.folder.glob("*.parquet"))
+        dimension = pq.read_schema(parts[0]).field("vector").type.list_size
+        with EmbeddingWriter(self.path, self.recipe, dimension) as writer:
+            for block, part in enumerate(parts):
+                table = pq.read_table(part)
+                kept = table.column("index").to_pylist()
+                start = block * self.block_size
+                whole = range(start, min(start + self.block_size, len(self.samples)))
+                left_out += [self.samples[i].path for i in sorted(set(whole) - set(kept))]
+                items = items_table([self.samples[i] for i in kept])
+                writer.write(items, as_vectors(table.column("vector")))
+        shutil.rmtree(self.folder)
+        return left_out
+
+
+def _name(block: int) -> str:
+    return f"{block:09d}"

@@ -1,0 +1,228 @@
+"""Vectors of images in a file: what they belong to and what they were made with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pplr_lightning.data.datasets import UNKNOWN, Sample
+from pplr_lightning.functional.checks import check_features
+from pplr_lightning.recipe import Recipe
+
+KEY = b"pplr_lightning"  # of the recipe in a file's metadata
+GROUP_BYTES = 2**26  # of vectors in a row group, and of what is held at a time
+ITEMS = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("person_id", pa.int64()),
+        pa.field("camera_id", pa.int64()),
+    ]
+)
+
+
+class Rows(Protocol):
+    """Vectors (N, D) that may be too many for the memory: an array, a memory map, or a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N and D."""
+
+    def __getitem__(self, rows: slice, /) -> Any:
+        """Returns consecutive rows."""
+
+
+class Embeddings(NamedTuple):
+    """N images with their vectors.
+
+    Attributes:
+        vectors: L2-normalised float32 rows, (N, D).
+        items: A table with the columns of `ITEMS`; an id that is not known is null.
+        recipe: What the vectors were made with.
+    """
+
+    vectors: Rows
+    items: pa.Table
+    recipe: Recipe
+
+    def chunks(self, rows: int | None = None) -> Iterator[NDArray[np.float32]]:
+        """Yields the vectors, some rows at a time.
+
+        Raises:
+            ValueError: A vector is not finite or not normalised.
+        """
+        images, dimension = self.vectors.shape
+        rows = rows or rows_of(dimension)
+        for start in range(0, images, rows):
+            # A copy, for a memory map may be read-only.
+            chunk = np.array(self.vectors[start : start + rows], dtype=np.float32, order="C")
+            check_features(torch.from_numpy(chunk), "vectors")
+            yield chunk
+
+
+def rows_of(dimension: int) -> int:
+    """Counts the vectors that `GROUP_BYTES` hold; a power of two, so that arrays grow in step."""
+    return 1 << max(0, (GROUP_BYTES // (4 * dimension)).bit_length() - 1)
+
+
+def items_table(samples: Sequence[Sample]) -> pa.Table:
+    """Lists images in a table with the columns of `ITEMS`."""
+
+    def known(ids: Sequence[int]) -> list[int | None]:
+        return [None if number == UNKNOWN else number for number in ids]
+
+    paths, persons, cameras = zip(*samples, strict=True) if samples else ((), (), ())
+    return pa.table([list(paths), known(persons), known(cameras)], schema=ITEMS)
+
+
+class EmbeddingWriter:
+    """Writes an embeddings file: aside, and renamed when it is whole; a context manager.
+
+    Args:
+        path: The file.
+        recipe: What the vectors are made with.
+        dimension: Of the vectors, D.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, dimension: int) -> None:
+        self.path = path
+        self.aside = path.with_name(f"{path.name}.part")
+        vector = pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False)
+        self.schema = pa.schema([*ITEMS, vector], metadata={KEY: recipe.to_json()})
+        self.rows = rows_of(dimension)
+        self.held: list[pa.Table] = []
+
+    def __enter__(self) -> EmbeddingWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.writer = pq.ParquetWriter(self.aside, self.schema, compression="none")
+        return self
+
+    def write(self, items: pa.Table, vectors: NDArray[np.float32]) -> None:
+        """Adds images and their vectors (n, D), in whole row groups as far as there are any."""
+        column = as_column(vectors)
+        self.held.append(pa.table([*items.columns, column], schema=self.schema))
+        if sum(len(table) for table in self.held) >= self.rows:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.held:
+            self.writer.write_table(pa.concat_tables(self.held), row_group_size=self.rows)
+        self.held = []
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.writer.close()
+            self.aside.unlink(missing_ok=True)
+            return
+        self._flush()
+        self.writer.close()
+        sync(self.aside)
+        self.aside.replace(self.path)
+
+
+def as_column(vectors: NDArray[np.float32]) -> pa.Array:
+    """Wraps vectors (n, D) as an arrow column of fixed-size lists."""
+    values = np.ascontiguousarray(vectors, dtype=np.float32)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def as_vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """Unwraps what `as_column` wrapped, (n, D)."""
+    dimension = column.type.list_size
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return cast(NDArray[np.float32], values.reshape(-1, dimension))
+
+
+def sync(path: Path) -> None:
+    """Has a file's content reach the disk, before its name does."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_embeddings(
+    path: str | Path, samples: Sequence[Sample], vectors: Tensor, recipe: Recipe
+) -> None:
+    """Writes images with their L2-normalised vectors (N, D) into a file for `index`."""
+    with EmbeddingWriter(Path(path), recipe, vectors.shape[1]) as writer:
+        for start in range(0, len(samples), writer.rows):
+            part = slice(start, start + writer.rows)
+            writer.write(items_table(samples[part]), vectors[part].float().cpu().numpy())
+
+
+class _FileRows:
+    """The column `vector` of a file, read one row group at a time."""
+
+    def __init__(self, file: pq.ParquetFile, dimension: int) -> None:
+        self.file = file
+        self.shape = (file.metadata.num_rows, dimension)
+        counts = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+        self.ends = np.cumsum([0, *counts])
+        self.held: tuple[int, NDArray[np.float32]] | None = None
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        start, stop, _ = rows.indices(self.shape[0])
+        parts = [np.empty((0, self.shape[1]), np.float32)]
+        while start < stop:
+            group = int(np.searchsorted(self.ends, start, side="right")) - 1
+            first, last = int(self.ends[group]), min(int(self.ends[group + 1]), stop)
+            parts.append(self._group(group)[start - first : last - first])
+            start = last
+        return np.concatenate(parts)
+
+    def _group(self, number: int) -> NDArray[np.float32]:
+        if self.held is None or self.held[0] != number:
+            self.held = None  # before the next is read: one at a time
+            column = self.file.read_row_group(number, columns=["vector"]).column("vector")
+            self.held = (number, as_vectors(column))
+        return self.held[1]
+
+
+def read_embeddings(path: str | Path) -> Embeddings:
+    """Opens a file that `predict` or `write_embeddings` wrote; vectors are read when asked for.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such embeddings file; predict writes one")
+    try:
+        file = pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: no whole parquet file ({str(error).splitlines()[0]})") from error
+    schema = file.schema_arrow
+    vector = schema.field("vector").type if "vector" in schema.names else None
+    if (
+        any(name not in schema.names or schema.field(name).type != ITEMS.field(name).type
+            for name in ITEMS.names)
+        or not isinstance(vector, pa.FixedSizeListType)
+        or vector.value_type != pa.float32()
+    ):  # fmt: skip
+        raise ValueError(
+            f"{path}: wrong columns; needs path (string), person_id and camera_id (int64) and "
+            "vector (a list of float32 of fixed size), has "
+            + ", ".join(f"{field.name} ({field.type})" for field in schema)
+        )
+    try:
+        recipe = Recipe.from_json((schema.metadata or {}).get(KEY, b"{}"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: does not say which model its vectors are of; write it with predict or "
+            f"write_embeddings ({error})"
+        ) from error
+    return Embeddings(_FileRows(file, vector.list_size), file.read(ITEMS.names), recipe)

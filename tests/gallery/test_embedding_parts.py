@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pplr_lightning.data import Sample
+from pplr_lightning.gallery.embedding_parts import EmbeddingParts
+from pplr_lightning.gallery.embeddings import read_embeddings
+
+from ..tiny import RECIPE, vectors
+
+SAMPLES = [Sample(f"{number}.jpg", number, -1) for number in range(10)]
+ROWS = vectors(10).numpy()
+
+
+@pytest.fixture
+def start(tmp_path):
+    def call(*, samples=SAMPLES, recipe=RECIPE, block_size=4):
+        path = tmp_path / "new/e.parquet"
+        return EmbeddingParts(path, samples, recipe, block_size=block_size)
+
+    return call
+
+
+def write(parts, *blocks):
+    for block in blocks:
+        indices = np.arange(block * 4, min(block * 4 + 4, 10))
+        parts.write(indices, ROWS[indices])
+
+
+def test_goes_on_and_joins_in_order(start, tmp_path):
+    parts = start()
+    assert parts.left() == [0, 1, 2]
+    write(parts, 2, 0)
+    (parts.folder / "000000001.part").write_bytes(b"cut off")  # of a run killed in writing
+    again = start()
+    assert again.left() == [1]
+    write(again, 1)
+    assert again.merge() == []
+    found = read_embeddings(tmp_path / "new/e.parquet")
+    assert found.items["path"].to_pylist() == [sample.path for sample in SAMPLES]
+    assert np.array_equal(found.vectors[0:10], ROWS)
+    assert found.recipe == RECIPE
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["e.parquet"]
+
+
+def test_images_left_out(start, tmp_path):
+    parts = start()
+    write(parts, 0, 2)
+    parts.write(np.array([-1 - 4, 5, 6, -1 - 7]), ROWS[4:8])
+    assert parts.left() == []
+    assert parts.merge() == ["4.jpg", "7.jpg"]
+    found = read_embeddings(tmp_path / "new/e.parquet")
+    kept = [0, 1, 2, 3, 5, 6, 8, 9]
+    assert found.items["person_id"].to_pylist() == kept
+    assert np.array_equal(found.vectors[0:8], ROWS[kept])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"samples": SAMPLES[:9]}, "of a run with other images: remove that folder"),
+        ({"block_size": 5}, "another batch size"),
+        ({"recipe": replace(RECIPE, features="parts")}, r"other features \(global, here parts\)"),
+        ({"recipe": replace(RECIPE, weights="f")}, r"another model \(weights 0123"),
+    ],
+)
+def test_parts_of_another_run(start, other, message):
+    start()
+    with pytest.raises(ValueError, match=message):
+        start(**other)

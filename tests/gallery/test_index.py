@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pplr_lightning.gallery import Gallery
+
+from ..tiny import embeddings, vectors
+
+pytest.importorskip("faiss")
+ROWS = vectors(60)
+QUERIES = vectors(7, seed=1)
+
+
+def paths(gallery, found):
+    return [[gallery.sample(row).path for row in rows] for rows in found.rows.tolist()]
+
+
+class TestCompressed:
+    @pytest.fixture(scope="class")
+    def built(self):
+        rows = vectors(10_000)
+        return embeddings(rows), Gallery.build(embeddings(rows), memory_limit=1e-4, probes=400)
+
+    def test_is_chosen_by_size_and_says_what_it_finds(self, built):
+        source, gallery = built
+        assert gallery.kind == "ivfpq"
+        assert Gallery.build(embeddings(ROWS), memory_limit=1e-4).kind == "flat"
+        rows = torch.from_numpy(np.asarray(source.vectors))
+        queries = rows[::50]
+        exact = Gallery.build(source, kind="flat").search(queries, 11).rows
+        found = gallery.search(queries, 11).rows
+        hits = [
+            len((set(a) & set(b)) - {50 * i}) / 10
+            for i, (a, b) in enumerate(zip(exact.tolist(), found.tolist(), strict=True))
+        ]
+        assert gallery.recall == pytest.approx(np.mean(hits), abs=0.03)
+        assert 0.5 < gallery.recall < 1
+
+    def test_add_remove_save_and_load(self, built, tmp_path):
+        _, gallery = built
+        gallery.save(tmp_path / "some.index")
+        loaded = Gallery.load(tmp_path / "some.index")
+        assert (loaded.kind, loaded.recall) == ("ivfpq", gallery.recall)
+        new = vectors(5, seed=9)
+        loaded.remove([f"a/{number}.jpg" for number in range(0, 10_000, 2)])
+        loaded.add(embeddings(new, prefix="b"))
+        assert len(loaded) == 5005
+        nearest = loaded.search(new, 3)
+        for number, rows in enumerate(paths(loaded, nearest)):
+            assert f"b/{number}.jpg" in rows
+            assert not any(int(path[2:-4]) % 2 == 0 for path in rows if path.startswith("a"))
+
+    def test_cells_without_enough_images(self, built):
+        _, gallery = built
+        gallery._index.nprobe = 1
+        try:
+            found = gallery.search(QUERIES, 500)
+        finally:
+            gallery._index.nprobe = 400
+        assert (found.rows == -1).any()
+        assert (found.rows[:, 0] >= 0).all()
