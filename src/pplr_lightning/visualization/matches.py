@@ -32,7 +32,8 @@ def matches_figure(
         1 + length,
         title="Most similar images",
         caption=(
-            f"{len(queries)} queries, each with the {length} most similar of {total:,} images. "
+            f"{'A query' if len(queries) == 1 else f'{len(queries)} queries, each'} with the "
+            f"{length} most similar of {total:,} images. "
             "Below an image: its cosine similarity to the query"
             + (", c: its camera" if any(one.camera_id >= 0 for row in found for one in row) else "")
             + ". Similar images need not show the same person."
