@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,9 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from PIL import Image
 
+import pplr_lightning
+from pplr_lightning import PPLRModule
 from pplr_lightning.cli import main
-from pplr_lightning.data import SyntheticReID
+from pplr_lightning.data import Sample, SyntheticReID
+from pplr_lightning.gallery import write_embeddings
 
 from .tiny import module, save
 
@@ -123,3 +129,60 @@ def run_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return call
+
+
+class _Smaller:
+    """Calls `real` with some options replaced; else it is `real`."""
+
+    def __init__(self, real, options):
+        self.real, self.options = real, options
+
+    def __call__(self, *args, **given):
+        return self.real(*args, **{**given, **self.options(given)})
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+
+@pytest.fixture(scope="session")
+def searchable(drawn: Path, trained: Path, tmp_path_factory) -> Path:
+    """A folder with the vectors of 12 images, `embeddings.parquet`, and one anew, `someone.jpg`."""
+    folder = tmp_path_factory.mktemp("searchable")
+    paths = sorted((drawn / "bounding_box_train").glob("*.png"))[:12]
+    made = PPLRModule.load_from_checkpoint(trained / "checkpoints/last.ckpt")
+    samples = [Sample(str(path), -1, -1) for path in paths]
+    write_embeddings(folder / "embeddings.parquet", samples, made.embed(paths), made.recipe())
+    Image.open(paths[4]).save(folder / "someone.jpg", quality=100, subsampling=0)
+    return folder
+
+
+@pytest.fixture
+def desk(drawn: Path, trained: Path, searchable: Path, tmp_path: Path, monkeypatch) -> Path:
+    """A folder to run documentation in: the files that it names, drawn, and trainings of 2 steps."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("benchmarks", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/Market-1501-v15.09.15").symlink_to(drawn)
+    (tmp_path / "my_crops").symlink_to(drawn / "bounding_box_train")
+    shutil.copytree(searchable, tmp_path, dirs_exist_ok=True)
+    shutil.copy(trained / "checkpoints/last.ckpt", tmp_path)
+    shutil.copytree(trained, tmp_path / "runs/market1501/version_0")
+    large = "resnet50.tv_in1k"
+    small = {
+        "PPLRModule": lambda given: {
+            "pretrained": False, "norm_batch_size": 8,
+            **({"backbone": "resnet10t"} if given.get("backbone", large) == large else {}),
+        },
+        "PPLRDataModule": lambda given: {
+            "image_size": (64, 32), "batch_size": 16, "iterations": 2, "num_workers": 0,
+        },
+        "PseudoLabeling": lambda given: {
+            "k1": 6, "k2": 2, "agreement_k": 4, "eps": 0.6, "min_samples": 2,
+        },
+    }  # fmt: skip
+    for name, options in small.items():
+        monkeypatch.setattr(pplr_lightning, name, _Smaller(getattr(pplr_lightning, name), options))
+    short = {"max_epochs": 1, "check_val_every_n_epoch": 1, "accelerator": "cpu", "logger": False}
+    monkeypatch.setattr("lightning.pytorch.Trainer", _Smaller(Trainer, lambda given: short))
+    return tmp_path

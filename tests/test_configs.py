@@ -24,7 +24,7 @@ ABLATION = {
 }
 SMALL = ("k1=6", "k2=2", "agreement_k=4", "min_samples=2", "eps=0.6")
 LABELS = [*(f"--pseudo_labels.{option}" for option in SMALL), "--figures.names=[]"]
-README_YAML = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+DATA_YAML = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/data.md").read_text(), flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
@@ -129,11 +129,11 @@ def test_veri776_holds_the_authors_values():
 
 
 class TestJoined:
-    """The list of data sets, as the README writes it."""
+    """The list of data sets, as the documentation writes it."""
 
     @pytest.fixture
     def joined(self, drawn, tmp_path) -> str:
-        text = next(t for t in README_YAML if "data.Joined" in t)
+        text = next(t for t in DATA_YAML if "data.Joined" in t)
         text = text.replace("data/Market-1501-v15.09.15", str(drawn))
         text = text.replace("data/MSMT17_V1", str(as_msmt17(drawn, tmp_path / "msmt17")))
         file = tmp_path / "joined.yaml"

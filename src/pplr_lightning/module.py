@@ -24,8 +24,8 @@ from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
 class PPLRModule(SharedModule):
     """Part-based Pseudo Label Refinement (Cho et al., CVPR 2022).
 
-    loss = PGLR (global head) + softmax-triplet (global feature) + mean over parts of AALS
-           + camera_weight * (inter-camera loss of the global feature + its mean over parts)
+    Its loss is PGLR (global head) + softmax-triplet (global feature) + mean over parts of AALS +
+    camera_weight * (inter-camera loss of the global feature + its mean over parts).
 
     Args:
         backbone: Name of a ConvNet or ViT of timm.

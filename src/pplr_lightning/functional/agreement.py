@@ -23,7 +23,7 @@ def cross_agreement(
 ) -> Tensor:
     """Score how reliable each part's view of each image is.
 
-    C_i(g, p_n) = |R_i(g, k) ∩ R_i(p_n, k)| / |R_i(g, k) ∪ R_i(p_n, k)|, with R_i(f, k) the k
+    ``C_i(g, p_n) = |R_i(g, k) ∩ R_i(p_n, k)| / |R_i(g, k) ∪ R_i(p_n, k)|``, with R_i(f, k) the k
     nearest neighbours of image i in the space of feature f (PPLR, Cho et al., CVPR 2022, eq. 2).
 
     Args:

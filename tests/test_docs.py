@@ -1,0 +1,67 @@
+"""Every block of code in the README and in the pages of the documentation runs or is checked."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from .conftest import ROOT
+from .documents import PAGES, blocks, check, commands, run_python
+
+LANGUAGES = {"bash", "bibtex", "python", "text", "yaml"}
+
+
+def with_blocks(*languages, pages=PAGES):
+    return [
+        pytest.param(page, id=str(page.relative_to(ROOT)))
+        for page in pages
+        if any(blocks(page, language) for language in languages)
+    ]
+
+
+@pytest.mark.parametrize("page", with_blocks("python", pages=PAGES[1:]))  # test_readme.py runs the README
+def test_python_runs(page, desk):
+    scope = run_python(page)
+    if page.stem == "concepts":
+        assert 15 < scope["labels"].max() < 25  # of 20 people
+        assert scope["agreement"].shape == (200, 3)
+        assert 0.5 < scope["metrics"]["mAP"] <= 1
+
+
+@pytest.mark.parametrize("page", with_blocks("bash", "yaml"))
+def test_commands_and_configs_parse(page, desk, monkeypatch):
+    for text in blocks(page, "yaml"):
+        (desk / "mine.yaml").write_text(text)
+        files = [f"--config={ROOT / 'configs/market1501.yaml'}", "--config=mine.yaml"]
+        check(["python", "-m", "pplr_lightning", "fit", *files], monkeypatch)
+    for text in blocks(page, "bash"):
+        for call in commands(text, desk):
+            check(call, monkeypatch)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_has_a_language_that_is_looked_at(page):
+    openings = re.findall(r"^ *```(\S*).*$(?:[\s\S]*?)^ *```$", page.read_text(), flags=re.M)
+    unknown = {name for name in openings if not name.startswith("{")} - LANGUAGES
+    assert not unknown
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python -m pplr_lightning fit --model.betta 0.5",
+        "python -m pplr_lightning export --ckpt last.ckpt --formt onnx",
+        "python benchmarks/labels.py --image 5 --no-such",
+    ],
+)
+def test_a_wrong_option_is_found(command, desk, monkeypatch):
+    (call,) = commands(command, desk)
+    with pytest.raises(SystemExit):
+        check(call, monkeypatch)
+
+
+@pytest.mark.parametrize("command", ["make dmo", "pip install '.[gpus]'", "pythn -m x", "rm -rf /"])
+def test_a_wrong_command_is_found(command, desk, monkeypatch):
+    with pytest.raises(AssertionError):
+        check(*commands(command, desk), monkeypatch)
