@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow notebooks lint package clean
+.PHONY: install demo test test-slow notebooks docs lint package clean
 
 install: .venv/installed
 
@@ -26,6 +26,10 @@ test-slow: install  ## long sweeps
 notebooks: install  ## runs them; what they show is not kept
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev,notebooks]'
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+
+docs: install  ## the site, in build/docs; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 lint: install
 	$(BIN)/ruff check .

@@ -158,7 +158,7 @@ def searchable(drawn: Path, trained: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def desk(drawn: Path, trained: Path, searchable: Path, tmp_path: Path, monkeypatch) -> Path:
-    """A folder to run documentation in: the files that it names, drawn, and trainings of 2 steps."""
+    """A folder to read documentation in: the files that it names, of drawn people."""
     monkeypatch.chdir(tmp_path)
     for name in ("benchmarks", "configs"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -168,6 +168,12 @@ def desk(drawn: Path, trained: Path, searchable: Path, tmp_path: Path, monkeypat
     shutil.copytree(searchable, tmp_path, dirs_exist_ok=True)
     shutil.copy(trained / "checkpoints/last.ckpt", tmp_path)
     shutil.copytree(trained, tmp_path / "runs/market1501/version_0")
+    return tmp_path
+
+
+@pytest.fixture
+def made_small(monkeypatch) -> None:
+    """Makes trainings that Python starts such of two steps, whatever their options."""
     large = "resnet50.tv_in1k"
     small = {
         "PPLRModule": lambda given: {
@@ -185,4 +191,3 @@ def desk(drawn: Path, trained: Path, searchable: Path, tmp_path: Path, monkeypat
         monkeypatch.setattr(pplr_lightning, name, _Smaller(getattr(pplr_lightning, name), options))
     short = {"max_epochs": 1, "check_val_every_n_epoch": 1, "accelerator": "cpu", "logger": False}
     monkeypatch.setattr("lightning.pytorch.Trainer", _Smaller(Trainer, lambda given: short))
-    return tmp_path

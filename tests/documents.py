@@ -26,9 +26,7 @@ from .conftest import ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Each records how it was called instead of running; any other program is not found.
 PROGRAMS = ("make", "pip", "python", "torchrun", "wandb")
-PRELUDE = "".join(
-    f"{name}() {{ printf '%s\\0' {name} \"$@\" $'\\n' >&3; }}\n" for name in PROGRAMS
-)
+PRELUDE = "".join(f"{name}() {{ printf '%s\\0' {name} \"$@\" $'\\n' >&3; }}\n" for name in PROGRAMS)
 
 
 class Parsed(Exception):  # noqa: N818
@@ -90,9 +88,7 @@ def check(call: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             compile(code, "<-c>", "exec")
         case ["python", script, *words]:
             monkeypatch.setattr("sys.argv", [script, *words])
-            _parses(
-                lambda: runpy.run_path(str(ROOT / script), run_name="__main__"), monkeypatch
-            )
+            _parses(lambda: runpy.run_path(str(ROOT / script), run_name="__main__"), monkeypatch)
         case ["wandb", *_]:
             pass
         case _:

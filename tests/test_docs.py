@@ -20,8 +20,10 @@ def with_blocks(*languages, pages=PAGES):
     ]
 
 
-@pytest.mark.parametrize("page", with_blocks("python", pages=PAGES[1:]))  # test_readme.py runs the README
-def test_python_runs(page, desk):
+@pytest.mark.parametrize(
+    "page", with_blocks("python", pages=PAGES[1:])
+)  # test_readme.py runs the README
+def test_python_runs(page, desk, made_small):
     scope = run_python(page)
     if page.stem == "concepts":
         assert 15 < scope["labels"].max() < 25  # of 20 people

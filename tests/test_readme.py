@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from .conftest import ROOT
-from .documents import PAGES, blocks, run_python
+from .documents import PAGES, blocks, commands, run_python
 
 BLOCKS = [block for page in PAGES for block in blocks(page, "python")]
 
@@ -20,7 +20,7 @@ def test_it_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) < 200
 
 
-def test_own_script(block, desk):
+def test_own_script(block, desk, made_small):
     script = block("Trainer(")
     assert len([line for line in script.splitlines() if line.strip()]) < 15
     trainer = run_python(ROOT / "README.md")["trainer"]
@@ -43,3 +43,15 @@ def test_search(block, desk, drawn):
     assert len(scope["images"]) == 10
     sought = sorted((drawn / "bounding_box_train").glob("*.png"))[4]  # someone.jpg
     assert scope["images"][0].path == str(sought)
+
+
+def test_commands_of_the_search(desk, run):
+    pytest.importorskip("faiss")
+    block = next(text for text in blocks(ROOT / "README.md", "bash") if "--query" in text)
+    (desk / "embeddings.parquet").unlink()
+    for call in list(commands(block, desk)):
+        assert call[:3] == ["python", "-m", "pplr_lightning"]
+        matches = run(*call[3:])
+    assert (desk / "search.png").is_file()
+    assert matches.rows.shape == (1, 10)
+    assert matches.similarity[0, 0] > 0.99

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import docstring_parser
 from docutils import nodes
@@ -23,7 +23,7 @@ class Options(SphinxDirective):
     """
 
     required_arguments = 1
-    option_spec = {"section": directives.unchanged_required}
+    option_spec: ClassVar = {"section": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
         """Writes the options as `confval` directives and has them parsed as a part of the page."""
