@@ -83,7 +83,8 @@ def own_signature(
     """Takes a class's constructor where a base with a `__new__` of its own would hide it."""
     if what != "class" or signature != "(*args, **kwargs)":
         return None
-    return stringify_signature(inspect.signature(member), unqualified_typehints=True), returns
+    found = inspect.signature(member).replace(return_annotation=inspect.Signature.empty)
+    return stringify_signature(found, unqualified_typehints=True), returns
 
 
 def setup(app: Sphinx) -> None:

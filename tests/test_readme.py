@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -18,6 +20,19 @@ def block():
 
 def test_it_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) < 200
+
+
+def test_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    links = {link for link in re.findall(r"\]\(([^)]*)\)", text) if "://" not in link}
+    assert len(links) > 15
+    for link in links:
+        path, _, anchor = link.partition("#")
+        page = ROOT / (path or "README.md")
+        assert page.is_file(), link
+        headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.M)
+        slugs = {re.sub(r"[^\w -]", "", heading.lower()) for heading in headings}
+        assert not anchor or anchor.replace("-", " ") in {slug.replace("-", " ") for slug in slugs}
 
 
 def test_own_script(block, desk, made_small):
