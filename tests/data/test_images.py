@@ -88,7 +88,7 @@ def test_cut_off_files_are_found(tmp_path, samples):
         path = tmp_path / name
         Image.effect_noise((64, 128), 50).convert("RGB").save(path)
         path.write_bytes(path.read_bytes()[:-500])
-        bad = find_bad_images([*samples, Sample(str(path), 0, 0)])
+        bad = find_bad_images([*(sample.path for sample in samples), str(path)])
         assert len(bad) == 1
         assert bad[0][0] == str(path)
         assert name in bad[0][1]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 
+from pplr_lightning.data.batched import EvalTransform, TrainTransform
+from pplr_lightning.data.cache import ImageCache, Node, new_cache
+from pplr_lightning.data.cached import CachedEvalImages, CachedLoader, CachedTrainImages, whole
 from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
 from pplr_lightning.data.images import (
     EvalBatch,
@@ -34,6 +39,8 @@ from pplr_lightning.data.transforms import (
 )
 from pplr_lightning.distributed import all_gather_list
 from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
+
+Cache = Literal["auto", "ram", "none"]
 
 
 class EpochLoader:
@@ -76,7 +83,11 @@ class PPLRDataModule(LightningDataModule):
         instances: Images per cluster in a batch, K.
         iterations: Training steps per epoch.
         eval_batch_size: Images per step and process in labelling and evaluation.
-        num_workers: Loader processes per process.
+        num_workers: Loader processes per process, where images are read from their files.
+        cache: `ram` decodes and resizes every image once, as the run starts, and keeps them all in
+            memory, one copy per machine; batches are then made by the tensor, on the device, of
+            the same pixels. `none` reads a file whenever its image is needed, as does another
+            transform than the paper's. `auto` is `ram` where half of the free memory suffices.
         use_cameras: Prefer positives from other cameras when drawing a cluster's K images. The
             authors do so in both their settings; it is the only use of camera ids in training.
         augmentation: `pplr` is the paper's; `contrastive` is SimCLR's, for the warm start.
@@ -86,7 +97,7 @@ class PPLRDataModule(LightningDataModule):
         mean: Of each colour, subtracted from values in [0, 1]; ImageNet's by default.
         std: Of each colour, by which they then are divided.
         bad_images: Whether an unreadable image file stops the run (`raise`) or is left out with
-            a warning (`skip`); every file is decoded once before training.
+            a warning (`skip`); every file is decoded once as the run starts.
         seed: Seed of sampling and augmentation.
 
     Raises:
@@ -103,6 +114,7 @@ class PPLRDataModule(LightningDataModule):
         iterations: int = 400,
         eval_batch_size: int = 128,
         num_workers: int = 4,
+        cache: Cache = "auto",
         use_cameras: bool = False,
         augmentation: Literal["pplr", "contrastive"] = "pplr",
         padding: int = 10,
@@ -119,6 +131,8 @@ class PPLRDataModule(LightningDataModule):
                 raise ValueError(f"{name}={value}: must be at least 1")
         if min(image_size) < 1:
             raise ValueError(f"image_size={tuple(image_size)}: give (height, width) in pixels")
+        if cache not in get_args(Cache):
+            raise ValueError(f"cache={cache!r}: choose one of {', '.join(get_args(Cache))}")
         if min(std) <= 0:
             raise ValueError(f"std={tuple(std)}: must be above 0 for each colour")
         self.dataset = SyntheticReID() if dataset is None else dataset
@@ -128,12 +142,13 @@ class PPLRDataModule(LightningDataModule):
         self.iterations = iterations
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
+        self.cache = cache
         self.use_cameras = use_cameras
         self.bad_images = bad_images
         self.seed = seed
         self.mean, self.std = mean, std
-        self.eval_transform = eval_transform(self.image_size, mean=mean, std=std)
-        self.train_transform = (
+        self.eval_transform: v2.Transform = eval_transform(self.image_size, mean=mean, std=std)
+        self.train_transform: v2.Transform = (
             train_transform(
                 self.image_size, padding=padding, random_erasing=random_erasing, mean=mean, std=std
             )
@@ -141,6 +156,7 @@ class PPLRDataModule(LightningDataModule):
             else contrastive_transform(self.image_size, mean=mean, std=std)
         )
         self.splits: Splits | None = None
+        self.image_cache: ImageCache | None = None  # made with the splits
         self.pseudo_labels: PseudoLabels | None = None
 
     def prepare_data(self) -> None:
@@ -183,10 +199,19 @@ class PPLRDataModule(LightningDataModule):
         rank_zero_warn(f"{text}, the first is {lost[0].path}: no metric counts them")
 
     def _checked(self, splits: Splits) -> Splits:
-        """Decodes every image once, each rank its share, and deals with those that are bad."""
-        samples = [sample for split in splits for sample in split]
-        rank, world_size = self.rank, self.world_size
-        bad = dict(sorted(all_gather_list(find_bad_images(samples[rank::world_size]))))
+        """Decodes every image once, each rank its share, and deals with those that are bad.
+
+        Into the cache, if there is one, each rank puts its share of what its machine holds.
+        """
+        paths = list(dict.fromkeys(sample.path for split in splits for sample in split))
+        node = self._node()
+        cache = self._new_cache(paths, node)
+        share = paths[self.rank :: self.world_size]
+        if cache is not None:
+            share = paths[node.local_rank :: node.processes]
+        found = find_bad_images(share, keep=None if cache is None else cache.put)
+        bad = dict(sorted(all_gather_list(found)))  # now the cache is full: all have come here
+        self.image_cache = cache
         if not bad:
             return splits
         if self.bad_images == "raise":
@@ -197,6 +222,38 @@ class PPLRDataModule(LightningDataModule):
             )
         rank_zero_warn(f"{len(bad)} unreadable images are left out: " + "; ".join(bad.values()))
         return Splits(*([s for s in split if s.path not in bad] for split in splits))
+
+    def _new_cache(self, paths: list[str], node: Node) -> ImageCache | None:
+        """Makes a cache to be filled, where one is wanted and can serve.
+
+        Raises:
+            ValueError: One is demanded, and cannot.
+        """
+        if self.cache == "none":
+            return None
+        if isinstance(self.eval_transform, EvalTransform) and isinstance(
+            self.train_transform, TrainTransform
+        ):
+            # Lightning would advise to take more of them; a cache has no use for any.
+            warnings.filterwarnings("ignore", "The '[a-z]+_dataloader' does not have many workers")
+            return new_cache(
+                paths,
+                self.eval_transform.transforms[0],
+                self.image_size,
+                node=node,
+                must_fit=self.cache == "ram",
+            )
+        reason = "the contrastive augmentation, or a transform of your own, needs the files"
+        if self.cache == "ram":
+            raise ValueError(f"data.cache=ram: {reason}; use data.cache auto or none")
+        rank_zero_info(f"no cache: {reason}")
+        return None
+
+    def _node(self) -> Node:
+        if self.trainer is None:
+            return Node()
+        processes = self.trainer.world_size // self.trainer.num_nodes
+        return Node(self.trainer.global_rank, self.trainer.local_rank, processes)
 
     def state_dict(self) -> dict[str, Any]:
         """Keeps the labels, for a run that goes on in the middle of an epoch.
@@ -256,6 +313,13 @@ class PPLRDataModule(LightningDataModule):
         """The number of processes of the Trainer."""
         return self.trainer.world_size if self.trainer is not None else 1
 
+    @property
+    def device(self) -> torch.device:
+        """Where batches of cached images are made: the Trainer's device while it runs."""
+        if self.trainer is None or self.trainer.state.status != TrainerStatus.RUNNING:
+            return torch.device("cpu")
+        return self.trainer.strategy.root_device
+
     def train_dataloader(self) -> EpochLoader:
         """Gives the training batches: fresh for every epoch, from the labels at its start."""
         return EpochLoader(self)
@@ -283,7 +347,11 @@ class PPLRDataModule(LightningDataModule):
             rank=self.rank,
             world_size=self.world_size,
         )
-        images = TrainImages(self.train_samples, self.pseudo_labels, self.train_transform)
+        samples, labels, transform = self.train_samples, self.pseudo_labels, self.train_transform
+        if self.image_cache is not None and isinstance(transform, TrainTransform):
+            cached = CachedTrainImages(samples, labels, transform, self.image_cache, self.device)
+            return CachedLoader(cached, batch_sampler=sampler, collate_fn=whole)
+        images = TrainImages(samples, labels, transform)
         return DataLoader(images, batch_sampler=sampler, **self._loader_options())
 
     def _batches_done(self) -> int:
@@ -297,15 +365,14 @@ class PPLRDataModule(LightningDataModule):
 
         The share of a rank is empty where there are fewer batches than ranks.
         """
-        images = EvalImages(self.train_samples, self.eval_transform)
-        return self._sharded(images, self.eval_batch_size)
+        return self._sharded(self._eval_images(self.train_samples), self.eval_batch_size)
 
     def val_dataloader(self) -> DataLoader[EvalBatch] | list[Any]:
         """Gives this rank's share of query and gallery; nothing where the data set has none."""
         if self.splits is None or not self.splits.query:
             return []
         samples = self.splits.query + self.splits.gallery
-        images = EvalImages(samples, self.eval_transform, num_queries=len(self.splits.query))
+        images = self._eval_images(samples, num_queries=len(self.splits.query))
         return self._sharded(images, self._block_for_all(len(images)))
 
     def test_dataloader(self) -> DataLoader[EvalBatch] | list[Any]:
@@ -314,7 +381,7 @@ class PPLRDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[EvalBatch] | list[Any]:
         """Gives query and gallery, or the training images where there are none."""
-        images = EvalImages(self.train_samples, self.eval_transform)
+        images = self._eval_images(self.train_samples)
         block = self._block_for_all(len(images))
         return self.val_dataloader() or self._sharded(images, block)
 
@@ -322,8 +389,16 @@ class PPLRDataModule(LightningDataModule):
         # Lightning skips a rank without batches, hooks and all: give each at least one.
         return max(1, min(self.eval_batch_size, images // self.world_size))
 
+    def _eval_images(self, samples: list[Sample], num_queries: int = 0) -> EvalImages:
+        transform, cache = self.eval_transform, self.image_cache
+        if cache is not None and isinstance(transform, EvalTransform):
+            return CachedEvalImages(samples, transform, cache, self.device, num_queries)
+        return EvalImages(samples, transform, num_queries)
+
     def _sharded(self, images: EvalImages, block: int) -> DataLoader[EvalBatch]:
         sampler = ShardSampler(images, block_size=block, rank=self.rank, world_size=self.world_size)
+        if isinstance(images, CachedEvalImages):
+            return CachedLoader(images, sampler=sampler, batch_size=block, collate_fn=whole)
         return DataLoader(images, sampler=sampler, batch_size=block, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:

@@ -56,18 +56,27 @@ def read_image(path: str) -> Image.Image:
         raise BadImageError(f"{path}: cannot be read as an image ({error})") from error
 
 
-def find_bad_images(samples: Sequence[Sample]) -> list[tuple[str, str]]:
-    """Decodes every image and returns path and message of each that cannot be read."""
+def find_bad_images(
+    paths: Sequence[str], keep: Callable[[str, Image.Image], None] | None = None
+) -> list[tuple[str, str]]:
+    """Decodes every image and returns path and message of each that cannot be read.
 
-    def check(sample: Sample) -> tuple[str, str] | None:
+    Args:
+        paths: Of the images.
+        keep: Is given path and image of every other one, in one of several threads.
+    """
+
+    def check(path: str) -> tuple[str, str] | None:
         try:
-            read_image(sample.path)
+            image = read_image(path)
         except BadImageError as error:
-            return sample.path, str(error)
+            return path, str(error)
+        if keep is not None:
+            keep(path, image)
         return None
 
     with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-        return [bad for bad in pool.map(check, samples) if bad is not None]
+        return [bad for bad in pool.map(check, paths) if bad is not None]
 
 
 class TrainImages(Dataset[TrainBatch]):

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torchvision.transforms import v2
+
+from pplr_lightning.data.batched import RGB, EvalTransform, TrainTransform, to_tensor
 
 # ImageNet's statistics, which most pretrained backbones expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-RGB = tuple[float, float, float]
-
-
-def _resize(image_size: tuple[int, int]) -> v2.Resize:
-    return v2.Resize(image_size, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
-
-
-def _to_tensor(mean: RGB, std: RGB) -> list[v2.Transform]:
-    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
 
 
 def eval_transform(
     image_size: tuple[int, int], *, mean: RGB = MEAN, std: RGB = STD
-) -> v2.Transform:
+) -> EvalTransform:
     """Builds the transform of evaluation and labelling: resize (H, W) and normalise."""
-    return v2.Compose([_resize(image_size), *_to_tensor(mean, std)])
+    return EvalTransform(image_size, mean=mean, std=std)
 
 
 class Preprocessing(NamedTuple):
@@ -53,7 +45,7 @@ def train_transform(
     random_erasing: float = 0.5,
     mean: RGB = MEAN,
     std: RGB = STD,
-) -> v2.Transform:
+) -> TrainTransform:
     """Builds the paper's augmentation: flip, pad and crop, random erasing (Sec. 4.2).
 
     Args:
@@ -64,15 +56,8 @@ def train_transform(
         mean: Of each colour, subtracted from values in [0, 1].
         std: Of each colour, by which they then are divided.
     """
-    return v2.Compose(
-        [
-            _resize(image_size),
-            v2.RandomHorizontalFlip(),
-            v2.Pad(padding),
-            v2.RandomCrop(image_size),
-            *_to_tensor(mean, std),
-            v2.RandomErasing(p=random_erasing, scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), value=0),
-        ]
+    return TrainTransform(
+        image_size, padding=padding, random_erasing=random_erasing, mean=mean, std=std
     )
 
 
@@ -97,7 +82,7 @@ def contrastive_transform(
             v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.3, 0.03)], p=0.8),
             v2.RandomGrayscale(p=0.05),
             v2.RandomApply([v2.GaussianBlur(5, sigma=(0.1, 1.5))], p=0.3),
-            *_to_tensor(mean, std),
+            *to_tensor(mean, std),
             v2.RandomErasing(p=0.5, scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), value=0),
         ]
     )

@@ -1,0 +1,153 @@
+"""Batches of images that are in memory, made whole on the device."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pplr_lightning.data.batched import Draws, EvalTransform, TrainTransform
+from pplr_lightning.data.cache import ImageCache
+from pplr_lightning.data.datasets import Sample
+from pplr_lightning.data.images import EvalBatch, EvalImages, TrainBatch, TrainImages
+from pplr_lightning.data.sampler import View
+from pplr_lightning.pseudo_labels import PseudoLabels
+
+T = TypeVar("T")
+AHEAD = 2  # batches that are made before they are asked for
+
+
+class CachedTrainImages(TrainImages):
+    """`TrainImages` by the batch, out of a cache: the same images, on a device.
+
+    Args:
+        samples: The training images.
+        labels: Of all of them.
+        transform: The augmentation, drawn on the host, applied on the device.
+        cache: Holds the images.
+        device: Where the batches are to be.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        labels: PseudoLabels,
+        transform: TrainTransform,
+        cache: ImageCache,
+        device: torch.device,
+    ) -> None:
+        super().__init__(samples, labels, transform)
+        self.augmentation = transform
+        self.cache = cache
+        self.device = device
+        self.rows = cache.rows(samples)
+        self.cameras = torch.tensor([sample.camera_id for sample in samples])
+
+    def __getitems__(self, views: list[View]) -> TrainBatch:
+        indices = torch.tensor([view.image for view in views])
+        draws = self.augmentation.draw([view.seed for view in views])
+        pixels = self.cache.take(self.rows[indices], self.device)
+        sent = Draws(*(_send(numbers, self.device) for numbers in draws))
+        return TrainBatch(
+            self.augmentation.batch(pixels, sent),
+            *(
+                _send(column, self.device)
+                for column in (
+                    indices,
+                    self.labels.labels[indices],
+                    self.labels.agreement[indices],
+                    self.cameras[indices],
+                )
+            ),
+        )
+
+
+class CachedEvalImages(EvalImages):
+    """`EvalImages` by the batch, out of a cache: the same images, on a device.
+
+    Args:
+        samples: The images.
+        transform: Normalises them, on the device.
+        cache: Holds the images.
+        device: Where the batches are to be.
+        num_queries: So many of the first are queries.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        transform: EvalTransform,
+        cache: ImageCache,
+        device: torch.device,
+        num_queries: int = 0,
+    ) -> None:
+        super().__init__(samples, transform, num_queries)
+        self.normalization = transform
+        self.cache = cache
+        self.device = device
+        self.rows = cache.rows(samples)
+        self.ids = torch.tensor([[sample.person_id, sample.camera_id] for sample in samples])
+
+    def __getitems__(self, positions: list[int]) -> EvalBatch:
+        indices = torch.tensor(positions)
+        pixels = self.cache.take(self.rows[indices], self.device)
+        return EvalBatch(
+            self.normalization.batch(pixels),
+            *(
+                _send(column, self.device)
+                for column in (indices, *self.ids[indices].T, indices < self.num_queries)
+            ),
+        )
+
+
+class CachedLoader(DataLoader[Any]):
+    """Loads batches that the dataset makes whole: `CachedTrainImages` or `CachedEvalImages`.
+
+    On a GPU a thread is two batches ahead. It computes next to nothing there, so that workers
+    would only have more to carry; on the CPU it would take from the training what it gives.
+    """
+
+    dataset: CachedTrainImages | CachedEvalImages
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        device = self.dataset.device
+        return prefetched(batches, device) if device.type == "cuda" else batches
+
+
+def whole(batch: T) -> T:
+    """Leaves a batch as the dataset made it; a `collate_fn`."""
+    return batch
+
+
+def prefetched(batches: Iterable[T], device: torch.device, ahead: int = AHEAD) -> Iterator[T]:
+    """Yields batches that a thread takes from `batches` ahead of time.
+
+    Args:
+        batches: What raises there is raised here, in its turn.
+        device: That they are made on.
+        ahead: So many are ready or in the making.
+    """
+    iterator = iter(batches)
+
+    def enter() -> None:
+        if device.type == "cuda":  # a new thread would talk to the first GPU
+            torch.cuda.set_device(device)
+
+    with ThreadPoolExecutor(1, "batches", initializer=enter) as thread:
+        coming = deque(thread.submit(next, iterator, None) for _ in range(ahead))
+        while (batch := coming.popleft().result()) is not None:
+            coming.append(thread.submit(next, iterator, None))
+            yield batch
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Has a tensor copied to a device without waiting."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
