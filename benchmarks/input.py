@@ -13,6 +13,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,8 +79,11 @@ def measure(size: tuple[int, int], folder: Path, *, batches: int, repeats: int) 
     ]
     rows = []
     for views, loader in loaders:
-        work = [lambda data=data: _pass(loader(data)) for data in (files, cached)]
-        work.append(lambda: _host(cached, views))
+        work = (
+            partial(_pass, partial(loader, files)),
+            partial(_pass, partial(loader, cached)),
+            partial(_host, cached, views),
+        )
         rates = _rates(work, repeats)
         difference = max(
             (a.images - b.images).abs().max().item()  # type: ignore[attr-defined]
@@ -100,8 +104,8 @@ def _rates(work: Sequence[Callable[[], int]], repeats: int) -> list[float]:
     return rates
 
 
-def _pass(loader: DataLoader[object]) -> int:
-    return sum(len(batch.images) for batch in loader)  # type: ignore[attr-defined]
+def _pass(loader: Callable[[], DataLoader[object]]) -> int:
+    return sum(len(batch.images) for batch in loader())  # type: ignore[attr-defined]
 
 
 def _host(data: PPLRDataModule, views: str) -> int:

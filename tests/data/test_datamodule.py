@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torchvision.transforms import v2
 
 from pplr_lightning.data import ImageFolder, Market1501, MarketLayout, PPLRDataModule
+from pplr_lightning.data.datamodule import EpochLoader
+from pplr_lightning.data.images import read_image
 from pplr_lightning.functional.retrieval import GalleryIndex
 from pplr_lightning.pseudo_labels import PseudoLabels
 
@@ -58,8 +62,8 @@ def test_images_are_normalised_as_told(drawn, augmentation):
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_workers_do_not_change_a_pixel(data, num_workers):
     data.pseudo_labels = labels_for(data)
-    expected = list(data.train_dataloader())
-    data.num_workers = num_workers
+    expected = list(data.train_dataloader())  # out of the cache
+    data.num_workers, data.image_cache = num_workers, None
     for batch, other in zip(expected, data.train_dataloader(), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
 
@@ -146,6 +150,95 @@ class TestUnmatchedQueries:
         assert not recwarn
 
 
+class TestCache:
+    """What a cache serves is what the files give; where it cannot serve, the files do."""
+
+    @pytest.fixture
+    def plain(self, data):
+        plain = PPLRDataModule(
+            data.dataset, image_size=(64, 32), batch_size=16, iterations=3, num_workers=0,
+            cache="none",
+        )  # fmt: skip
+        plain.setup("fit")
+        data.pseudo_labels = plain.pseudo_labels = labels_for(data)
+        return plain
+
+    @pytest.mark.parametrize("loader", ["train", "labeling", "val", "test", "predict"])
+    def test_gives_the_very_batches(self, data, plain, loader):
+        loaders = [getattr(one, f"{loader}_dataloader")() for one in (data, plain)]
+        assert data.image_cache is not None
+        assert plain.image_cache is None
+        assert len(loaders[0]) == len(loaders[1])
+        for batch, expected in zip(*loaders, strict=True):
+            assert type(batch) is type(expected)
+            for ours, theirs in zip(batch, expected, strict=True):
+                assert ours.dtype == theirs.dtype
+                assert torch.equal(ours, theirs)
+
+    def test_reads_no_file_again(self, data, monkeypatch):
+        data.pseudo_labels = labels_for(data)
+        monkeypatch.setattr("pplr_lightning.data.images.read_image", None)
+        for loader in (data.train_dataloader(), data.labeling_dataloader(), data.val_dataloader()):
+            next(iter(loader))
+
+    def test_decodes_each_file_once(self, drawn, monkeypatch):
+        read = []
+
+        def spy(path):
+            read.append(path)
+            return read_image(path)
+
+        monkeypatch.setattr("pplr_lightning.data.images.read_image", spy)
+        data = PPLRDataModule(Market1501(drawn), image_size=(64, 32), num_workers=0)
+        for stage in ("fit", "test"):
+            data.setup(stage)
+            list(data.val_dataloader())
+        assert len(read) == len(set(read)) == sum(map(len, data.splits))
+
+    def test_leaves_out_bad_images(self, tmp_path):
+        for number in range(4):
+            Image.new("RGB", (8, 16), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        (tmp_path / "1.png").write_bytes(b"cut")
+        data = PPLRDataModule(
+            ImageFolder(tmp_path),
+            image_size=(8, 4),
+            bad_images="skip",
+            std=(1, 1, 1),
+            num_workers=0,
+        )
+        with pytest.warns(UserWarning, match="1 unreadable"):
+            data.setup("fit")
+        (batch,) = data.labeling_dataloader()
+        red = (batch.images[:, 0, 0, 0] + data.mean[0]) * 255
+        assert red.round().tolist() == [0, 2, 3]
+
+    @pytest.mark.parametrize("name", ["train_transform", "eval_transform"])
+    def test_another_transform_is_given_the_files(self, data, name):
+        data.pseudo_labels = labels_for(data)
+        setattr(data, name, lambda image: torch.full((3, 2, 2), float(image.width)))
+        for loader in (data.train_dataloader(), data.labeling_dataloader()):
+            own = isinstance(loader, EpochLoader) == (name == "train_transform")
+            assert next(iter(loader)).images.shape[1:] == ((3, 2, 2) if own else (3, 64, 32))
+
+    @pytest.mark.parametrize("cache", ["auto", "ram"])
+    def test_contrastive_crops_need_the_files(self, drawn, cache):
+        data = PPLRDataModule(Market1501(drawn), augmentation="contrastive", cache=cache)
+        if cache == "auto":
+            data.setup("fit")
+            assert data.image_cache is None
+        else:
+            with pytest.raises(ValueError, match=r"data.cache=ram: the contrastive augmentation"):
+                data.setup("fit")
+
+    def test_batches_are_made_where_the_trainer_computes(self, data):
+        assert data.device == torch.device("cpu")
+        data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        data.trainer.strategy._root_device = torch.device("meta")
+        assert data.device == torch.device("cpu")  # it does not run yet
+        data.trainer.state.status = TrainerStatus.RUNNING
+        assert data.device == torch.device("meta")
+
+
 class TestBadImages:
     @pytest.fixture
     def folder(self, tmp_path):
@@ -172,6 +265,7 @@ class TestBadImages:
         ({"iterations": 0}, "iterations=0"),
         ({"eval_batch_size": 0}, "eval_batch_size=0"),
         ({"image_size": (0, 32)}, "image_size"),
+        ({"cache": "disk"}, "cache='disk': choose one of auto, ram, none"),
         ({"std": (0.2, 0.0, 0.2)}, r"std=\(0.2, 0.0, 0.2\): must be above 0"),
     ],
 )

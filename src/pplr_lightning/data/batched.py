@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from torchvision.transforms import v2
 RGB = tuple[float, float, float]
 ERASED_SHARE = (0.02, 0.4)  # of the image's area
 ERASED_RATIO = (0.3, 1 / 0.3)  # height by width
+PART = 8  # images that stay in the processor's own memory from step to step
 
 
 def resize(image_size: tuple[int, int]) -> v2.Resize:
@@ -25,20 +25,6 @@ def resize(image_size: tuple[int, int]) -> v2.Resize:
 def to_tensor(mean: RGB, std: RGB) -> list[v2.Transform]:
     """Builds the steps from a decoded image to normalised floats."""
     return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
-
-
-class Draws(NamedTuple):
-    """The random numbers of B views of images of height H and width W, all int64.
-
-    Attributes:
-        flipped: Which of them are mirrored, ascending, (F,).
-        corners: Top and left of the part cut out of the mirrored and padded image, (B, 2).
-        erased: Top, left, height and width of what is erased of that part, (B, 4).
-    """
-
-    flipped: Tensor
-    corners: Tensor
-    erased: Tensor
 
 
 class EvalTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no types
@@ -57,7 +43,10 @@ class EvalTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no typ
 
     def batch(self, pixels: Tensor) -> Tensor:
         """Normalises resized images (B, 3, H, W) uint8, on whatever device they are."""
-        return normalized(pixels, self.mean, self.std)
+        images = _floats(pixels)
+        for part, out in zip(_parts(pixels), _parts(images), strict=True):
+            normalize_(out.copy_(part), self.mean, self.std)
+        return images
 
 
 class TrainTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no types
@@ -100,71 +89,89 @@ class TrainTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no ty
         self.random_erasing = random_erasing
         self.mean, self.std = mean, std
 
-    def draw(self, seeds: Sequence[int]) -> Draws:
-        """Draws what this transform of one image draws after `torch.manual_seed(seed)`."""
+    def draw(self, seeds: Sequence[int]) -> Tensor:
+        """Draws what this transform of one image draws after `torch.manual_seed(seed)`.
+
+        Returns:
+            (B, 7) int64: 1 where the image is mirrored; top and left of the part that is cut out
+            of the padded image; top, left, height and width of what is erased of that part.
+        """
         generator = torch.Generator()
-        flipped, corners, erased = [], [], []
-        for position, seed in enumerate(seeds):
+        draws = []
+        for seed in seeds:
             generator.manual_seed(seed)
-            if _uniform(generator) < 0.5:
-                flipped.append(position)
-            corners.append([_below(2 * self.padding + 1, generator) for _ in range(2)])
+            mirrored = _uniform(generator) < 0.5
+            corner = [_below(2 * self.padding + 1, generator) for _ in range(2)]
             erases = _uniform(generator) < self.random_erasing
-            erased.append(self._draw_rectangle(generator) if erases else (0, 0, 0, 0))
-        return Draws(
-            torch.tensor(flipped, dtype=torch.int64), torch.tensor(corners), torch.tensor(erased)
-        )
+            rectangle = self._draw_rectangle(generator) if erases else (0, 0, 0, 0)
+            draws.append((mirrored, *corner, *rectangle))
+        return torch.tensor(draws, dtype=torch.int64)
 
     def _draw_rectangle(self, generator: torch.Generator) -> tuple[int, int, int, int]:
         """Draws top, left, height and width; as torchvision, gives up after ten that do not fit."""
         height, width = self.image_size
         for _ in range(10):
             area = height * width * _uniform(generator, *ERASED_SHARE)
-            log_ratio = torch.empty(1).uniform_(*_log_ratio(), generator=generator)
+            log_ratio = torch.empty(1, dtype=torch.float32).uniform_(
+                *_log_ratio(), generator=generator
+            )
             ratio = log_ratio.exp().item()
             h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if h < height and w < width:
                 return _below(height - h + 1, generator), _below(width - w + 1, generator), h, w
         return 0, 0, 0, 0
 
-    def batch(self, pixels: Tensor, draws: Draws) -> Tensor:
+    def batch(self, pixels: Tensor, draws: Tensor) -> Tensor:
         """Augments resized images (B, 3, H, W) uint8, each by its draws, all on one device."""
-        if len(draws.flipped):
-            mirrored = pixels.index_select(0, draws.flipped).flip(3)
-            pixels = pixels.index_copy(0, draws.flipped, mirrored)
-        if self.padding:
-            pixels = _crop(F.pad(pixels, [self.padding] * 4), draws.corners, self.image_size)
-        images = normalized(pixels, self.mean, self.std)
-        if self.random_erasing:
-            images.mul_(_outside(draws.erased, self.image_size))  # the mean colour is 0
+        images = _floats(pixels)
+        parts = (_parts(tensor) for tensor in (pixels, draws, images))
+        for part, numbers, out in zip(*parts, strict=True):
+            padded = F.pad(part, [self.padding] * 4)
+            out.copy_(_crop(padded, numbers[:, 0], numbers[:, 1:3], self.image_size))
+            normalize_(out, self.mean, self.std)
+            if self.random_erasing:
+                out.mul_(_outside(numbers[:, 3:], self.image_size))  # 0 is the mean colour
         return images
 
 
-def normalized(pixels: Tensor, mean: RGB, std: RGB) -> Tensor:
-    """Makes normalised floats of uint8 images (..., 3, H, W), in the steps of `to_tensor`."""
-    center, scale = _columns(tuple(mean), tuple(std), pixels.device)
-    return pixels.to(torch.float32).mul_(1 / 255).sub_(center).div_(scale)
+def normalize_(images: Tensor, mean: RGB, std: RGB) -> None:
+    """Normalises float images (..., 3, H, W) of values up to 255, in the steps of `to_tensor`."""
+    center, scale = _columns(tuple(mean), tuple(std), images.device)
+    images.mul_(1 / 255).sub_(center).div_(scale)
+
+
+def _floats(pixels: Tensor) -> Tensor:
+    """Makes room for float images: float32, whatever the default in a Trainer's precision is."""
+    return torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
+
+
+def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Splits a batch on the CPU, where each step else waits for memory; no other."""
+    return tensor.split(PART if tensor.device.type == "cpu" else len(tensor))
 
 
 @lru_cache
 def _columns(mean: RGB, std: RGB, device: torch.device) -> tuple[Tensor, Tensor]:
     """Sends (3, 1, 1) mean and deviation to a device, once: the host waits for such a copy."""
-    center, scale = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    center, scale = (
+        torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std)
+    )
     return center.to(device), scale.to(device)
 
 
-def _crop(pixels: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cuts a part of `size` (h, w) out of each contiguous image (B, C, H, W).
+def _crop(pixels: Tensor, mirrored: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cuts a part of `size` (h, w) out of each of (B, C, H, W), mirrored where that is 1.
 
     As the rows of a part are w neighbours in memory, the whole is a selection of rows from the
     view of all runs of w pixels.
     """
     count, colors, height, width = pixels.shape
-    device = pixels.device
-    runs = pixels.view(-1).as_strided((pixels.numel() - size[1] + 1, size[1]), (1, 1))
-    planes = torch.arange(count * colors, device=device).view(count, colors, 1)
-    rows = torch.arange(size[0], device=device) + corners[:, :1].unsqueeze(2)  # (B, 1, h)
-    starts = (planes * height + rows) * width + corners[:, 1:].unsqueeze(2)  # (B, C, h)
+    both = torch.cat([pixels, pixels.flip(3)]).view(-1)
+    runs = both.as_strided((len(both) - size[1] + 1, size[1]), (1, 1))
+    images = torch.arange(count, device=pixels.device) + count * mirrored
+    planes = colors * images[:, None] + torch.arange(colors, device=pixels.device)  # (B, C)
+    rows = corners[:, :1] + torch.arange(size[0], device=pixels.device)  # (B, h)
+    starts = (planes[:, :, None] * height + rows[:, None]) * width + corners[:, None, 1:]
     return runs.index_select(0, starts.flatten()).view(count, colors, *size)
 
 
@@ -179,7 +186,8 @@ def _outside(rectangles: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
-    return torch.empty(1).uniform_(low, high, generator=generator).item()
+    number = torch.empty(1, dtype=torch.float32)  # whatever the default: another draws otherwise
+    return number.uniform_(low, high, generator=generator).item()
 
 
 def _below(end: int, generator: torch.Generator) -> int:
@@ -189,5 +197,5 @@ def _below(end: int, generator: torch.Generator) -> int:
 
 @lru_cache
 def _log_ratio() -> tuple[float, float]:
-    low, high = torch.log(torch.tensor(ERASED_RATIO)).tolist()  # in float32, as torchvision does
+    low, high = torch.tensor(ERASED_RATIO, dtype=torch.float32).log().tolist()  # as torchvision
     return low, high

@@ -18,6 +18,8 @@ from pplr_lightning.data.datasets import Sample
 from pplr_lightning.distributed import all_gather_list
 
 GIB = 2**30
+MEMINFO, OWN_GROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
 # Version 2 and 1 of Linux' control groups: folder of the hierarchy, limit, use, what may be freed.
 _CONTROL_GROUPS = (
     ("", "memory.max", "memory.current", "inactive_file"),
@@ -159,8 +161,8 @@ def shared_pixels(shape: tuple[int, ...], node: Node) -> Tensor | None:
 def free_memory() -> int:
     """Tells how many bytes this process could take: of the machine, or of its control group."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = MEMINFO.read_text().splitlines()
+        groups = OWN_GROUPS.read_text().splitlines()
     except FileNotFoundError:  # no Linux: all there is
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
@@ -170,7 +172,7 @@ def free_memory() -> int:
         if controllers and "memory" not in controllers.split(","):
             continue
         hierarchy, *files = _CONTROL_GROUPS[bool(controllers)]
-        top = Path("/sys/fs/cgroup", hierarchy)
+        top = GROUPS / hierarchy
         group = top / own.lstrip("/")
         levels = [level for level in (group, *group.parents) if level.is_relative_to(top)]
         free += [_free_in(level, *files) for level in levels]

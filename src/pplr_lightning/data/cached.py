@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pplr_lightning.data.batched import Draws, EvalTransform, TrainTransform
+from pplr_lightning.data.batched import EvalTransform, TrainTransform
 from pplr_lightning.data.cache import ImageCache
 from pplr_lightning.data.datasets import Sample
 from pplr_lightning.data.images import EvalBatch, EvalImages, TrainBatch, TrainImages
@@ -52,9 +52,8 @@ class CachedTrainImages(TrainImages):
         indices = torch.tensor([view.image for view in views])
         draws = self.augmentation.draw([view.seed for view in views])
         pixels = self.cache.take(self.rows[indices], self.device)
-        sent = Draws(*(_send(numbers, self.device) for numbers in draws))
         return TrainBatch(
-            self.augmentation.batch(pixels, sent),
+            self.augmentation.batch(pixels, _send(draws, self.device)),
             *(
                 _send(column, self.device)
                 for column in (

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from pplr_lightning.data.cached import prefetched
+
+CPU = torch.device("cpu")
+
+
+def test_batches_come_in_order_from_another_thread():
+    threads = []
+
+    def batches():
+        for number in range(5):
+            threads.append(threading.current_thread())
+            yield number
+
+    assert list(prefetched(batches(), CPU)) == [0, 1, 2, 3, 4]
+    assert threading.current_thread() not in threads
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_so_many_are_made_ahead():
+    made = []
+
+    def batches():
+        for number in range(9):
+            made.append(number)
+            yield number
+
+    coming = prefetched(batches(), CPU, ahead=2)
+    assert next(coming) == 0
+    coming.close()  # waits for what is in the making
+    assert made == [0, 1, 2]
+
+
+def test_an_error_comes_in_its_turn():
+    def batches():
+        yield 0
+        raise LookupError("the second batch")
+
+    coming = prefetched(batches(), CPU)
+    assert next(coming) == 0
+    with pytest.raises(LookupError, match="the second batch"):
+        next(coming)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_is_on_the_gpu_that_the_batches_are_for():
+    device = torch.device("cuda", torch.cuda.device_count() - 1)
+    made = prefetched((torch.cuda.current_device() for _ in range(1)), device)
+    assert list(made) == [device.index]
