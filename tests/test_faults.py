@@ -188,6 +188,7 @@ def test_images_that_vanish_are_named(run, run_args, drawn, tmp_path, capsys, wo
             *run_args,
             f"--data.dataset.init_args.root={tmp_path / 'set'}",
             f"--data.num_workers={workers}",
+            "--data.cache=none",
             *fault("Removes", step=2, folder=folder),
         )
     assert stop.value.code == 1

@@ -82,7 +82,7 @@ class Training:
     def __init__(self, drawn: Path, folder: Path) -> None:
         self.drawn, self.folder = drawn, folder
 
-    def run(self, *, ckpt_path=None, workers=0, callbacks=(), **options) -> Run:
+    def run(self, *, ckpt_path=None, workers=0, cache="auto", callbacks=(), **options) -> Run:
         seed_everything(3, verbose=False)
         module = Dropping(
             "resnet10t", pretrained=False, num_parts=2, max_clusters=64, norm_batch_size=8,
@@ -90,7 +90,7 @@ class Training:
         )  # fmt: skip
         data = PPLRDataModule(
             Market1501(self.drawn), image_size=(64, 32), batch_size=16, iterations=2,
-            num_workers=workers, padding=3, seed=3,
+            num_workers=workers, cache=cache, padding=3, seed=3,
         )  # fmt: skip
         record, evaluation = Record(), RetrievalEvaluation(before_training=False)
         history = RunRecord(report=False)
@@ -187,9 +187,9 @@ def test_goes_on_where_the_epoch_ends_without_validation(training):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_whatever_the_number_of_workers(training, whole, workers):
+def test_from_files_whatever_the_number_of_workers(training, whole, workers):
     expected, folder = whole
-    run = training.run(ckpt_path=folder / "0-batch-0.ckpt", workers=workers)
+    run = training.run(ckpt_path=folder / "0-batch-0.ckpt", workers=workers, cache="none")
     assert same(run.weights, expected.weights)
     assert len(run.steps) == 3
     assert run.steps.items() <= expected.steps.items()

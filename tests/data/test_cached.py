@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import threading
 
 import pytest
@@ -53,3 +54,16 @@ def test_is_on_the_gpu_that_the_batches_are_for():
     device = torch.device("cuda", torch.cuda.device_count() - 1)
     made = prefetched((torch.cuda.current_device() for _ in range(1)), device)
     assert list(made) == [device.index]
+
+
+def test_training_is_the_very_same_with_and_without_a_cache(run, run_args, tmp_path):
+    """Twenty steps of two epochs, labels and evaluation included; not a bit differs."""
+    logged = []
+    for cache in ("ram", "none"):
+        options = ("--data.iterations=10", "--data.random_erasing=0.5", f"--data.cache={cache}")
+        run("fit", *run_args, *options, f"--trainer.logger.init_args.version={cache}")
+        with (tmp_path / "demo" / cache / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        logged.append([{k: v for k, v in row.items() if "time/" not in k} for row in rows])
+    assert logged[0] == logged[1]
+    assert len({row["train/loss"] for row in logged[0]} - {""}) == 20

@@ -48,11 +48,6 @@ class ImageCache:
         # Of NumPy, because torch would start threads of its own in each thread that fills.
         self._array = pixels.numpy()
 
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.pixels.shape[2], self.pixels.shape[3]
-
     def put(self, path: str, image: Image.Image) -> None:
         """Keeps a decoded image."""
         self._array[self._rows[path]] = np.asarray(self._resize(image)).transpose(2, 0, 1)
@@ -111,13 +106,13 @@ def new_cache(
     shape = (len(paths), 3, *image_size)
     needed, free = math.prod(shape), min(all_gather_list([free_memory()]))
     text = f"{len(paths)} images of {image_size[0]} x {image_size[1]} pixels"
-    sizes = f"{text} take {needed / GIB:.2f} GiB of memory, {free / GIB:.2f} GiB are free"
+    sizes = f"{text} take {_size(needed)} of memory, {_size(free)} are free"
     reason = f"{sizes}, of which half may go into it" if needed > free / 2 else ""
     if must_fit:
         reason = sizes if needed > free else ""
     pixels = None if reason else shared_pixels(shape, node)
     if pixels is not None:
-        rank_zero_info(f"{text} are kept decoded: {needed / GIB:.2f} GiB of memory")
+        rank_zero_info(f"{text} are kept decoded: {_size(needed)} of memory")
         return ImageCache(paths, resize, pixels)
     reason = reason or "the processes of a machine cannot share memory"
     if must_fit:
@@ -187,3 +182,7 @@ def _free_in(group: Path, limit: str, use: str, reclaimable: str) -> int:
     except OSError:  # the uppermost has none, and a container does not see its own path
         return 2**63
     return 2**63 if most == "max" else int(most) - used + int(stat.get(reclaimable, 0))
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.1f} MiB"
