@@ -201,8 +201,8 @@ def _time(run: Run) -> list[Advice]:
         Advice(
             f"Labelling took longer than training, {labels / training:.1f} times as long.",
             "See under Time which stage it is. Extraction: raise data.eval_batch_size, or "
-            "data.num_workers where data.cache is none. Neighbours and agreement: install FAISS, or set "
-            "pseudo_labels.index: ivf for 50,000 images and more.",
+            "data.num_workers where data.cache is none. Neighbours and agreement: install FAISS, "
+            "or set pseudo_labels.index: ivf for 50,000 images and more.",
             "more seconds for labels than for training",
         )
     ]
