@@ -200,17 +200,20 @@ class TestCache:
             Image.new("RGB", (8, 16), (number, 0, 0)).save(tmp_path / f"{number}.png")
         (tmp_path / "1.png").write_bytes(b"cut")
         data = PPLRDataModule(
-            ImageFolder(tmp_path),
-            image_size=(8, 4),
-            bad_images="skip",
-            std=(1, 1, 1),
-            num_workers=0,
-        )
+            ImageFolder(tmp_path), image_size=(8, 4), bad_images="skip", std=(1, 1, 1),
+            batch_size=4, instances=2, iterations=1, num_workers=0,
+        )  # fmt: skip
         with pytest.warns(UserWarning, match="1 unreadable"):
             data.setup("fit")
         (batch,) = data.labeling_dataloader()
         red = (batch.images[:, 0, 0, 0] + data.mean[0]) * 255
         assert red.round().tolist() == [0, 2, 3]
+        labels = torch.tensor([0, 1, 1])
+        data.pseudo_labels = PseudoLabels(labels, torch.rand(3, 1), torch.rand(2, 8), None)
+        (cached,) = data.train_dataloader()
+        data.image_cache = None
+        (read,) = data.train_dataloader()
+        assert torch.equal(cached.images, read.images)
 
     @pytest.mark.parametrize("name", ["train_transform", "eval_transform"])
     def test_another_transform_is_given_the_files(self, data, name):
