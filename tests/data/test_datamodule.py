@@ -201,7 +201,7 @@ class TestCache:
         (tmp_path / "1.png").write_bytes(b"cut")
         data = PPLRDataModule(
             ImageFolder(tmp_path), image_size=(8, 4), bad_images="skip", std=(1, 1, 1),
-            batch_size=4, instances=2, iterations=1, num_workers=0,
+            batch_size=4, instances=2, iterations=1, num_workers=0, padding=0, random_erasing=0.0,
         )  # fmt: skip
         with pytest.warns(UserWarning, match="1 unreadable"):
             data.setup("fit")
