@@ -18,6 +18,7 @@ from pplr_lightning.cli import main
 from pplr_lightning.data import Sample, SyntheticReID
 from pplr_lightning.gallery import write_embeddings
 
+from .galleries import Made, make
 from .tiny import module, save
 
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -82,6 +83,13 @@ def run_options(drawn: Path, folder: Path) -> list[str]:
 def tiny_checkpoint(tmp_path_factory) -> Path:
     """A checkpoint of a tiny module for images of 64 x 32, without a training."""
     return save(module(), tmp_path_factory.mktemp("tiny") / "last.ckpt")
+
+
+@pytest.fixture(scope="session")
+def made(drawn: Path, tmp_path_factory) -> Made:
+    """A gallery of all branches, with its checkpoint and images."""
+    pytest.importorskip("faiss")
+    return make(drawn, tmp_path_factory.mktemp("gallery"))
 
 
 CHECKPOINT = [

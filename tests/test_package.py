@@ -61,7 +61,8 @@ def test_wheel_holds_the_package_and_nothing_else(built):
     assert "pplr_lightning/configs/ablation/both.yaml" in configs
     templates = {
         f"pplr_lightning/{file.relative_to(package)}"
-        for file in (package / "report/templates").iterdir()
+        for room in ("report", "serving")
+        for file in (package / room / "templates").iterdir()
     }
     assert "pplr_lightning/report/templates/report.html.jinja" in templates
     own = {name for name in names if name.startswith("pplr_lightning/")}

@@ -38,7 +38,7 @@ COMPLAINTS = (ValueError, OSError, ImportError, FloatingPointError, Misconfigura
 DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 # Each a module of `commands` with a function `run`.
 COMMANDS = (
-    "convert", "demo", "export", "index", "predict", "pretrain", "report", "search",
+    "convert", "demo", "export", "index", "predict", "pretrain", "report", "search", "serve",
 )  # fmt: skip
 
 

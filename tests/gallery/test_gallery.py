@@ -3,11 +3,12 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 import torch
 
 from pplr_lightning.data import Sample
-from pplr_lightning.functional import engines
+from pplr_lightning.functional import engines, rerank_distance
 from pplr_lightning.gallery import Gallery
 from pplr_lightning.gallery import embeddings as files
 
@@ -74,6 +75,78 @@ class TestSearch:
     def test_bad_queries(self, gallery, queries, k, message):
         with pytest.raises(ValueError, match=message):
             gallery.search(queries, k)
+
+
+class TestOptions:
+    @pytest.fixture
+    def both(self, either):
+        """The same, of vectors of two branches of 8 dimensions, in cameras 0, 1 and unknown."""
+        either.recipe = replace(RECIPE, features="both")
+        cameras = [[0, 1, None][number % 3] for number in range(60)]
+        items = either.items
+        either.items = items.set_column(2, "camera_id", pa.array(cameras, pa.int64()))
+        return either
+
+    def test_weights(self, both):
+        found = both.search(QUERIES, 60, weights=[3, 1])
+        products = (QUERIES[:, None] * ROWS).view(7, 60, 2, 8).sum(dim=3) * 2
+        expected = (products * torch.tensor([0.75, 0.25])).sum(dim=2)
+        assert torch.allclose(found.similarity, expected.gather(1, found.rows), atol=1e-5)
+        assert found.similarity.diff(dim=1).max() <= 1e-6
+        assert found.distance is None
+        plain, same = both.search(QUERIES, 60), both.search(QUERIES, 60, weights=[5, 5])
+        assert torch.allclose(plain.similarity, same.similarity, atol=1e-6)
+        assert not torch.equal(plain.rows, found.rows)
+
+    def test_reranks_all_as_rerank_distance(self, both):
+        found = both.search(QUERIES, 60, rerank=True)
+        for query, rows, distance in zip(QUERIES, found.rows, found.distance, strict=True):
+            expected = rerank_distance(query[None], ROWS)[0]
+            assert torch.allclose(distance, expected[rows], atol=1e-5)
+            assert distance.diff().min() >= 0
+        similarity = (QUERIES @ ROWS.T).gather(1, found.rows)
+        assert torch.allclose(found.similarity, similarity, atol=1e-5)
+
+    def test_reranks_the_candidates_alone(self, both):
+        first = both.search(QUERIES, 10).rows
+        found = both.search(QUERIES, 4, rerank=True, candidates=10)
+        assert found.rows.shape == found.similarity.shape == found.distance.shape == (7, 4)
+        for candidates, rows in zip(first.tolist(), found.rows.tolist(), strict=True):
+            assert set(rows) < set(candidates)
+        assert both.search(QUERIES, 20, rerank=True, candidates=10).rows.shape == (7, 20)
+
+    def test_leaves_out_cameras(self, both):
+        found = both.search(QUERIES, 60, without_cameras=[0])
+        assert found.rows.shape == (7, 40)
+        assert (found.rows % 3 != 0).all()
+        plain = both.search(QUERIES, 60).rows
+        assert plain[plain % 3 != 0].tolist() == found.rows.flatten().tolist()
+        reranked = both.search(QUERIES, 60, without_cameras=[0, 1], rerank=True)
+        assert (reranked.rows % 3 == 2).all()
+        assert both.search(QUERIES, 60, without_cameras=[7]).rows.shape == (7, 60)
+
+    def test_after_a_removal(self, both):
+        both.remove(["a/0.jpg", "a/7.jpg"])
+        kept = [number for number in range(60) if number not in (0, 7)]
+        assert torch.allclose(both.vectors(torch.arange(58)), ROWS[kept])
+        found = both.search(QUERIES, 58, without_cameras=[1], rerank=True)
+        assert all(both.sample(row).camera_id != 1 for row in found.rows.flatten().tolist())
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"weights": [1, 1, 1]}, "3 weights .* do not fit vectors of 16 dimensions"),
+            ({"candidates": 0}, "candidates must be at least 1, got 0"),
+        ],
+    )
+    def test_bad_options(self, both, options, message):
+        with pytest.raises(ValueError, match=message):
+            both.search(QUERIES, rerank=True, **options)
+
+    def test_no_image_left(self, both):
+        both.remove([path for number, path in enumerate(NAMES) if number % 3 == 2])
+        with pytest.raises(ValueError, match=r"without_cameras=\[0, 1\]: leaves no image"):
+            both.search(QUERIES, without_cameras=[1, 0])
 
 
 class TestChange:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -51,6 +52,33 @@ class TestCompressed:
         for number, rows in enumerate(paths(loaded, nearest)):
             assert f"b/{number}.jpg" in rows
             assert not any(int(path[2:-4]) % 2 == 0 for path in rows if path.startswith("a"))
+
+    def test_reads_vectors_back_roughly(self, built, tmp_path):
+        source, gallery = built
+        numbers = torch.tensor([9_999, 3, 500])
+        rough = gallery.vectors(numbers)
+        rows = torch.from_numpy(np.asarray(source.vectors))
+        assert torch.nn.functional.cosine_similarity(rough, rows[numbers]).min() > 0.8
+        before = (tmp_path / "before.index", tmp_path / "after.index")
+        Gallery.build(source, memory_limit=1e-4, probes=400).save(before[0])
+        gallery.save(before[1])
+        sizes = [(path / "index.faiss").stat().st_size for path in before]
+        assert sizes[0] == sizes[1]  # where each vector lies is not written
+
+    def test_reranks_and_leaves_out_cameras(self, built, tmp_path):
+        source, gallery = built
+        gallery.save(tmp_path / "some.index")
+        loaded = Gallery.load(tmp_path / "some.index")
+        loaded.remove(["a/5.jpg"])
+        cameras = pa.array([number % 2 for number in range(9_999)], pa.int64())
+        loaded.items = loaded.items.set_column(2, "camera_id", cameras)
+        queries = torch.from_numpy(np.asarray(source.vectors))[:3]
+        found = loaded.search(queries, 20, rerank=True, without_cameras=[1])
+        assert (found.rows % 2 == 0).all()
+        assert 0 in found.rows[0]
+        assert found.distance.diff(dim=1).min() >= 0
+        loaded.remove(["a/6.jpg"])  # after vectors were read back
+        assert loaded.search(queries, 9_998).rows.max() == 9_997
 
     def test_cells_without_enough_images(self, built):
         _, gallery = built

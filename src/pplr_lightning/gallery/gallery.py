@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pplr_lightning.data.datasets import UNKNOWN, Sample
 from pplr_lightning.functional.checks import check_count, check_features
 from pplr_lightning.functional.engines import require_faiss
+from pplr_lightning.gallery.branches import CANDIDATES, branch_shares, rerank, scale_branches
 from pplr_lightning.gallery.embeddings import ITEMS, Embeddings
 from pplr_lightning.gallery.files import StoredGallery, read_gallery, write_gallery
 from pplr_lightning.gallery.index import (
@@ -22,6 +24,9 @@ from pplr_lightning.gallery.index import (
     add_vectors,
     compressed_index,
     exact_index,
+    forget_places,
+    read_vectors,
+    search_index,
 )
 from pplr_lightning.recipe import Recipe
 
@@ -32,12 +37,15 @@ class Matches(NamedTuple):
     """What a search found for Q queries, the most similar first.
 
     Attributes:
-        similarity: Cosines in [-1, 1], (Q, k); approximate where the index is `ivfpq`.
+        similarity: Cosines in [-1, 1], (Q, k); approximate where the index is `ivfpq`. Where the
+            branches are weighed, the weighted mean of their cosines.
         rows: Rows of the gallery's `items`, (Q, k); -1 behind the last where fewer were found.
+        distance: By which they were re-ranked, in [0, 1], (Q, k); None where they were not.
     """
 
     similarity: Tensor
     rows: Tensor
+    distance: Tensor | None = None
 
 
 class Gallery:
@@ -134,31 +142,88 @@ class Gallery:
         self._index.remove_ids(self.items.filter(gone)["id"].to_numpy())
         self.items = self.items.filter(pc.invert(gone))
 
-    def search(self, vectors: Tensor, k: int = 10) -> Matches:
+    def search(
+        self,
+        vectors: Tensor,
+        k: int = 10,
+        *,
+        weights: Sequence[float] | None = None,
+        rerank: bool = False,
+        candidates: int = CANDIDATES,
+        without_cameras: Collection[int] = (),
+    ) -> Matches:
         """Finds the k images of the gallery most similar to each query, all if it has fewer.
 
         Args:
             vectors: L2-normalised, of this gallery's recipe, (Q, D).
             k: At least 1.
+            weights: Of the branches that the vectors are joined of: the global feature (of `both`)
+                and each part, top to bottom; only their ratios count. None weighs all the same.
+            rerank: Order what is found by the neighbours that query and images share
+                (k-reciprocal re-ranking, `rerank_distance`, among the candidates alone).
+            candidates: Images that are re-ranked, the most similar ones; k if that is more.
+            without_cameras: Leave out the images of these cameras.
 
         Raises:
-            ValueError: The gallery is empty, or the vectors have another size or are not
-                normalised.
+            ValueError: The gallery is empty, of these cameras alone, or of the global feature where
+                weights are given; or the vectors have another size or are not normalised.
         """
         if not len(self):
             raise ValueError("the gallery is empty: add images to it")
         check_features(vectors, "vectors")
         check_count("k", k)
+        check_count("candidates", candidates)
         if vectors.shape[1] != self.dimension:
             raise ValueError(
                 f"vectors of {vectors.shape[1]} dimensions, but the gallery's have "
                 f"{self.dimension}: embed the queries with its model"
             )
-        queries = vectors.detach().float().cpu().contiguous().numpy()
-        similarity, ids = self._index.search(queries, min(k, len(self)))
-        rows = np.searchsorted(self.items["id"].to_numpy(), ids)  # ids ascend
-        rows[ids < 0] = -1
-        return Matches(torch.from_numpy(similarity), torch.from_numpy(rows))
+        shares = (
+            None
+            if weights is None
+            else branch_shares(weights, self.recipe.features, self.dimension)
+        )
+        ids = self._ids_without(without_cameras)
+        wanted = min(max(k, candidates) if rerank else k, len(self) if ids is None else len(ids))
+        queries = vectors.detach().float().cpu().contiguous()
+        # The product with a query so scaled is the weighted mean, so that all images are compared.
+        scaled = queries if shares is None else scale_branches(queries, shares * len(shares))
+        similarity, found = search_index(self._index, scaled.numpy(), wanted, ids)
+        rows = np.searchsorted(self.items["id"].to_numpy(), found)  # ids ascend
+        rows[found < 0] = -1
+        matches = Matches(torch.from_numpy(similarity), torch.from_numpy(rows))
+        return self._rerank(queries, matches, shares, k) if rerank else matches
+
+    def _ids_without(self, cameras: Collection[int]) -> NDArray[np.int64] | None:
+        """Lists the ids of the images of all other cameras, known or not; None for all images."""
+        if not cameras:
+            return None
+        left_out = pc.is_in(self.items["camera_id"], pa.array(cameras, pa.int64()))
+        left = self.items["id"].filter(pc.invert(left_out)).to_numpy()
+        if not len(left):
+            raise ValueError(
+                f"without_cameras={sorted(cameras)}: leaves no image to search; leave out fewer"
+            )
+        return cast(NDArray[np.int64], left)
+
+    def _rerank(self, queries: Tensor, found: Matches, shares: Tensor | None, k: int) -> Matches:
+        """Orders what was found anew, and keeps the first k."""
+        distance = torch.ones_like(found.similarity)  # of none, the farthest
+        for number, (query, rows) in enumerate(zip(queries, found.rows, strict=True)):
+            rows = rows[rows >= 0]
+            if len(rows):
+                distance[number, : len(rows)] = rerank(query, self.vectors(rows), shares)
+        order = distance.argsort(dim=1, stable=True)[:, :k]
+        similarity, rows, distance = (
+            column.gather(1, order) for column in (found.similarity, found.rows, distance)
+        )
+        return Matches(similarity, rows, distance)
+
+    def vectors(self, rows: Tensor) -> Tensor:
+        """Returns the vectors of rows (n,), (n, D); of `ivfpq`, what its codes keep of them."""
+        numbers = rows.numpy()
+        ids = self.items["id"].to_numpy()[numbers]
+        return torch.from_numpy(read_vectors(self._index, numbers, ids))
 
     def sample(self, row: int) -> Sample:
         """Returns the image of a row."""
@@ -181,6 +246,7 @@ class Gallery:
 
     def save(self, folder: str | Path) -> None:
         """Writes the gallery, in place of what is in `folder`: aside, and renamed when whole."""
+        forget_places(self._index)
         stored = StoredGallery(self._index, self.items, self.recipe, self.kind, self.recall)
         write_gallery(Path(folder), stored)
 
@@ -199,10 +265,11 @@ class Gallery:
         return gallery
 
     def _own(self) -> None:
-        """Reads an index that is mapped from a file into memory; FAISS cannot change it there."""
+        """Makes the index one that can be changed: in memory, without notes of places."""
         if self._mapped is not None:
             self._index = require_faiss(PURPOSE).read_index(str(self._mapped))
             self._mapped = None
+        forget_places(self._index)
 
 
 def _numbered(items: pa.Table, first: int) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,58 @@ def add_vectors(index: Any, embeddings: Embeddings, first: int) -> None:
     except Exception:
         index.remove_ids(np.arange(first, added))
         raise
+
+
+def search_index(
+    index: Any, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Finds the k largest inner products of each query (Q, D): these and their ids, (Q, k) each.
+
+    Args:
+        index: `exact_index` or `compressed_index` made it.
+        queries: Need not be normalised.
+        k: Where fewer are found, the ids behind the last are -1.
+        allowed: Ids to search among; None for all.
+    """
+    if allowed is None:
+        return cast(tuple[Any, Any], index.search(queries, k))
+    faiss = require_faiss(PURPOSE)
+    mask = np.zeros(1 + int(allowed.max(initial=0)), bool)
+    mask[allowed] = True
+    # Held until the search is over: FAISS keeps pointers to them.
+    bits = np.packbits(mask, bitorder="little")
+    selector = faiss.IDSelectorBitmap(bits)
+    params = (
+        faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
+        if hasattr(index, "nprobe")
+        else faiss.SearchParameters(sel=selector)
+    )
+    return cast(tuple[Any, Any], index.search(queries, k, params=params))
+
+
+def read_vectors(
+    index: Any, rows: NDArray[np.int64], ids: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Reads vectors back, (n, D): as they are, or what the codes of a compressed index keep.
+
+    Args:
+        index: `exact_index` or `compressed_index` made it.
+        rows: Their places in the order of ids.
+        ids: Their ids.
+    """
+    faiss = require_faiss(PURPOSE)
+    if isinstance(index, faiss.IndexIDMap):
+        return cast(NDArray[np.float32], index.index.reconstruct_batch(rows))
+    if index.direct_map.type != faiss.DirectMap.Hashtable:
+        index.set_direct_map_type(faiss.DirectMap.Hashtable)  # where each id lies, some 60 bytes
+    return cast(NDArray[np.float32], index.reconstruct_batch(ids))
+
+
+def forget_places(index: Any) -> None:
+    """Drops what `read_vectors` noted: neither removing images nor a file allows for it."""
+    faiss = require_faiss(PURPOSE)
+    if not isinstance(index, faiss.IndexIDMap):
+        index.set_direct_map_type(faiss.DirectMap.NoMap)
 
 
 def compressed_index(embeddings: Embeddings, *, probes: int) -> Compressed:

@@ -1,0 +1,1 @@
+"""A gallery's search as a page in the browser of the same machine."""

@@ -1,0 +1,62 @@
+"""Where the page may listen: this machine, unless its owner insists."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+
+PORTS = range(2**16)
+
+
+def is_loopback(host: str) -> bool:
+    """Tells whether every address of a host is this machine's own.
+
+    Raises:
+        ValueError: There is no such host.
+    """
+    return all(ipaddress.ip_address(address).is_loopback for _, address in _resolve(host))
+
+
+def listen(host: str, port: int, *, allow_public: bool = False) -> socket.socket:
+    """Takes an address, before any work that would be in vain without it.
+
+    Args:
+        host: Name or number.
+        port: 0 takes any that is free.
+        allow_public: Take one that other machines can reach, too.
+
+    Raises:
+        ValueError: There is no such address, other machines can reach it, or another program has
+            taken the port.
+    """
+    if port not in PORTS:
+        raise ValueError(f"--port {port}: give one of {PORTS.start} to {PORTS.stop - 1}")
+    if not allow_public and not is_loopback(host):
+        raise ValueError(
+            f"--host {host}: other machines could reach it, and whoever does sees the gallery's "
+            "people without a password; use 127.0.0.1 (through an ssh tunnel from elsewhere), or "
+            "give --allow_public"
+        )
+    family, address = _resolve(host)[0]
+    taken = socket.socket(family, socket.SOCK_STREAM)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind((address, port))
+        taken.listen()  # until it does, another program could take the port, too
+    except OSError as error:
+        taken.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ValueError(
+                f"--port {port}: another program listens there; give another, or 0 for any"
+            ) from error
+        raise ValueError(f"--host {host} --port {port}: {error.strerror or error}") from error
+    return taken
+
+
+def _resolve(host: str) -> list[tuple[socket.AddressFamily, str]]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"--host {host}: no address of this name ({error})") from error
+    return [(family, str(address[0])) for family, _, _, _, address in found]
