@@ -19,7 +19,10 @@ def answers(made):
 
 @pytest.fixture
 def asked(answers, made):
-    return answers.ask({"path": str(made.images[4]), "orig_name": "4.png"})[0]
+    upload = {"path": str(made.images[4]), "orig_name": "4.png"}
+    asked, hits, why, found = answers.ask(upload, 7, False, 200, [], 1, 1, 1)
+    assert (hits, why, found) == answers.show(asked, 7, False, 200, [], 1, 1, 1)
+    return asked
 
 
 def test_answers_an_image(answers, asked):
@@ -57,16 +60,17 @@ def test_a_place_that_is_none(answers, asked, place):
 
 
 def test_no_image(answers, made):
-    asked, said, why = answers.ask({"path": str(made.checkpoint), "orig_name": "<i>.png"})
+    upload = {"path": str(made.checkpoint), "orig_name": "<i>.png"}
+    asked, said, why, found = answers.ask(upload, 7, False, 200, [], 1, 1, 1)
     assert asked is None
     assert 'role="alert"' in said
     assert "&lt;i&gt;.png: this is no image, or a broken one" in said
-    assert why == ""
+    assert (why, found) == ("", [])
     assert answers.show(None, 7, False, 200, None, 1, 1, 1)[2] == []
 
 
 def test_the_image_is_taken_back(answers):
-    assert answers.ask(None)[:2] == (None, answers.prompt())
+    assert answers.ask(None, 7, False, 200, [], 1, 1, 1) == (None, answers.prompt(), "", [])
 
 
 @pytest.mark.parametrize(

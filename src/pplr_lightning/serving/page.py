@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -65,20 +66,16 @@ def build_page(finder: Finder) -> gr.Blocks:
             with gr.Column(scale=4, min_width=300, elem_id="why"):
                 why = gr.HTML()
         found = [hits, why, shown]
+        # Not by Gradio's queue, whose stream of answers may close on a question just asked.
+        plain = {"queue": False, "api_visibility": "private"}
         # The raw upload, so that the message about one that is no image is ours.
         picture.change(
             answers.ask,
-            picture,
-            [asked, hits, why],
+            [picture, *options],
+            [asked, *found],
             preprocess=False,
             show_progress_on=hits,
-            api_visibility="private",
-        ).success(
-            answers.show,
-            [asked, *options],
-            found,
-            show_progress_on=hits,
-            api_visibility="private",
+            **plain,
         )
         gr.on(
             [option.change for option in options],
@@ -87,15 +84,9 @@ def build_page(finder: Finder) -> gr.Blocks:
             found,
             trigger_mode="always_last",
             show_progress="hidden",
-            api_visibility="private",
+            **plain,
         )
-        hits.click(
-            answers.explain,
-            [asked, shown],
-            why,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        hits.click(answers.explain, [asked, shown], why, show_progress="hidden", **plain)
     return page
 
 
@@ -143,6 +134,7 @@ class Answers:
 
     def __init__(self, finder: Finder) -> None:
         self.finder = finder
+        self.lock = Lock()  # Gradio asks from several threads; the model has one mode for all
         height, width = finder.gallery.recipe.preprocessing.image_size
         self.shape = f"{width} / {height}"
         self.score = (
@@ -157,21 +149,29 @@ class Answers:
         """Says what to do first."""
         return _said("Drop an image to see what in the gallery is most like it.")
 
-    def ask(self, upload: dict[str, Any] | None) -> tuple[Asked | None, str, str]:
-        """Embeds an upload.
+    def ask(
+        self, upload: dict[str, Any] | None, *options: Any
+    ) -> tuple[Asked | None, Any, Any, list[Hit]]:
+        """Embeds an upload and searches for it.
+
+        Args:
+            upload: As Gradio's page sends it; None where it is taken back.
+            options: Of `show`.
 
         Returns:
-            What `show` searches for, and what is shown meanwhile.
+            What `show` searches for from now on, and what it gives.
         """
         if upload is None:
-            return None, self.prompt(), ""
+            return None, self.prompt(), "", []
         try:
             image = read_image(upload["path"])
         except BadImageError:
             name = Path(upload.get("orig_name") or upload["path"]).name
             message = f"{name}: this is no image, or a broken one; drop a JPEG, PNG or WebP file"
-            return None, _said(message, error=True), ""
-        return Asked(self.finder.embed(image), as_uri(image)), "", ""
+            return None, _said(message, error=True), "", []
+        with self.lock:
+            asked = Asked(self.finder.embed(image), as_uri(image))
+        return asked, *self.show(asked, *options)
 
     def show(
         self,
@@ -190,14 +190,15 @@ class Answers:
         if asked is None:  # what there is to say, `ask` has said
             return gr.skip(), gr.skip(), []
         try:
-            hits = self.finder.search(
-                asked.query,
-                int(top),
-                weights=weights or None,
-                rerank=rerank,
-                candidates=int(candidates),
-                without_cameras=cameras or (),
-            )
+            with self.lock:
+                hits = self.finder.search(
+                    asked.query,
+                    int(top),
+                    weights=weights or None,
+                    rerank=rerank,
+                    candidates=int(candidates),
+                    without_cameras=cameras or (),
+                )
         except ValueError as error:
             return _said(str(error), error=True), "", []
         return hits_view(hits, summary=self._summary(hits)), self._why(asked, hits, 0), hits
@@ -213,7 +214,8 @@ class Answers:
         if not hits:
             return ""
         hit = hits[place]
-        explanation = self.finder.explain(asked.query, hit.row)
+        with self.lock:
+            explanation = self.finder.explain(asked.query, hit.row)
         return why_view(
             asked.picture,
             hit,
