@@ -70,6 +70,12 @@ class TestRerank:
         expected = rerank_distance(rows[:1, 1], rows[1:, 1])[0]
         assert torch.allclose(found, expected, atol=1e-4)
 
+        shares = torch.tensor([0.5, 0.4, 0.1])
+        found = rerank(joined(rows)[0], joined(rows)[1:], shares)
+        # Vectors whose products are the weighted means of the branches' cosines.
+        weighed = (rows * shares.sqrt()[:, None]).flatten(1)
+        assert torch.allclose(found, rerank_distance(weighed[:1], weighed[1:])[0], atol=1e-4)
+
     @pytest.mark.parametrize("images", [1, 2, 7])
     def test_few_candidates(self, images):
         rows = joined(branches(1 + images))

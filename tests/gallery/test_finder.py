@@ -106,6 +106,14 @@ class TestExplains:
         )
         assert "the gallery's vector" in explained.source
 
+    def test_of_a_compressed_index(self, images, model, monkeypatch):
+        finder = build(images, model, "both")
+        monkeypatch.setattr(finder.gallery, "kind", "ivfpq")  # whose vectors are approximate
+        query = finder.embed(images[4])
+        assert finder.explain(query, 7).source == "the image's file as it is now"
+        images[7].unlink()
+        assert "compressed and so approximate" in finder.explain(query, 7).source
+
 
 class TestBadInput:
     def test_of_another_model(self, images, model):
