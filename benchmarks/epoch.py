@@ -4,15 +4,15 @@
     python benchmarks/epoch.py --config configs/demo.yaml --size tiny --trainer.max_epochs 2
 
 Trains some epochs with the command line's `fit` and reads the clock that every run keeps
-(`time/...`). The first epoch warms up and is left out where there are more. `--size` draws people in
-the numbers of a data set; without it the config's data are taken. All other options are those of
+(`time/...`). The first epoch warms up and is left out where there are more. `--size` draws people
+in the numbers of a data set; without it the config's data are taken. All other options are those of
 `fit`: `--trainer.precision bf16-mixed --model.compile true` and so on. `--trace trace.json` writes
 a record of some training steps of the last epoch, or with `--trace_steps 0` of the whole epoch, for
 ui.perfetto.dev; it slows that epoch down.
 
-"pure step" is forward, backward and optimiser, again and again on one batch that lies on the device:
-what part of a step's time is arithmetic. "scaled" is the time of a whole training at this speed, with
-an evaluation every `--every` epochs, one before them, and nothing for start-up.
+"pure step" is forward, backward and optimiser, again and again on one batch that lies on the
+device: what part of a step's time is arithmetic. "scaled" is the time of a whole training at this
+speed, with an evaluation every `--every` epochs, one before them, and nothing for start-up.
 """
 
 from __future__ import annotations

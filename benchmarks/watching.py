@@ -1,4 +1,4 @@
-"""What `epoch.py` has a Trainer do beside the training: a clock without the library, and a trace."""
+"""What `epoch.py` has a Trainer do beside the training: time the pure step, and write a trace."""
 
 from __future__ import annotations
 

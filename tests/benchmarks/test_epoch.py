@@ -34,7 +34,7 @@ def test_a_row_for_each_stage(measured):
 def test_the_pure_step_is_part_of_a_step(measured):
     found = re.search(r"a step ([\d.]+) ms, the pure step ([\d.]+) ms: ([\d.]+) %", measured[0])
     step, pure, share = map(float, found.groups())
-    assert 0 < pure
+    assert pure > 0
     assert share == pytest.approx(100 * pure / step, rel=0.01)
 
 
