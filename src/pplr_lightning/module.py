@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,6 +42,9 @@ class PPLRModule(SharedModule):
         chunk_size: Images whose activations a process holds at once, a multiple of
             `norm_batch_size`; None: all. Saves memory at the price of a second forward pass, with
             the same result.
+        channels_last: Lay images and weights out as a GPU's convolutions in half precision want
+            them; the same result but for rounding.
+        compile: Train with a compiled backbone (`torch.compile`); the same but for rounding.
         max_clusters: Classifier rows, the most clusters that are trained on.
         aals: Agreement-aware label smoothing for the parts (Eq. 5); false smooths every label by
             `label_smoothing` in all epochs.
@@ -73,6 +77,8 @@ class PPLRModule(SharedModule):
         pooling: Literal["avg", "gem"] = "avg",
         norm_batch_size: int | None = 16,
         chunk_size: int | None = None,
+        channels_last: bool = False,
+        compile: bool = False,
         max_clusters: int = 3000,
         aals: bool = True,
         pglr: bool = True,
@@ -98,6 +104,8 @@ class PPLRModule(SharedModule):
             pooling=pooling,
             norm_batch_size=norm_batch_size,
             chunk_size=chunk_size,
+            channels_last=channels_last,
+            compile=compile,
             max_clusters=max_clusters,
         )
         super().__init__(
@@ -153,6 +161,12 @@ class PPLRModule(SharedModule):
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Computes the loss of one P x K batch."""
         output = self.model(batch.images)
+        with torch.autocast(self.device.type, enabled=False):  # cosines need all their digits
+            losses = self._losses(output, batch)
+        self.log_losses(losses, len(batch.images))
+        return losses["loss"]
+
+    def _losses(self, output: PartOutput, batch: TrainBatch) -> dict[str, Tensor]:
         pglr = pglr_loss(
             output.logits, output.part_logits, batch.targets, batch.agreement, beta=self.beta
         )
@@ -162,9 +176,8 @@ class PPLRModule(SharedModule):
         losses = {"loss": loss, "loss_pglr": pglr, "loss_parts": parts, "loss_triplet": triplet}
         if self.uses_cameras:
             losses["loss_camera"] = self._camera_loss(output, batch)
-            losses["loss"] = loss = loss + self.camera_weight * losses["loss_camera"]
-        self.log_losses(losses, len(batch.images))
-        return loss
+            losses["loss"] = loss + self.camera_weight * losses["loss_camera"]
+        return losses
 
     @property
     def uses_cameras(self) -> bool:
@@ -173,15 +186,12 @@ class PPLRModule(SharedModule):
 
     def _part_loss(self, part_logits: Tensor, batch: TrainBatch) -> Tensor:
         """Averages the part heads' losses over the parts, (B, C, P)."""
-        smoothed = not self.aals or self.current_epoch < self.aals_start_epoch
-        parts = zip(part_logits.unbind(2), batch.agreement.unbind(1), strict=True)
-        losses = [
-            F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
-            if smoothed
-            else aals_loss(logits, batch.targets, agreement)
-            for logits, agreement in parts
-        ]
-        return sum(losses[1:], losses[0]) / len(losses)
+        # Every part of an image is a row of its own: the mean over rows is that over the parts.
+        rows = part_logits.transpose(1, 2).flatten(0, 1)  # (B * P, C)
+        targets = batch.targets[:, None].expand(-1, part_logits.shape[2]).flatten()
+        if not self.aals or self.current_epoch < self.aals_start_epoch:
+            return F.cross_entropy(rows, targets, label_smoothing=self.label_smoothing)
+        return aals_loss(rows, targets, batch.agreement.flatten())
 
     def _triplet_loss(self, features: Tensor, targets: Tensor) -> Tensor:
         """Compares the images of all ranks, not only of this one."""

@@ -22,7 +22,9 @@ from pplr_lightning.embedding import ImageLike, embed_images
 from pplr_lightning.extraction import FeatureKind, join_features, unit_features
 from pplr_lightning.layouts import load_weights, read_weights
 from pplr_lightning.models import PartModel, average_running_statistics, share_groups
+from pplr_lightning.models.compilation import check_compiler
 from pplr_lightning.recipe import Recipe, checksum
+from pplr_lightning.step_watch import StepWatch
 
 
 class RetrievalModule(LightningModule):
@@ -77,6 +79,7 @@ class RetrievalModule(LightningModule):
         self.predict_kind: FeatureKind = "global"
         self.losses: dict[str, Tensor] = {}  # of this step, the sum and its parts
         self.step_started = 0.0  # clock at this step's begin, after what callbacks do before it
+        self._watch = StepWatch()
         self._has_weights = False  # loaded or trained: not to be overwritten by another start
 
     @property
@@ -89,13 +92,16 @@ class RetrievalModule(LightningModule):
 
         Raises:
             ValueError: A configuration that cannot run on this many processes, or weights that do
-                not fit the model.
+                not fit the model; or the model is to be compiled where there is no compiler.
         """
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, PPLRDataModule):
             self.preprocessing = data.preprocessing
         if stage == "fit":
+            self._watch = StepWatch()
             self._check_batches()
+            if self.model.is_compiled:
+                check_compiler(self.trainer.strategy.root_device)
         if self._has_weights or self.trainer.ckpt_path is not None:
             return
         self._has_weights = True
@@ -261,33 +267,77 @@ class RetrievalModule(LightningModule):
             batch_size: Images behind them.
         """
         self.losses = {f"train/{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(self.losses, prog_bar=True, sync_dist=True, batch_size=batch_size)
+        # Not for the bar, for which Lightning would make the host wait in every step.
+        self.log_dict(self.losses, sync_dist=True, batch_size=batch_size)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stops the run on a gradient that is not finite, before it reaches the weights.
+        """Keeps a gradient that is not finite from the weights, and stops the run on it.
 
         After the ranks' gradients are averaged, one rank's NaN is every rank's, so all stop here.
         With a gradient scaler (16-mixed) infinite gradients are in order; there the loss is read.
+        A fused optimiser on a GPU skips the step itself, and the run stops at the next one: in
+        between the host does not wait for the device.
 
         Raises:
             FloatingPointError: With epoch, step and the part of the loss that broke.
         """
+        self._check_step()
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             own = bool(torch.stack(list(self.losses.values())).isfinite().all())
-            finite = self.trainer.strategy.reduce_boolean_decision(own, all=True)
+            every = self.trainer.strategy.reduce_boolean_decision(own, all=True)
+            finite = torch.tensor(every, device=self.device)
         else:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters(), float("inf"))  # clips nothing
-            finite = bool(norm.isfinite())
-        if finite:
+            finite = norm.isfinite()
+        self._watch.note(finite, self.losses, epoch=self.current_epoch, number=self.global_step)
+        if self._skips_steps(optimizer):
+            cast(Any, optimizer).found_inf = (~finite).float()
+        else:
+            self._check_step()
+
+    def _skips_steps(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Tells whether the optimiser leaves out a step on the device, where `found_inf` is 1.
+
+        Torch's fused ones do, for the gradient scaler, which sets it itself.
+        """
+        fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return fused and scaler is None and self.device.type == "cuda"
+
+    def _check_step(self) -> None:
+        """Shows the losses of the step that is watched, and raises if it was not finite."""
+        step = self._watch.take()
+        if step is None:
             return
-        broken = [f"{n} is {v.item()}" for n, v in self.losses.items() if not v.isfinite()]
-        broken = sorted(set(all_gather_list(broken))) or ["the loss is finite, its gradient is not"]
+        if self.trainer.progress_bar_callback is not None:
+            self.trainer.progress_bar_metrics.update(step.losses)
+        if step.finite:
+            return
+        broken = sorted(set(all_gather_list(step.broken)))
+        broken = broken or ["the loss is finite, its gradient is not"]
         newest = newest_checkpoint(self.trainer)
         raise FloatingPointError(
-            f"epoch {self.current_epoch}, step {self.global_step}: {', '.join(broken)}; lower "
+            f"epoch {step.epoch}, step {step.number}: {', '.join(broken)}; lower "
             "model.lr or use a wider trainer.precision, and go on from "
             + (f"the last good checkpoint, {newest}" if newest else "the start: no checkpoint yet")
         )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Checks an epoch's last step with it."""
+        if self.trainer.is_last_batch:
+            self._check_step()
+
+    def on_validation_start(self) -> None:
+        """Checks the last step before its statistics are used."""
+        self._check_step()
+
+    def on_train_end(self) -> None:
+        """Checks the last step of all."""
+        self._check_step()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lets no checkpoint of a broken step be written."""
+        self._check_step()
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> dict[str, Tensor]:
         """Returns what `RetrievalEvaluation` makes its `test_features` of."""
@@ -301,9 +351,14 @@ class RetrievalModule(LightningModule):
         return batch.indices, join_features(*self.branches(batch.images), self.predict_kind)
 
     def configure_optimizers(self) -> Any:
-        """Builds Adam with a step schedule; override it for another."""
+        """Builds Adam, on a GPU the fused one, with a step schedule; override it for another."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        # Not with a gradient scaler: Lightning then could not clip gradients.
+        scaler = self._trainer and getattr(self.trainer.precision_plugin, "scaler", None)
+        fused = self.device.type == "cuda" and scaler is None
+        optimizer = torch.optim.Adam(
+            parameters, lr=self.lr, weight_decay=self.weight_decay, fused=fused or None
+        )
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step, self.lr_gamma)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 

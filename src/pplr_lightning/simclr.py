@@ -33,6 +33,9 @@ class SimCLRModule(RetrievalModule):
         chunk_size: Images whose activations a process holds at once, a multiple of
             `norm_batch_size`; None: all. Saves memory at the price of a second forward pass, with
             the same result.
+        channels_last: Lay images and weights out as a GPU's convolutions in half precision want
+            them; the same result but for rounding.
+        compile: Train with a compiled backbone (`torch.compile`); the same but for rounding.
         projection_size: Width of the projection on which views are compared.
         temperature: Of NT-Xent.
         lr: Learning rate of Adam.
@@ -57,6 +60,8 @@ class SimCLRModule(RetrievalModule):
         pooling: Literal["avg", "gem"] = "avg",
         norm_batch_size: int | None = 16,
         chunk_size: int | None = None,
+        channels_last: bool = False,
+        compile: bool = False,
         projection_size: int = 128,
         temperature: float = 0.1,
         lr: float = 1e-3,
@@ -72,6 +77,8 @@ class SimCLRModule(RetrievalModule):
             pooling=pooling,
             norm_batch_size=norm_batch_size,
             chunk_size=chunk_size,
+            channels_last=channels_last,
+            compile=compile,
             max_clusters=1,
         )
         super().__init__(
@@ -114,10 +121,11 @@ class SimCLRModule(RetrievalModule):
         """Computes NT-Xent over the views of all ranks, mean over the branches."""
         output = self.model(batch.images)
         branches = torch.cat([output.features.unsqueeze(2), output.part_features], dim=2)
-        # (B, 1 + P, projection_size), B of all ranks
-        projected = self.gather(self.projector(branches.transpose(1, 2)))
         targets = self.gather(batch.targets)
-        losses = torch.stack([self.loss(branch, targets) for branch in projected.unbind(1)])
+        with torch.autocast(self.device.type, enabled=False):  # cosines need all their digits
+            # (B, 1 + P, projection_size), B of all ranks
+            projected = self.gather(self.projector(branches.transpose(1, 2)))
+            losses = torch.stack([self.loss(branch, targets) for branch in projected.unbind(1)])
         loss = losses.mean()
         self.log_losses({"loss": loss}, len(targets))
         return loss

@@ -5,7 +5,49 @@ import timm
 import torch
 from torch import nn
 
-from pplr_lightning.models.norm import GroupBatchNorm, group_batch_norms
+from pplr_lightning.models.norm import (
+    GroupBatchNorm,
+    group_batch_norms,
+    normalise_at_once,
+    normalise_one_by_one,
+)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("shape", [(12, 5), (12, 5, 4, 3), (12, 1, 4, 3), (12, 5, 1, 1)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_groups_at_once_equal_one_after_the_other(shape, groups, channels_last):
+    """To 1e-12 in float64: outputs, statistics and all gradients; the layout stays."""
+    images = torch.randn(shape, dtype=torch.float64)
+    if channels_last and len(shape) == 4:
+        images = images.to(memory_format=torch.channels_last)
+    weight, bias = torch.rand(2, shape[1], dtype=torch.float64)
+    inputs = [images, weight, bias]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    results = []
+    for normalise in (normalise_one_by_one, normalise_at_once):
+        output, *statistics = normalise(images, weight, bias, groups, eps=1e-5)
+        if len(shape) == 4:
+            layout = torch.channels_last if channels_last else torch.contiguous_format
+            assert output.is_contiguous(memory_format=layout)
+        gradients = torch.autograd.grad((output * output.sin()).sum(), inputs)
+        results.append([output, *statistics, *gradients])
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("normalise", [normalise_one_by_one, normalise_at_once])
+def test_statistics_of_bfloat16_maps_are_float32(normalise):
+    """As under autocast. Means in bfloat16 would be off by 1e-1 here."""
+    images = (torch.randn(8, 3, 6, 5) + 40).bfloat16()
+    output, means, variances = normalise(images, torch.ones(3), torch.zeros(3), 2, eps=1e-5)
+    exact = normalise_one_by_one(images.float(), torch.ones(3), torch.zeros(3), 2, eps=1e-5)
+    assert output.dtype == torch.bfloat16
+    assert means.dtype == variances.dtype == torch.float32
+    assert torch.allclose(means, exact[1], atol=1e-4)
+    assert torch.allclose(variances, exact[2], rtol=1e-4)
+    assert torch.allclose(output.float(), exact[0], atol=2e-2)
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (12, 5, 4, 3)])

@@ -162,14 +162,16 @@ def camera_contrastive_loss(
     same = targets[:, None] == proxy_targets  # (B, M)
     positive = same & (cameras[:, None] != proxy_cameras)
     counted = positive.any(dim=1)
-    same, positive = same[counted], positive[counted]
-    scores = F.normalize(embeddings, dim=1)[counted] @ proxies.T / temperature  # (B', M)
-    pulled = scores.masked_fill(~positive, -torch.inf)
+    # Rows that are not counted keep finite numbers, and are left out at the end: picking rows by a
+    # mask would make the host wait for the device, to know how many there are.
+    scores = F.normalize(embeddings, dim=1) @ proxies.T / temperature  # (B, M)
+    pulled = scores.masked_fill(~positive & counted[:, None], -torch.inf)
     pushed = scores.masked_fill(same, -torch.inf)
     pushed = pushed.topk(min(hard_negatives, len(proxies)), dim=1).values
     normalizer = torch.cat([pulled, pushed], dim=1).logsumexp(dim=1)
-    mean_positive = scores.masked_fill(~positive, 0).sum(dim=1) / positive.sum(dim=1)
-    return (normalizer - mean_positive).sum() / len(embeddings)
+    count = positive.sum(dim=1).clamp(min=1)
+    mean_positive = scores.masked_fill(~positive, 0).sum(dim=1) / count
+    return (normalizer - mean_positive).masked_fill(~counted, 0).sum() / len(embeddings)
 
 
 def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:

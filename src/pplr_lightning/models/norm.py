@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from pplr_lightning.distributed import average_
+from pplr_lightning.distributed import average_, is_distributed
 from pplr_lightning.models.shared_norm import shared_batch_norm
 
 
@@ -47,7 +47,7 @@ class GroupBatchNorm(nn.BatchNorm2d):
         super().__init__(num_features, eps=eps, momentum=momentum)
         self.group_size = group_size
         self.ranks: dist.ProcessGroup | None = None  # that hold a group together
-        self._held: list[tuple[Tensor, Tensor]] | None = None
+        self._held: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises with group statistics in training, with running ones in evaluation.
@@ -62,24 +62,13 @@ class GroupBatchNorm(nn.BatchNorm2d):
         if self.ranks is not None:
             return self._forward_shared(input, self.ranks)
         groups = self._num_groups(len(input))
-        # All groups at once: a group's channels become channels of their own.
-        grouped = input.unflatten(0, (groups, -1)).transpose(0, 1).flatten(1, 2)  # (B/g, g*C, ...)
-        # With momentum 1 these come back as the groups' mean and unbiased variance.
-        mean = self.running_mean.new_zeros(groups * self.num_features)
-        variance = self.running_var.new_ones(groups * self.num_features)
-        output = F.batch_norm(
-            grouped,
-            mean,
-            variance,
-            self.weight.repeat(groups),
-            self.bias.repeat(groups),
-            training=True,
-            momentum=1.0,
-            eps=self.eps,
-        )
-        self._update(mean.view(groups, -1), variance.view(groups, -1))
-        return output.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 1)
+        # On the CPU copies cost more than calls, elsewhere calls cost more than copies.
+        normalise = normalise_one_by_one if input.device.type == "cpu" else normalise_at_once
+        output, means, variances = normalise(input, self.weight, self.bias, groups, eps=self.eps)
+        self._update(means, variances)
+        return output
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # collectives are not compiled
     def _forward_shared(self, input: Tensor, ranks: dist.ProcessGroup) -> Tensor:
         """Normalises by the statistics of all images of some ranks, one group together."""
         output, mean, variance = shared_batch_norm(
@@ -104,7 +93,9 @@ class GroupBatchNorm(nn.BatchNorm2d):
     def _update(self, means: Tensor, variances: Tensor) -> None:
         """Takes one momentum step towards the mean over groups of (G, C), now or when let go."""
         if self._held is not None:
-            self._held.append((means, variances))
+            self._held[0] += means.sum(0)
+            self._held[1] += variances.sum(0)
+            self._held[2] += len(means)
             return
         momentum = cast(float, self.momentum)
         self.running_mean.lerp_(means.mean(0), momentum)
@@ -113,18 +104,91 @@ class GroupBatchNorm(nn.BatchNorm2d):
 
     def hold(self) -> None:
         """Keeps the running statistics as they are until `let_go`."""
-        self._held = []
+        # Sums over the groups of means and variances, and their number: one tensor of fixed shape,
+        # for a list that grows would be compiled anew for each length.
+        self._held = self.running_mean.new_zeros(3, self.num_features)
 
     def let_go(self, *, update: bool) -> None:
         """Ends `hold`, with one momentum step for all groups seen since or with none."""
         held, self._held = self._held, None
-        if update and held:
-            means, variances = zip(*held, strict=True)
-            self._update(torch.cat(means), torch.cat(variances))
+        if update and held is not None:
+            mean, variance = held[:2] / held[2]
+            self._update(mean[None], variance[None])
 
     def extra_repr(self) -> str:
         """Names the group size in the printed model."""
         return f"{super().extra_repr()}, group_size={self.group_size}"
+
+
+def normalise_one_by_one(
+    input: Tensor, weight: Tensor, bias: Tensor, groups: int, *, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalises groups of consecutive images by their own statistics, in a call for each.
+
+    Args:
+        input: (B, C) or (B, C, H, W).
+        weight: Scale (C,).
+        bias: Shift (C,).
+        groups: G, a divisor of B.
+        eps: Added to the variance.
+
+    Returns:
+        The images normalised, the groups' means (G, C) and their unbiased variances (G, C).
+    """
+    means = weight.new_zeros(groups, len(weight))
+    variances = weight.new_ones(groups, len(weight))
+    # With momentum 1 these come back as a group's mean and unbiased variance.
+    outputs = [
+        F.batch_norm(part, mean, variance, weight, bias, training=True, momentum=1.0, eps=eps)
+        for part, mean, variance in zip(input.chunk(groups), means, variances, strict=True)
+    ]
+    return torch.cat(outputs) if groups > 1 else outputs[0], means, variances
+
+
+def normalise_at_once(
+    input: Tensor, weight: Tensor, bias: Tensor, groups: int, *, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Does the same in one call: a group's channels become channels of their own."""
+    means = weight.new_zeros(groups * len(weight))
+    variances = weight.new_ones(groups * len(weight))
+    output = F.batch_norm(
+        _fold(input, groups),
+        means,
+        variances,
+        weight.repeat(groups),
+        bias.repeat(groups),
+        training=True,
+        momentum=1.0,
+        eps=eps,
+    )
+    return _unfold(output, groups), means.view(groups, -1), variances.view(groups, -1)
+
+
+def _fold(images: Tensor, groups: int) -> Tensor:
+    """Lays groups beside each other, (B, C, ...) as (B / G, G * C, ...), in the same layout."""
+    if groups == 1:
+        return images
+    if not _is_channels_last(images):
+        return images.unflatten(0, (groups, -1)).transpose(0, 1).flatten(1, 2)
+    rows = images.permute(0, 2, 3, 1).unflatten(0, (groups, -1))  # (G, B / G, H, W, C)
+    return rows.movedim(0, 3).flatten(3).permute(0, 3, 1, 2)
+
+
+def _unfold(images: Tensor, groups: int) -> Tensor:
+    """Undoes `_fold`."""
+    if groups == 1:
+        return images
+    if not _is_channels_last(images):
+        return images.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 1)
+    rows = images.permute(0, 2, 3, 1).unflatten(3, (groups, -1))  # (B / G, H, W, G, C)
+    return rows.movedim(3, 0).flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def _is_channels_last(images: Tensor) -> bool:
+    """Tells whether the channels of a pixel lie together, and not those of the whole map."""
+    if images.ndim != 4 or images.is_contiguous():
+        return False
+    return images.is_contiguous(memory_format=torch.channels_last)
 
 
 class GroupBatchNormAct(GroupBatchNorm):
@@ -175,5 +239,7 @@ def share_groups(module: nn.Module, ranks: dist.ProcessGroup | None) -> None:
 
 def average_running_statistics(module: nn.Module) -> None:
     """Makes all ranks hold the running statistics of the whole batch; call it after each step."""
+    if not is_distributed():
+        return
     norms = [child for child in module.modules() if isinstance(child, GroupBatchNorm)]
     average_([buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)])

@@ -16,6 +16,7 @@ from pplr_lightning.models.backbone import (
 )
 from pplr_lightning.models.chunks import forward_in_chunks
 from pplr_lightning.models.classifier import ClusterClassifier
+from pplr_lightning.models.compilation import read_map_compiled
 from pplr_lightning.models.norm import GroupBatchNorm, group_batch_norms
 from pplr_lightning.models.pooling import GeM
 
@@ -70,6 +71,10 @@ class PartModel(nn.Module):
         max_clusters: Classifier rows, the most clusters that can be trained on.
         chunk_size: Images whose activations are held at once in training; None holds all of the
             process's. The rest is computed again in the backward pass, with the same result.
+        channels_last: Keep the channels of a pixel together in memory, which a GPU's convolutions
+            in half precision are made for. The same result but for rounding.
+        compile: Train with a compiled backbone (`torch.compile`), whose first step takes a minute
+            or so. The same result but for rounding.
 
     Raises:
         ValueError: timm does not know the backbone, it has no strided last stage, or it gives no
@@ -87,6 +92,8 @@ class PartModel(nn.Module):
         norm_batch_size: int | None = 16,
         max_clusters: int = 3000,
         chunk_size: int | None = None,
+        channels_last: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if num_parts < 1:
@@ -118,6 +125,9 @@ class PartModel(nn.Module):
         elif last_stride != 2:
             raise ValueError(f"last_stride={last_stride}: choose 1 (as the paper) or 2")
         group_batch_norms(self.backbone, norm_batch_size)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.backbone.to(memory_format=self.memory_format)
+        self.is_compiled = compile
         self.num_features = cast(int, self.backbone.num_features)
         check_feature_map(self.backbone, backbone, image_size=self.image_size, num_parts=num_parts)
         self.gem = GeM() if pooling == "gem" else None
@@ -139,7 +149,23 @@ class PartModel(nn.Module):
         return PartOutput(*(torch.cat(rows) for rows in zip(*chunks, strict=True)))
 
     def _forward(self, images: Tensor) -> PartOutput:
-        feature_map, class_token = read_map(self.backbone, images)  # (B, D, h, w), (B, D) or None
+        # In training alone, where every batch has one shape; the last block of an evaluation has
+        # its own and would be compiled for itself.
+        read = read_map_compiled if self.is_compiled and self.training else read_map
+        # (B, D, h, w), (B, D) or None
+        feature_map, class_token = read(
+            self.backbone, images.contiguous(memory_format=self.memory_format)
+        )
+        if not torch.is_autocast_enabled(images.device.type):
+            return self._branches(feature_map, class_token)
+        # Half precision has too few digits for features that are compared and for their logits;
+        # the heads are a hundredth of the arithmetic.
+        with torch.autocast(images.device.type, enabled=False):
+            token = None if class_token is None else class_token.float()
+            return self._branches(feature_map.float(), token)
+
+    def _branches(self, feature_map: Tensor, class_token: Tensor | None) -> PartOutput:
+        """Pools a map (B, D, h, w) for the branches, and applies their heads."""
         pooled, stripes = self._pool(feature_map)
         features, logits = self.head(pooled if class_token is None else class_token)
         parts = [
