@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as nnf
 
 from pplr_lightning import functional as F
+from pplr_lightning import label_stage
 from pplr_lightning.distributed import new_patient_group
 from pplr_lightning.functional.sharding import Share
 from pplr_lightning.label_stage import LabelStage
@@ -209,3 +210,26 @@ class TestLabel:
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         LabelStage(**options)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("camera_jaccard", [False, True])
+def test_gpu_equals_cpu(monkeypatch, camera_jaccard):
+    on_gpu = _label_tied(0, camera_jaccard=camera_jaccard)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_cpu = _label_tied(0, camera_jaccard=camera_jaccard)
+    assert torch.equal(on_gpu.labels, on_cpu.labels)
+    assert torch.equal(on_gpu.agreement, on_cpu.agreement)
+    for name in ("centroids", "part_centroids"):
+        assert torch.allclose(getattr(on_gpu, name), getattr(on_cpu, name), atol=1e-6)
+    for found, expected in zip(on_gpu.proxies, on_cpu.proxies, strict=True):
+        assert found.device.type == "cpu"
+        assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_without_room_on_the_gpu_the_features_stay_where_they_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3 * 4 * 100 - 1, 10**12))
+    (rows,) = label_stage._to_gpu(torch.zeros(100))
+    assert rows.device.type == "cpu"

@@ -58,13 +58,13 @@ def mean_features(
         share: The rows of this rank among the N.
 
     Returns:
-        L2-normalised means, (K, D) and (K, D, P).
+        L2-normalised means on the CPU, (K, D) and (K, D, P).
     """
-    own, clusters = labels[share.start : share.stop], int(labels.max()) + 1
+    own, clusters = labels[share.start : share.stop].to(features.device), int(labels.max()) + 1
     whole, *parts = (
         centroid_rows(rows, own, clusters, share) for rows in (features, *part_features.unbind(2))
     )
-    return whole, torch.stack(parts, dim=2)
+    return whole.cpu(), torch.stack(parts, dim=2).cpu()
 
 
 def number_identities(person_ids: Tensor) -> Tensor:

@@ -145,7 +145,8 @@ class LabelStage:
         """Turns L2-normalised features (N, D) and part features (N, D, P) into labels.
 
         Args:
-            features: On the CPU; this rank's rows where several share the work.
+            features: This rank's rows where several share the work, which talk over the CPU; one
+                rank alone has its GPU, if it has one with room for them, do all that is dense.
             part_features: Likewise.
             max_clusters: Keep the largest of more clusters than this.
             person_ids: True identities (N,), read only where `source` is `identities`.
@@ -165,6 +166,8 @@ class LabelStage:
         """
         stages = stages or Stages()
         with share or Share(len(features)) as share:
+            if share.alone:
+                features, part_features = _to_gpu(features, part_features)
             self._check(features, part_features, share)
             identities = person_ids if self.source == "identities" else None
             if identities is None:
@@ -262,3 +265,11 @@ class LabelStage:
                 scores.append(overlap(neighbors, nearest, k=k, start=share.start))
                 advance()
             return share.gather(torch.stack(scores, dim=1))
+
+
+def _to_gpu(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Moves tensors to this process's GPU, if there is one with thrice the room that they take."""
+    size = sum(tensor.nbytes for tensor in tensors)
+    if not torch.cuda.is_available() or torch.cuda.mem_get_info()[0] < 3 * size:
+        return tensors
+    return tuple(tensor.cuda() for tensor in tensors)

@@ -119,3 +119,34 @@ def test_pretrained_weights_that_cannot_be_had(model, monkeypatch):
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         PartModel(**{"backbone": "resnet10t", **options})
+
+
+@pytest.mark.parametrize("pooling", ["avg", "gem"])
+def test_under_autocast_only_the_backbone_is_in_half_precision(pooling):
+    """Features and logits are float32, and those of the map that the backbone gives."""
+    torch.manual_seed(0)
+    model = PartModel("test_resnet", norm_batch_size=2, max_clusters=7, pooling=pooling)
+    images, maps = torch.randn(4, 3, 64, 32), []
+    model.backbone.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model(images)
+    assert maps[0].dtype == torch.bfloat16
+    expected = model._branches(maps[0].float(), None)
+    for name, values in found._asdict().items():
+        assert values.dtype == torch.float32
+        assert torch.equal(values, getattr(expected, name)), name
+
+
+def test_channels_last_weights_load_into_either_layout():
+    torch.manual_seed(0)
+    plain = PartModel("test_resnet", max_clusters=2)
+    last = PartModel("test_resnet", max_clusters=2, channels_last=True)
+    last.load_state_dict(plain.state_dict())
+    convolutions = [m for m in last.backbone.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
+    images = torch.randn(2, 3, 64, 32)
+    for one, other in zip(plain.eval()(images), last.eval()(images), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    assert last.backbone(images.to(memory_format=torch.channels_last)).is_contiguous(
+        memory_format=torch.channels_last
+    )

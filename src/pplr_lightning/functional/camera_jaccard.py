@@ -74,7 +74,7 @@ def camera_jaccard_distance(
         check_count(name, count)
     check_max_distance(max_distance)
     return camera_jaccard_rows(
-        features.cpu(),
+        features,
         cameras.cpu(),
         Share(len(features)),
         k1=(k1_intra, k1_inter),
@@ -97,7 +97,7 @@ def camera_jaccard_rows(
     """Compute this process's rows of `camera_jaccard_distance`, (n, N).
 
     Args:
-        features: L2-normalised CPU rows of this process, (n, D).
+        features: L2-normalised rows of this process, (n, D); on the CPU where there are several.
         cameras: Camera of each of the N images, on the CPU, (N,).
         share: The rows of this process among the N.
         k1: ``k1_intra`` and ``k1_inter`` of `camera_jaccard_distance`.

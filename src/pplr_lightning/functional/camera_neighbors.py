@@ -26,7 +26,7 @@ def search_cameras(
     equals. Each camera's images, and all others, are copied while they are searched.
 
     Args:
-        features: L2-normalised CPU rows of this process, (n, D).
+        features: L2-normalised rows of this process, (n, D); on the CPU where there are several.
         cameras: Camera of each of the N images, on the CPU, (N,).
         share: The rows of this process among the N.
         k_intra: Neighbours of the same camera, the image itself included.
@@ -50,11 +50,10 @@ def search_cameras(
                 places = ((seen_by == camera) == intra).nonzero().flatten()
                 if len(places):
                     part = block[places]
-                    known = lists.get((camera, intra)) or no_lists(len(rows))
-                    lists[camera, intra] = add_block(
-                        known, gallery[rows], part, start + places, k, open_finder(engine, part)
-                    )
+                    known = lists.get((camera, intra)) or no_lists(len(rows), gallery.device)
+                    find, places = open_finder(engine, part), (start + places).to(part.device)
+                    lists[camera, intra] = add_block(known, gallery[rows], part, places, k, find)
     found = torch.full((len(own), k_intra), -1), torch.full((len(own), k_inter), -1)
     for (camera, intra), (indices, _) in lists.items():
-        found[0 if intra else 1][members[camera], : indices.shape[1]] = indices
+        found[0 if intra else 1][members[camera], : indices.shape[1]] = indices.cpu()
     return found

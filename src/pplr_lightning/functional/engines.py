@@ -72,24 +72,24 @@ def open_finder(engine: str, gallery: Tensor, probes: int | None = None) -> Find
 
     Args:
         engine: As `choose_engine` names it.
-        gallery: L2-normalised float32 rows, contiguous, on the CPU, (G, D).
+        gallery: L2-normalised float32 rows, contiguous, on any device, (G, D).
         probes: Cells of an inverted file that are searched for each query; None searches all of
             the gallery, exactly.
 
     Returns:
-        A function that takes float32 CPU queries (Q, D) and k <= G, and returns the indices of
-        each query's k most similar, (Q, k) int64 on the CPU; -1 where an inverted file found fewer.
+        A function that takes float32 queries (Q, D) and k <= G, and returns the indices of each
+        query's k most similar, (Q, k) int64 on their device; -1 where an inverted file found fewer.
     """
     if engine == "torch":
         return _torch_finder(gallery)
     faiss = _import_faiss()
-    on_gpu = engine == "faiss-gpu"
+    on_gpu, gallery = engine == "faiss-gpu", gallery.cpu()
     if probes is None and not on_gpu:
         # Unlike an index, `knn` does not copy the gallery.
         metric = faiss.METRIC_INNER_PRODUCT
         return lambda queries, k: torch.from_numpy(
-            faiss.knn(queries.numpy(), gallery.numpy(), k, metric=metric)[1]
-        )
+            faiss.knn(queries.cpu().numpy(), gallery.numpy(), k, metric=metric)[1]
+        ).to(queries.device)
     cells = round(4 * len(gallery) ** 0.5)
     kind = "Flat" if probes is None else f"IVF{cells},Flat"
     index = faiss.index_factory(gallery.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
@@ -105,7 +105,8 @@ def open_finder(engine: str, gallery: Tensor, probes: int | None = None) -> Find
     def find(queries: Tensor, k: int) -> Tensor:
         if on_gpu and k > GPU_LIMIT:
             return _torch_finder(gallery)(queries, k)
-        return torch.from_numpy(index.search(queries.numpy(), k)[1])
+        found = index.search(queries.cpu().numpy(), k)[1]
+        return torch.from_numpy(found).to(queries.device)
 
     return find
 
@@ -134,7 +135,8 @@ def _torch_finder(gallery: Tensor) -> Finder:
 
     def find(queries: Tensor, k: int) -> Tensor:
         chunks = similarity_chunks(queries.to(device), gallery)
-        return torch.cat([similarity.topk(k).indices for similarity in chunks]).cpu()
+        found = torch.cat([similarity.topk(k).indices for similarity in chunks])
+        return found.to(queries.device)
 
     return find
 

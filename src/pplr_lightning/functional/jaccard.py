@@ -71,9 +71,7 @@ def jaccard_distance(
         neighbors = nearest_neighbors(features, max(k1, k2))
     check_neighbors(neighbors, len(features), max(k1, k2))
     share = Share(len(features))
-    return jaccard_rows(
-        features.cpu(), neighbors.cpu(), share, k1=k1, k2=k2, max_distance=max_distance
-    )
+    return jaccard_rows(features, neighbors.cpu(), share, k1=k1, k2=k2, max_distance=max_distance)
 
 
 def jaccard_rows(
@@ -82,7 +80,7 @@ def jaccard_rows(
     """Compute this process's rows of `jaccard_distance`, (n, N).
 
     Args:
-        features: L2-normalised CPU rows of this process, (n, D).
+        features: L2-normalised rows of this process, (n, D); on the CPU where there are several.
         neighbors: Lists of all images, on the CPU, (N, >= max(k1, k2)).
         share: The rows of this process among the N.
         k1: As for `jaccard_distance`.
@@ -107,7 +105,7 @@ def encoded_distance(
     """Compute this process's rows of the distance, (n, N), from the neighbours of its images.
 
     Args:
-        features: L2-normalised CPU rows of this process, (n, D).
+        features: L2-normalised rows of this process, (n, D); on the CPU where there are several.
         members: Its stored entries are the neighbours that encode each image; they are
             overwritten, (n, N).
         lists: Images whose encodings are averaged, of all images, -1 for none, (N, >= k2).
@@ -188,7 +186,7 @@ def entry_similarity(
     """Return the dot product of images for every stored entry of an (n, N) matrix.
 
     Args:
-        features: CPU rows of this process, (n, D).
+        features: Rows of this process, (n, D); on the CPU where there are several.
         entries: Pairs of this process's images with all images.
         share: The rows of this process among the N; None where it has all.
     """

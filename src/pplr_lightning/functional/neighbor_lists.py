@@ -14,6 +14,7 @@ from pplr_lightning.functional.compiled import compiled_sum, over_rows
 from pplr_lightning.functional.engines import Finder
 
 MARGIN = 8  # neighbours searched beyond k, among which float32 may have chosen wrongly
+PAIR_BYTES = 2**28  # products of pairs that are held at once on a GPU
 MOST = 1024  # neighbours searched where many are equally near
 TIE = 1e-6  # similarities that float32 may take for equal
 CHUNK = 2**16  # queries searched at a time
@@ -21,11 +22,11 @@ CHUNK = 2**16  # queries searched at a time
 Lists = tuple[Tensor, Tensor]  # indices and float64 similarities of neighbours, nearest first
 
 
-def no_lists(queries: int) -> Lists:
+def no_lists(queries: int, device: torch.device | str = "cpu") -> Lists:
     """Return the lists of queries before any block was searched."""
     return (
-        torch.empty(queries, 0, dtype=torch.int64),
-        torch.empty(queries, 0, dtype=torch.float64),
+        torch.empty(queries, 0, dtype=torch.int64, device=device),
+        torch.empty(queries, 0, dtype=torch.float64, device=device),
     )
 
 
@@ -42,7 +43,7 @@ def add_block(
 
     Args:
         lists: What was found before, indices and similarities, (Q, m) each.
-        queries: L2-normalised float32 CPU rows, (Q, D).
+        queries: L2-normalised float32 rows, on the device of all other tensors, (Q, D).
         block: Likewise, (G, D).
         places: Index of each row of the block among all images, rising, (G,).
         k: Number of neighbours.
@@ -80,14 +81,19 @@ def entry_dots(
     In float64, and so that equal pairs give equal products to the last bit.
 
     Args:
-        rows: On the CPU.
-        others: On the CPU.
+        rows: On the CPU, or on a GPU, which then computes.
+        others: On the same device.
         indptr: Where each row's list begins and ends in ``columns``, (n + 1,).
         columns: Rows of ``others``, (E,).
 
     Returns:
         Products, (E,).
     """
+    if rows.is_cuda:
+        lengths, ends = torch.from_numpy(np.diff(indptr)), torch.from_numpy(columns).long()
+        starts = torch.arange(len(rows)).repeat_interleave(lengths)
+        dots = pair_dots(rows, others, starts.to(rows.device), ends.to(rows.device))
+        return dots.cpu().numpy()
     left, right = (tensor.detach().float().contiguous().numpy() for tensor in (rows, others))
     # One type of each, for one compiled loop.
     indptr, columns = indptr.astype(np.int64, copy=False), columns.astype(np.int32, copy=False)
@@ -97,6 +103,29 @@ def entry_dots(
         _entry_dots(left, right, indptr, columns, start, stop, products)
 
     over_rows(work, len(left), chunk=256)
+    return products
+
+
+def pair_dots(rows: Tensor, others: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return the dot products of the pairs (left, right), as `entry_dots`, on a GPU.
+
+    Args:
+        rows: (n, D).
+        others: (m, D).
+        left: Rows, (E,).
+        right: Rows of ``others``, (E,).
+
+    Returns:
+        Products, (E,) float64.
+    """
+    products = torch.empty(len(left), dtype=torch.float64, device=rows.device)
+    size = max(1, PAIR_BYTES // (8 * max(1, rows.shape[1])))
+    for start in range(0, len(left), size):
+        # As many pairs each time, the last anew if need be: how a GPU adds up depends on the shape.
+        start = max(0, min(start, len(left) - size))
+        some = slice(start, start + size)
+        pairs = rows[left[some]].double() * others[right[some]].double()
+        products[some] = pairs.sum(dim=1)
     return products
 
 
@@ -132,6 +161,9 @@ def _nearest_of(
 
 def _similarity_of(queries: Tensor, block: Tensor, found: Tensor) -> Tensor:
     """Return the float64 dot products of each query with what was found for it, (n, k)."""
+    if queries.is_cuda:
+        rows = torch.arange(len(found), device=found.device).repeat_interleave(found.shape[1])
+        return pair_dots(queries, block, rows, found.flatten()).view(found.shape)
     indptr = np.arange(0, found.numel() + 1, found.shape[1])
     columns = found.numpy().ravel()
     return torch.from_numpy(entry_dots(queries, block, indptr, columns)).view(found.shape)

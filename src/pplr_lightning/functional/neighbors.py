@@ -50,10 +50,10 @@ def nearest_neighbors(
     check_features(features)
     check_count("k", k, len(features))
     check_count("probes", probes)
-    rows, share = features.cpu(), Share(len(features))
-    found = search(rows, k, share, backend=backend, index=index, probes=probes)
+    share = Share(len(features))
+    found = search(features, k, share, backend=backend, index=index, probes=probes)
     if is_approximate(index, share):
-        report_recall(recall(rows, found, share, backend=backend))
+        report_recall(recall(features, found, share, backend=backend))
     return found.to(features.device)
 
 
@@ -70,7 +70,8 @@ def search(
     """Find the k most similar of all N images for this process's images.
 
     Args:
-        features: L2-normalised CPU rows of this process, (n, D).
+        features: L2-normalised rows of this process, (n, D); on the CPU where there are several
+            processes. On a GPU all is done there.
         k: Number of neighbours, the image itself included, 1 <= k <= N.
         share: The rows of this process among the N.
         backend: As for `nearest_neighbors`.
@@ -84,17 +85,17 @@ def search(
     engine = choose_engine(backend, index)
     gallery = features.detach().float().contiguous()
     queries = gallery if only is None else gallery[only]
-    lists = no_lists(len(queries))
+    lists = no_lists(len(queries), queries.device)
     # A block is another process's share, or a part of it.
     for start, block in share.blocks(gallery, whole=index == "ivf"):
-        places = torch.arange(start, start + len(block))
+        places = torch.arange(start, start + len(block), device=block.device)
         if index == "ivf" and len(block) >= APPROXIMATE_FROM:
             find = open_finder(engine, block, probes)
             exact = functools.cache(lambda block=block: open_finder(engine, block))
         else:
             find, exact = open_finder(engine, block), None
         lists = add_block(lists, queries, block, places, k, find, exact)
-    return lists[0]
+    return lists[0].cpu()
 
 
 def is_approximate(index: str, share: Share) -> bool:
@@ -106,7 +107,7 @@ def recall(features: Tensor, neighbors: Tensor, share: Share, *, backend: str = 
     """Measure which share of the exact neighbours a search has found, on a sample of all images.
 
     Args:
-        features: L2-normalised CPU rows of this process, (n, D).
+        features: L2-normalised rows of this process, as for `search`, (n, D).
         neighbors: What was found for them, (n, k).
         share: The rows of this process among the N.
         backend: As for `nearest_neighbors`; searches the sample exactly.

@@ -104,7 +104,7 @@ def search_both_ends(
     images = len(features)
     check_count("k1", k1, images - 1)
     check_count("k2", k2, images)
-    features = features.detach().float().cpu().contiguous()
+    features = features.detach().float().contiguous()
     # torch, on the GPU where there is one: on the CPU, too, it is faster here than FAISS.
     some = None if rows is None else torch.arange(images)[rows]
     nearest = search(features, max(k1 + 1, k2), Share(images), backend="torch", only=some)
@@ -113,7 +113,7 @@ def search_both_ends(
     for chunk in features[rows or slice(None)].split(CHUNK):
         found = find(-chunk, min(1 + MARGIN, images))
         indptr = np.arange(0, found.numel() + 1, found.shape[1])
-        dots = entry_dots(chunk, features, indptr, found.numpy().ravel())
+        dots = entry_dots(chunk, features, indptr, found.cpu().numpy().ravel())
         products.append(torch.from_numpy(dots).view(found.shape).amin(dim=1))
     return nearest.int(), torch.cat(products)
 
@@ -156,7 +156,7 @@ class Reranking:
         encoding = expand_reciprocal(lists[:, : k1 + 1], half=round(k1 / 2) + 1)
         # At least what float32 makes of 0.
         largest = (2 - 2 * farthest).square().clamp(min=1e-10)
-        squared = (2 - 2 * entry_similarity(features.cpu(), encoding)) ** 2
+        squared = (2 - 2 * entry_similarity(features, encoding)) ** 2
         encoding.data[:] = -squared / np.repeat(largest.numpy(), np.diff(encoding.indptr))
         normalize_exponentials(encoding)
         average = average_nearest(encoding, lists, k2)

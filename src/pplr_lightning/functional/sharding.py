@@ -44,6 +44,11 @@ class Share:
         self.total = sum(self._counts)
 
     @property
+    def alone(self) -> bool:
+        """Tell whether this process has all rows."""
+        return self._group is None
+
+    @property
     def largest(self) -> int:
         """Return the rows of the process that has most."""
         return max(self._counts)
