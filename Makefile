@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow notebooks docs lint package clean
+.PHONY: install demo test test-slow benchmark-gpu notebooks docs lint package clean
 
 install: .venv/installed
 
@@ -19,6 +19,9 @@ demo: install  ## random weights, warm start, PPLR on drawn people: three rows o
 
 test: install
 	$(BIN)/python -m pytest
+
+benchmark-gpu: install  ## needs a CUDA device: its tests, then all its benchmarks as tables
+	$(BIN)/python benchmarks/gpu.py
 
 test-slow: install  ## long sweeps
 	$(BIN)/python -m pytest -m slow

@@ -37,6 +37,7 @@ from pplr_lightning import functional as F
 from pplr_lightning.functional.agreement import overlap
 from pplr_lightning.functional.sharding import Share
 from pplr_lightning.functional.warm_up import compile_loops
+from pplr_lightning.stages import Stages
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -194,7 +195,7 @@ def across_ranks(options: argparse.Namespace) -> None:
         "| ranks | seconds | CPU s of each | peak MiB of each | received MiB of each |\n|"
         + "---|" * 5
     )
-    results = []
+    results, stages = [], []
     for ranks in sorted({1, options.ranks}):
         with tempfile.TemporaryDirectory() as folder:
             mp.spawn(_work, (ranks, folder, options), nprocs=ranks)
@@ -204,8 +205,11 @@ def across_ranks(options: argparse.Namespace) -> None:
         each = (" ".join(f"{share[name]:.1f}" for share in shares) for name in columns)
         print(f"| {ranks} | {max(s['seconds'] for s in shares):.1f} | {' | '.join(each)} |")
         results += [share["labels"] for share in shares]
+        each_stage = (f"{name} {seconds:.3f}" for name, seconds in shares[0]["stages"].items())
+        stages.append(f"{ranks}: {', '.join(each_stage)}")
     same = all(torch.equal(labels, results[0]) for labels in results)
-    print(f"\nlabels equal on all ranks and numbers of ranks: {_yes(same)}")
+    print("\nseconds of the first rank's stages, " + "; ".join(stages))
+    print(f"labels equal on all ranks and numbers of ranks: {_yes(same)}")
 
 
 def _work(rank: int, ranks: int, folder: str, options: argparse.Namespace) -> None:
@@ -230,10 +234,14 @@ def _work(rank: int, ranks: int, folder: str, options: argparse.Namespace) -> No
         camera_jaccard=options.camera_jaccard,
     )
     share = Share(len(features), dist.group.WORLD if ranks > 1 else None)
+    if torch.cuda.is_available():  # wake it
+        labeling.label(features[:2000], part_features[:2000], cameras=cameras[:2000], proxies=False)
     dist.barrier()
-    start = time.perf_counter()
+    start, stages = time.perf_counter(), Stages()
     labels, cost = measure(
-        lambda: labeling.label(features, part_features, cameras=cameras, proxies=False, share=share)
+        lambda: labeling.label(
+            features, part_features, cameras=cameras, proxies=False, share=share, stages=stages
+        )
     )
     torch.save(
         {
@@ -242,6 +250,7 @@ def _work(rank: int, ranks: int, folder: str, options: argparse.Namespace) -> No
             "memory": cost.memory,
             "received": share.received / 2**20,
             "labels": labels.labels,
+            "stages": stages.seconds,
         },
         f"{folder}/{rank}.pt",
     )
