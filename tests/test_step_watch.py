@@ -81,10 +81,10 @@ class TestAStepLater:
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith("error: epoch 0, step 1: train/loss is nan, ")
 
-    @pytest.mark.parametrize("step", [2, 5])
-    def test_an_epochs_last_step_is_checked_with_it(self, poisoned, capsys, step):
-        before = poisoned(step)
-        assert len(before) == step + 1
+    @pytest.mark.parametrize(("step", "validates"), [(2, True), (2, False), (5, False)])
+    def test_an_epochs_last_step_is_checked_with_it(self, poisoned, capsys, step, validates):
+        options = [] if validates else ["--trainer.limit_val_batches=0"]
+        assert len(poisoned(step, *options)) == step + 1
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith(f"error: epoch {step // 3}, step {step}: train/loss is nan, ")
 

@@ -78,10 +78,18 @@ def extract_features(model: PartModel, batches: Iterable[EvalBatch]) -> tuple[Te
     device = next(model.parameters()).device
     features = [torch.empty(0, model.num_features)]
     part_features = [torch.empty(0, model.num_features, model.num_parts)]
+
+    def keep(rows: tuple[Tensor, Tensor] | None) -> None:
+        if rows is not None:
+            features.append(rows[0].cpu())
+            part_features.append(rows[1].cpu())
+
+    found = None
     with evaluating(model):
         for batch in batches:
-            output = model(batch.images.to(device, next(model.parameters()).dtype))
-            whole, parts = unit_features(output)
-            features.append(whole.cpu())
-            part_features.append(parts.cpu())
+            images = batch.images.to(device, next(model.parameters()).dtype, non_blocking=True)
+            # The device has the next batch to do while the host waits for the one before.
+            before, found = found, unit_features(model(images))
+            keep(before)
+    keep(found)
     return torch.cat(features), torch.cat(part_features)
