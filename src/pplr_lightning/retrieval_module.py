@@ -216,7 +216,12 @@ class RetrievalModule(LightningModule):
         return gathered.flatten(0, 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Notes what images go through, for those who embed others with these weights."""
+        """Notes what images go through, for those who embed others with these weights.
+
+        Raises:
+            FloatingPointError: The last step was not finite; no checkpoint is written of it.
+        """
+        self._check_step()
         if self.preprocessing is not None:
             checkpoint["preprocessing"] = self.preprocessing._asdict()
 
@@ -333,10 +338,6 @@ class RetrievalModule(LightningModule):
 
     def on_train_end(self) -> None:
         """Checks the last step of all."""
-        self._check_step()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lets no checkpoint of a broken step be written."""
         self._check_step()
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> dict[str, Tensor]:
