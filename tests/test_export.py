@@ -166,3 +166,14 @@ class TestPublishedBackbones:
         size = Preprocessing(SIZE)
         assert export_module(module, path, format=format, preprocessing=size) <= TOLERANCE
         assert path.is_file()
+
+
+@pytest.mark.parametrize(("format", "name"), FORMATS)
+def test_a_model_of_the_fast_options(format, name, tmp_path):
+    """Neither the layout nor the compiler is part of a file."""
+    module = make_module(channels_last=True).eval()
+    module.model.is_compiled = True
+    path = tmp_path / name
+    export_module(module, path, format=format, preprocessing=Preprocessing(SIZE))
+    images = torch.randn(3, 3, *SIZE)
+    assert torch.allclose(run_file(path, images), module(images), atol=1e-5)

@@ -15,6 +15,16 @@ needs_gpu = [
 ]
 
 
+def test_a_run_without_a_compiler_ends_at_its_start(run, run_args, capsys, monkeypatch):
+    monkeypatch.setattr(compilation, "BACKEND", "none_such")
+    with pytest.raises(SystemExit) as stop:
+        run("fit", *run_args, "--model.compile=true")
+    assert stop.value.code == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: model.compile=true cannot compile for cpu here (")
+    assert "epoch 0" not in error
+
+
 @pytest.fixture
 def traced(monkeypatch):
     """Everything of compiling but the machine code, which takes minutes on a CPU."""
