@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import re
-import shlex
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +8,6 @@ from pplr_lightning.data import Sample
 from pplr_lightning.gallery import Gallery
 from pplr_lightning.gallery.embeddings import write_embeddings
 
-from ..conftest import ROOT
 from ..tiny import module, save
 
 pytest.importorskip("faiss")
@@ -126,23 +122,3 @@ class TestBadInput:
             run("search", *options, "--query", "a.jpg", "--top=0")
         assert stop.value.code == 2
         assert "--top 0: must be at least 1" in capsys.readouterr().err
-
-
-def test_the_three_commands_of_the_readme(run, tiny_checkpoint, drawn, tmp_path, monkeypatch):
-    """From a folder to a result, word for word but for the names of the files."""
-    readme = (ROOT / "README.md").read_text()
-    block = re.search(r"## Find people in your images\n.*?```bash\n(.*?)```", readme, re.DOTALL)
-    commands = re.sub(r"\\\n\s*", "", block[1]).strip().splitlines()
-    assert len(commands) == 3
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_crops").symlink_to(drawn / "bounding_box_test")
-    query = sorted((drawn / "query").iterdir())[0]
-    for command in commands:
-        words = shlex.split(command.replace("last.ckpt", str(tiny_checkpoint)), comments=True)
-        words = [str(query) if word == "someone.jpg" else word for word in words]
-        assert words[:3] == ["python", "-m", "pplr_lightning"]
-        found = run(*words[3:])
-    images = len(list((drawn / "bounding_box_test").glob("*.png")))
-    assert len(Gallery.load("gallery.index")) == images
-    assert found.rows.shape == (1, 10)
-    assert (tmp_path / "search.png").is_file()
