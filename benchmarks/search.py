@@ -9,7 +9,7 @@ which is exact, that `ivfpq` finds.
 
 Memory is the peak of each step's resident set, which is begun anew before the step; pages of the
 two files that a step has read count, though the system may drop them. Read from /proc: Linux only.
-Times are wall-clock.
+Times are CPU seconds of the process, all threads together.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TOP = 10
 
 
 class Cost(NamedTuple):
-    """Wall-clock seconds, and the peak of the resident set in MiB."""
+    """CPU seconds, and the peak of the resident set in MiB."""
 
     seconds: float
     memory: float
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "held before\n"
         )
         print(
-            "| | build, s | peak, MiB | saved, MiB | queries/s | peak, MiB | recall@10 |\n"
+            "| | build, CPU s | peak, MiB | saved, MiB | queries/CPU s | peak, MiB | recall@10 |\n"
             "|---|---|---|---|---|---|---|"
         )
         exact = _measure("flat", embeddings, queries, folder, options.probes, None)
@@ -144,9 +144,9 @@ def recall_of(found: torch.Tensor, exact: torch.Tensor) -> float:
 
 def _cost(work: Callable[[], T]) -> tuple[T, Cost]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    start = time.perf_counter()
+    start = time.process_time()
     result = work()
-    return result, Cost(time.perf_counter() - start, memory("VmHWM"))
+    return result, Cost(time.process_time() - start, memory("VmHWM"))
 
 
 if __name__ == "__main__":

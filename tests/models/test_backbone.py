@@ -193,3 +193,11 @@ def test_gem_is_not_of_tokens():
         ValueError, match=r"pooling='gem': .*backbone 'test_vit' have; choose 'avg'"
     ):
         part_model("test_vit", (64, 32), last_stride=2, pooling="gem")
+
+
+def test_a_model_of_the_users_own_that_names_no_published_weights():
+    @timm.models.register_model
+    def my_resnet_without_weights(pretrained=False, **options):
+        return timm.create_model("resnet10t", **options)
+
+    assert part_model("my_resnet_without_weights", (64, 32)).num_features == 512

@@ -15,6 +15,7 @@ from pplr_lightning.visualization.page import (
     on_white,
     sample,
     sampled,
+    save_figure,
     spread,
     thumbnail,
 )
@@ -122,3 +123,11 @@ def pixels(figure):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())
+
+
+def test_a_figure_is_saved_under_a_name_or_a_path(tmp_path):
+    figure, _ = new_page(4, 3, title="A title", caption="A caption")
+    for path in (tmp_path / "new/one.png", str(tmp_path / "new/two.png")):
+        save_figure(figure, path)
+        with Image.open(path) as image:
+            assert image.format == "PNG"

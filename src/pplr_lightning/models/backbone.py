@@ -36,7 +36,8 @@ def create_backbone(
         raise ValueError(f"backbone {name!r} is no timm model{hint}")
     options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, "global_pool": ""}
     try:
-        if timm.get_pretrained_cfg(name).fixed_input_size:
+        published = timm.get_pretrained_cfg(name)  # None of a model that a user registered
+        if published is not None and published.fixed_input_size:
             options["img_size"] = image_size
         backbone = timm.create_model(name, **options)
     except (RuntimeError, AssertionError) as error:  # of a tag (behind the dot), or the size

@@ -54,8 +54,9 @@ def caption_of(figure: Figure) -> str:
 
 
 @on_white
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes a PNG that holds its caption as its description, too."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(
         path,
