@@ -92,6 +92,7 @@ def test_chunks_train_as_the_whole_batch(alone, run, run_args, tmp_path):
         assert column(folder, name) == pytest.approx(column(alone, name), rel=1e-6), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("broken", "processes"), [("norm", 4), ("triplet", 2), ("statistics", 2)])
 def test_what_would_make_them_differ(alone, run_process, run_args, tmp_path, broken, processes):
     """Negative controls: what this library does is needed, and the comparison would tell."""

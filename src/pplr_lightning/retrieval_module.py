@@ -94,7 +94,7 @@ class RetrievalModule(LightningModule):
             ValueError: A configuration that cannot run on this many processes, or weights that do
                 not fit the model; or the model is to be compiled where there is no compiler.
         """
-        data = getattr(self.trainer, "datamodule", None)
+        data = getattr(self._trainer, "datamodule", None)
         if isinstance(data, PPLRDataModule):
             self.preprocessing = data.preprocessing
         if stage == "fit":

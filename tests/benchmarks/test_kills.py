@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import signal
 
+import pytest
 import torch
 from kills import Bench, same
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_twice_ends_in_the_same_bits(tmp_path):
     bench = Bench(tmp_path, workers=1)
     bench.draw()

@@ -34,6 +34,7 @@ def test_prints_equal_labels_beside_the_dense_version(capsys):
     assert float(table["both"][1]) > 0
 
 
+@pytest.mark.slow
 def test_prints_each_rank(capsys):
     benchmark.main([*SIZE, "--threads=1", "--ranks=2", "--camera_jaccard"])
     printed = capsys.readouterr().out

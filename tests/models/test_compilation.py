@@ -95,6 +95,7 @@ def test_leaves_no_trace_in_the_model(traced):
     assert torch.equal(copied(images).features, model.eval()(images).features)
 
 
+@pytest.mark.slow
 def test_machine_code_in_half_precision():
     """What inductor makes of a convolution and a grouped norm under autocast, forth and back."""
     torch.manual_seed(0)
