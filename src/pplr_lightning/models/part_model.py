@@ -73,8 +73,8 @@ class PartModel(nn.Module):
             process's. The rest is computed again in the backward pass, with the same result.
         channels_last: Keep the channels of a pixel together in memory, which a GPU's convolutions
             in half precision are made for. The same result but for rounding.
-        compile: Train with a compiled backbone (`torch.compile`), whose first step takes a minute
-            or so. The same result but for rounding.
+        compile: Train with a compiled backbone (`torch.compile`), whose first step waits for
+            the compiler. The same result but for rounding.
 
     Raises:
         ValueError: timm does not know the backbone, it has no strided last stage, or it gives no
