@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pplr_lightning.data import ImageFolder, PPLRDataModule, SyntheticReID
-from pplr_lightning.data.batched import TrainTransform
+from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache
 from pplr_lightning.pseudo_labels import PseudoLabels
 

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from pplr_lightning import PPLRDataModule, PPLRModule, SimCLRModule
 from pplr_lightning.data import EvalBatch
 from pplr_lightning.data.images import read_image
-from pplr_lightning.data.transforms import eval_transform
+from pplr_lightning.data.transforms import EvalTransform
 from pplr_lightning.models import PartModel
 from pplr_lightning.retrieval_module import ranks_per_group
 
@@ -189,7 +189,7 @@ class TestEmbed:
     def test_of_a_loaded_checkpoint(self, tiny_checkpoint, paths):
         made = tiny()
         loaded = PPLRModule.load_from_checkpoint(tiny_checkpoint, weights_only=True).train()
-        images = torch.stack([eval_transform((64, 32))(read_image(str(path))) for path in paths])
+        images = torch.stack([EvalTransform((64, 32))(read_image(str(path))) for path in paths])
         with torch.no_grad():
             assert torch.equal(loaded.embed(paths), made(images))
         assert loaded.training

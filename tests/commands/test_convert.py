@@ -9,7 +9,7 @@ from pplr_lightning import PPLRModule
 from pplr_lightning import functional as F
 from pplr_lightning.data import MarketLayout
 from pplr_lightning.data.images import read_image
-from pplr_lightning.data.transforms import eval_transform
+from pplr_lightning.data.transforms import EvalTransform
 
 from ..other_projects import PPLR, Contrast, wrapped
 
@@ -49,7 +49,7 @@ def as_published(run_args: list[str]) -> list[str]:
 @torch.no_grad()
 def score(authors, drawn) -> dict[str, float]:
     """Evaluates query and gallery with the authors' own model."""
-    splits, transform = MarketLayout(drawn).load(), eval_transform((64, 32))
+    splits, transform = MarketLayout(drawn).load(), EvalTransform((64, 32))
     query, gallery = (
         authors(torch.stack([transform(read_image(sample.path)) for sample in samples]))[0]
         for samples in (splits.query, splits.gallery)

@@ -11,11 +11,11 @@ from PIL import Image
 from pplr_lightning.data import cache
 from pplr_lightning.data.cache import Node, free_memory, new_cache, shared_pixels
 from pplr_lightning.data.datasets import Sample
-from pplr_lightning.data.transforms import eval_transform
+from pplr_lightning.data.transforms import EvalTransform
 
 from ..processes import launch
 
-RESIZE = eval_transform((12, 8)).transforms[0]
+RESIZE = EvalTransform((12, 8)).transforms[0]
 
 
 def make(images: int, **options):

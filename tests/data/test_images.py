@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.datasets import Sample
 from pplr_lightning.data.images import (
     EvalImages,
@@ -13,7 +14,7 @@ from pplr_lightning.data.images import (
     read_image,
 )
 from pplr_lightning.data.sampler import View
-from pplr_lightning.data.transforms import eval_transform, train_transform
+from pplr_lightning.data.transforms import EvalTransform
 from pplr_lightning.pseudo_labels import PseudoLabels
 
 
@@ -35,14 +36,14 @@ def labels():
 
 
 def test_a_view_carries_its_label_agreement_and_camera(samples, labels):
-    item = TrainImages(samples, labels, train_transform((32, 16)))[View(2, 7)]
+    item = TrainImages(samples, labels, TrainTransform((32, 16)))[View(2, 7)]
     assert item.images.shape == (3, 32, 16)
     assert (item.indices, item.targets, item.cameras) == (2, 0, 7)
     assert torch.equal(item.agreement, labels.agreement[2])
 
 
 def test_pixels_are_a_function_of_the_view(samples, labels):
-    images = TrainImages(samples, labels, train_transform((32, 16)))
+    images = TrainImages(samples, labels, TrainTransform((32, 16)))
     first = images[View(0, 1)].images
     torch.rand(5)  # whatever else is drawn in between
     assert torch.equal(first, images[View(0, 1)].images)
@@ -50,7 +51,7 @@ def test_pixels_are_a_function_of_the_view(samples, labels):
 
 
 def test_augmentation_leaves_the_global_generator_alone(samples, labels):
-    images = TrainImages(samples, labels, train_transform((32, 16)))
+    images = TrainImages(samples, labels, TrainTransform((32, 16)))
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -59,19 +60,19 @@ def test_augmentation_leaves_the_global_generator_alone(samples, labels):
 
 
 def test_eval_images_tell_queries_from_gallery(samples):
-    images = EvalImages(samples, eval_transform((32, 16)), num_queries=1)
+    images = EvalImages(samples, EvalTransform((32, 16)), num_queries=1)
     assert [bool(images[i].is_query) for i in range(3)] == [True, False, False]
     assert [int(images[i].person_ids) for i in range(3)] == [0, 1, 2]
 
 
 def test_an_image_that_cannot_be_read_is_marked_and_keeps_its_place(samples, tmp_path):
     (tmp_path / "1.png").write_bytes(b"cut")
-    images = ReadableImages(samples, eval_transform((32, 16)))
+    images = ReadableImages(samples, EvalTransform((32, 16)))
     batch = [images[i] for i in range(3)]
     assert [int(item.indices) for item in batch] == [0, -1 - 1, 2]
     assert [int(item.person_ids) for item in batch] == [0, 1, 2]
     assert all(item.images.shape == (3, 32, 16) for item in batch)
-    readable = EvalImages(samples, eval_transform((32, 16)))
+    readable = EvalImages(samples, EvalTransform((32, 16)))
     assert torch.equal(batch[2].images, readable[2].images)
 
 

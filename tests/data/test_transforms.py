@@ -4,12 +4,12 @@ import pytest
 import torch
 from PIL import Image
 
+from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.transforms import (
     MEAN,
     STD,
+    EvalTransform,
     contrastive_transform,
-    eval_transform,
-    train_transform,
 )
 
 
@@ -18,7 +18,7 @@ def image():
     return Image.new("RGB", (20, 50), (255, 0, 0))
 
 
-@pytest.mark.parametrize("transform", [eval_transform, train_transform, contrastive_transform])
+@pytest.mark.parametrize("transform", [EvalTransform, TrainTransform, contrastive_transform])
 def test_size_is_height_by_width(image, transform):
     output = transform((64, 32))(image)
     assert output.shape == (3, 64, 32)
@@ -26,12 +26,12 @@ def test_size_is_height_by_width(image, transform):
 
 
 def test_evaluation_is_normalised_by_imagenet(image):
-    output = eval_transform((64, 32))(image)
+    output = EvalTransform((64, 32))(image)
     expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225])
     assert torch.allclose(output[:, 0, 0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("transform", [eval_transform, train_transform, contrastive_transform])
+@pytest.mark.parametrize("transform", [EvalTransform, TrainTransform, contrastive_transform])
 def test_another_normalisation(image, transform):
     """Of all that draws alike, only the values change."""
     outputs = []
@@ -49,12 +49,12 @@ def test_another_normalisation(image, transform):
 
 def test_erasing_fills_with_the_mean_colour(image):
     torch.manual_seed(0)
-    output = train_transform((64, 32), random_erasing=1.0)(image)
+    output = TrainTransform((64, 32), random_erasing=1.0)(image)
     assert (output == 0).all(0).any()  # zero after normalisation is the mean
     assert MEAN == (0.485, 0.456, 0.406)
 
 
 def test_augmentation_varies(image):
     torch.manual_seed(0)
-    transform = train_transform((64, 32))
+    transform = TrainTransform((64, 32))
     assert len({transform(image).sum().item() for _ in range(10)}) > 3

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as nnf
 
 from pplr_lightning.data.images import read_image
-from pplr_lightning.data.transforms import eval_transform
+from pplr_lightning.data.transforms import EvalTransform
 from pplr_lightning.functional.losses import pglr_loss
 from pplr_lightning.models import PartModel
 from pplr_lightning.pseudo_labels import PseudoLabels
@@ -13,7 +13,7 @@ from pplr_lightning.visualization.view import view_images
 
 from ..generators import generators
 
-TRANSFORM = eval_transform((64, 32))
+TRANSFORM = EvalTransform((64, 32))
 
 
 @pytest.fixture

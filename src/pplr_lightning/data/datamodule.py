@@ -14,9 +14,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from pplr_lightning.data.batched import EvalTransform, TrainTransform
+from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache, Node, new_cache
-from pplr_lightning.data.cached import CachedEvalImages, CachedLoader, CachedTrainImages, whole
+from pplr_lightning.data.cached_batches import (
+    CachedEvalImages,
+    CachedLoader,
+    CachedTrainImages,
+    whole,
+)
 from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
 from pplr_lightning.data.images import (
     EvalBatch,
@@ -32,10 +37,9 @@ from pplr_lightning.data.transforms import (
     MEAN,
     RGB,
     STD,
+    EvalTransform,
     Preprocessing,
     contrastive_transform,
-    eval_transform,
-    train_transform,
 )
 from pplr_lightning.distributed import all_gather_list
 from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
@@ -147,9 +151,9 @@ class PPLRDataModule(LightningDataModule):
         self.bad_images = bad_images
         self.seed = seed
         self.mean, self.std = mean, std
-        self.eval_transform: v2.Transform = eval_transform(self.image_size, mean=mean, std=std)
+        self.eval_transform: v2.Transform = EvalTransform(self.image_size, mean=mean, std=std)
         self.train_transform: v2.Transform = (
-            train_transform(
+            TrainTransform(
                 self.image_size, padding=padding, random_erasing=random_erasing, mean=mean, std=std
             )
             if augmentation == "pplr"

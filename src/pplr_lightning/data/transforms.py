@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
 from torchvision.transforms import v2
-
-from pplr_lightning.data.batched import RGB, EvalTransform, TrainTransform, to_tensor
 
 # ImageNet's statistics, which most pretrained backbones expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+RGB = tuple[float, float, float]
+PART = 8  # images that stay in the processor's own memory from step to step
 
 
-def eval_transform(
-    image_size: tuple[int, int], *, mean: RGB = MEAN, std: RGB = STD
-) -> EvalTransform:
-    """Builds the transform of evaluation and labelling: resize (H, W) and normalise."""
-    return EvalTransform(image_size, mean=mean, std=std)
+def resize(image_size: tuple[int, int]) -> v2.Resize:
+    """Builds the step to height and width."""
+    return v2.Resize(image_size, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+
+
+def to_tensor(mean: RGB, std: RGB) -> list[v2.Transform]:
+    """Builds the steps from a decoded image to normalised floats."""
+    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+
+
+class EvalTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no types
+    """The transform of evaluation and labelling, of an image or of a resized batch.
+
+    Args:
+        image_size: Height and width.
+        mean: Of each colour, subtracted from values in [0, 1].
+        std: Of each colour, by which they then are divided.
+    """
+
+    def __init__(self, image_size: tuple[int, int], *, mean: RGB = MEAN, std: RGB = STD) -> None:
+        super().__init__([resize(image_size), *to_tensor(mean, std)])
+        self.image_size = image_size
+        self.mean, self.std = mean, std
+
+    def batch(self, pixels: Tensor) -> Tensor:
+        """Normalises resized images (B, 3, H, W) uint8, on whatever device they are."""
+        images = room_for(pixels)
+        for part, out in zip(in_parts(pixels), in_parts(images), strict=True):
+            normalize_(out.copy_(part), self.mean, self.std)
+        return images
 
 
 class Preprocessing(NamedTuple):
-    """What images go through before a model embeds them: `eval_transform` and its arguments.
+    """What images go through before a model embeds them: `EvalTransform` and its arguments.
 
     Attributes:
         image_size: Height and width.
@@ -33,32 +61,9 @@ class Preprocessing(NamedTuple):
     mean: RGB = MEAN
     std: RGB = STD
 
-    def transform(self) -> v2.Transform:
+    def transform(self) -> EvalTransform:
         """Builds the transform."""
-        return eval_transform(self.image_size, mean=self.mean, std=self.std)
-
-
-def train_transform(
-    image_size: tuple[int, int],
-    *,
-    padding: int = 10,
-    random_erasing: float = 0.5,
-    mean: RGB = MEAN,
-    std: RGB = STD,
-) -> TrainTransform:
-    """Builds the paper's augmentation: flip, pad and crop, random erasing (Sec. 4.2).
-
-    Args:
-        image_size: Height and width.
-        padding: Pixels added on each side before an image of the old size is cut out.
-        random_erasing: Probability that a rectangle is filled with the mean colour (Zhong et al.,
-            AAAI 2020), in [0, 1].
-        mean: Of each colour, subtracted from values in [0, 1].
-        std: Of each colour, by which they then are divided.
-    """
-    return TrainTransform(
-        image_size, padding=padding, random_erasing=random_erasing, mean=mean, std=std
-    )
+        return EvalTransform(self.image_size, mean=self.mean, std=self.std)
 
 
 def contrastive_transform(
@@ -86,3 +91,28 @@ def contrastive_transform(
             v2.RandomErasing(p=0.5, scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), value=0),
         ]
     )
+
+
+def normalize_(images: Tensor, mean: RGB, std: RGB) -> None:
+    """Normalises float images (..., 3, H, W) of values up to 255, in the steps of `to_tensor`."""
+    center, scale = _columns(tuple(mean), tuple(std), images.device)
+    images.mul_(1 / 255).sub_(center).div_(scale)
+
+
+def room_for(pixels: Tensor) -> Tensor:
+    """Makes room for float images: float32, whatever the default in a Trainer's precision is."""
+    return torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
+
+
+def in_parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Splits a batch on the CPU, where each step else waits for memory; no other."""
+    return tensor.split(PART if tensor.device.type == "cpu" else len(tensor))
+
+
+@lru_cache
+def _columns(mean: RGB, std: RGB, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Sends (3, 1, 1) mean and deviation to a device, once: the host waits for such a copy."""
+    center, scale = (
+        torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std)
+    )
+    return center.to(device), scale.to(device)

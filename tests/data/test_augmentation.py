@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from pplr_lightning.data.transforms import MEAN, STD, eval_transform, train_transform
+from pplr_lightning.data.augmentation import TrainTransform
+from pplr_lightning.data.transforms import MEAN, STD, EvalTransform
 
 SEEDS = [7919 * number for number in range(150)]
 
@@ -36,7 +37,7 @@ def resized(transform, images) -> torch.Tensor:
     ],
 )
 def test_a_batch_is_augmented_as_each_image_is(images, size, padding, erasing):
-    transform = train_transform(size, padding=padding, random_erasing=erasing)
+    transform = TrainTransform(size, padding=padding, random_erasing=erasing)
     # torchvision's own steps, under its own random numbers
     steps = v2.Compose(
         [
@@ -65,7 +66,7 @@ def test_a_batch_is_augmented_as_each_image_is(images, size, padding, erasing):
 
 
 def test_the_draws_vary():
-    draws = train_transform((32, 16), padding=3).draw(SEEDS)
+    draws = TrainTransform((32, 16), padding=3).draw(SEEDS)
     assert draws.shape == (len(SEEDS), 7)
     assert all(len(column.unique()) > 1 for column in draws.T)
     assert draws[:, 1:3].min() == 0
@@ -76,23 +77,23 @@ def test_the_draws_vary():
 
 def test_drawing_leaves_the_global_generator_alone():
     state = torch.get_rng_state()
-    train_transform((32, 16), random_erasing=1.0).draw(SEEDS)
+    TrainTransform((32, 16), random_erasing=1.0).draw(SEEDS)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_evaluation_of_a_batch(images):
-    transform = eval_transform((32, 16), mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.1))
+    transform = EvalTransform((32, 16), mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.1))
     expected = torch.stack([transform(image) for image in images])
     assert torch.equal(transform.batch(resized(transform, images)), expected)
 
 
 def test_whatever_precision_a_trainer_sets(images):
-    transform = train_transform((32, 16), random_erasing=1.0)
+    transform = TrainTransform((32, 16), random_erasing=1.0)
     pixels = resized(transform, images)
     expected = transform.batch(pixels, transform.draw(SEEDS))
     torch.set_default_dtype(torch.float64)
     try:
-        other = train_transform((32, 16), random_erasing=1.0, mean=(0.485, 0.456, 0.406))
+        other = TrainTransform((32, 16), random_erasing=1.0, mean=(0.485, 0.456, 0.406))
         found = other.batch(pixels, other.draw(SEEDS))
     finally:
         torch.set_default_dtype(torch.float32)
@@ -102,7 +103,7 @@ def test_whatever_precision_a_trainer_sets(images):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_without_waiting_for_it(images):
-    transform = train_transform((32, 16))
+    transform = TrainTransform((32, 16))
     pixels, draws = resized(transform, images), transform.draw(SEEDS)
     expected = transform.batch(pixels, draws)
     pixels, draws = pixels.cuda(), draws.cuda()

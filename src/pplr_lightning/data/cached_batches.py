@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pplr_lightning.data.batched import EvalTransform, TrainTransform
+from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache
 from pplr_lightning.data.datasets import Sample
 from pplr_lightning.data.images import EvalBatch, EvalImages, TrainBatch, TrainImages
 from pplr_lightning.data.sampler import View
+from pplr_lightning.data.transforms import EvalTransform
 from pplr_lightning.pseudo_labels import PseudoLabels
 
 T = TypeVar("T")

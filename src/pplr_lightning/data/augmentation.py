@@ -1,4 +1,4 @@
-"""Transforms of single images that can transform whole batches of resized ones, too."""
+"""The paper's augmentation, of single images and of whole batches."""
 
 from __future__ import annotations
 
@@ -11,46 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
-RGB = tuple[float, float, float]
+from pplr_lightning.data.transforms import (
+    MEAN,
+    RGB,
+    STD,
+    in_parts,
+    normalize_,
+    resize,
+    room_for,
+    to_tensor,
+)
+
 ERASED_SHARE = (0.02, 0.4)  # of the image's area
 ERASED_RATIO = (0.3, 1 / 0.3)  # height by width
-PART = 8  # images that stay in the processor's own memory from step to step
-
-
-def resize(image_size: tuple[int, int]) -> v2.Resize:
-    """Builds the step to height and width."""
-    return v2.Resize(image_size, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
-
-
-def to_tensor(mean: RGB, std: RGB) -> list[v2.Transform]:
-    """Builds the steps from a decoded image to normalised floats."""
-    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
-
-
-class EvalTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no types
-    """The transform of evaluation and labelling, of an image or of a resized batch.
-
-    Args:
-        image_size: Height and width.
-        mean: Of each colour, subtracted from values in [0, 1].
-        std: Of each colour, by which they then are divided.
-    """
-
-    def __init__(self, image_size: tuple[int, int], *, mean: RGB, std: RGB) -> None:
-        super().__init__([resize(image_size), *to_tensor(mean, std)])
-        self.image_size = image_size
-        self.mean, self.std = mean, std
-
-    def batch(self, pixels: Tensor) -> Tensor:
-        """Normalises resized images (B, 3, H, W) uint8, on whatever device they are."""
-        images = _floats(pixels)
-        for part, out in zip(_parts(pixels), _parts(images), strict=True):
-            normalize_(out.copy_(part), self.mean, self.std)
-        return images
 
 
 class TrainTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no types
-    """The paper's augmentation, of an image or of a resized batch: the same pixels.
+    """The paper's augmentation (Sec. 4.2), of an image or of a resized batch: the same pixels.
 
     A single image is transformed under torch's global generator, as torchvision does. For a batch
     the same numbers are drawn of a generator of their own, so that it can be done beside other
@@ -68,10 +45,10 @@ class TrainTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no ty
         self,
         image_size: tuple[int, int],
         *,
-        padding: int,
-        random_erasing: float,
-        mean: RGB,
-        std: RGB,
+        padding: int = 10,
+        random_erasing: float = 0.5,
+        mean: RGB = MEAN,
+        std: RGB = STD,
     ) -> None:
         erasing = v2.RandomErasing(random_erasing, ERASED_SHARE, ERASED_RATIO, value=0)
         super().__init__(
@@ -123,8 +100,8 @@ class TrainTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no ty
 
     def batch(self, pixels: Tensor, draws: Tensor) -> Tensor:
         """Augments resized images (B, 3, H, W) uint8, each by its draws, all on one device."""
-        images = _floats(pixels)
-        parts = (_parts(tensor) for tensor in (pixels, draws, images))
+        images = room_for(pixels)
+        parts = (in_parts(tensor) for tensor in (pixels, draws, images))
         for part, numbers, out in zip(*parts, strict=True):
             padded = F.pad(part, [self.padding] * 4)
             out.copy_(_crop(padded, numbers[:, 0], numbers[:, 1:3], self.image_size))
@@ -132,31 +109,6 @@ class TrainTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no ty
             if self.random_erasing:
                 out.mul_(_outside(numbers[:, 3:], self.image_size))  # 0 is the mean colour
         return images
-
-
-def normalize_(images: Tensor, mean: RGB, std: RGB) -> None:
-    """Normalises float images (..., 3, H, W) of values up to 255, in the steps of `to_tensor`."""
-    center, scale = _columns(tuple(mean), tuple(std), images.device)
-    images.mul_(1 / 255).sub_(center).div_(scale)
-
-
-def _floats(pixels: Tensor) -> Tensor:
-    """Makes room for float images: float32, whatever the default in a Trainer's precision is."""
-    return torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
-
-
-def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
-    """Splits a batch on the CPU, where each step else waits for memory; no other."""
-    return tensor.split(PART if tensor.device.type == "cpu" else len(tensor))
-
-
-@lru_cache
-def _columns(mean: RGB, std: RGB, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Sends (3, 1, 1) mean and deviation to a device, once: the host waits for such a copy."""
-    center, scale = (
-        torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std)
-    )
-    return center.to(device), scale.to(device)
 
 
 def _crop(pixels: Tensor, mirrored: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
