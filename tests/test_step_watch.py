@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from pplr_lightning import PPLRModule
+from pplr_lightning import PPLRModule, step_watch
 from pplr_lightning.retrieval_module import RetrievalModule
 from pplr_lightning.step_watch import StepWatch
 
@@ -53,7 +53,7 @@ def as_on_a_gpu(monkeypatch):
         return configured
 
     monkeypatch.setattr(RetrievalModule, "configure_optimizers", fused)
-    monkeypatch.setattr(RetrievalModule, "_skips_steps", lambda self, optimizer: True)
+    monkeypatch.setattr(step_watch, "skips_steps", lambda optimizer, trainer: True)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ class TestAStepLater:
 
     def test_trains_as_with_a_check_in_every_step(self, run, run_args, monkeypatch):
         later = run("fit", *run_args).trainer.callback_metrics
-        monkeypatch.setattr(RetrievalModule, "_skips_steps", lambda self, optimizer: False)
+        monkeypatch.setattr(step_watch, "skips_steps", lambda optimizer, trainer: False)
         at_once = run("fit", *run_args).trainer.callback_metrics
         assert later["train/loss"] == at_once["train/loss"]
 

@@ -14,17 +14,18 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from pplr_lightning.backbone_weights import load_backbone_weights
-from pplr_lightning.checkpoints import check_weights, newest_checkpoint, reopen_last_epoch
+from pplr_lightning.checkpoints import check_weights, reopen_last_epoch
 from pplr_lightning.data import EvalBatch, PPLRDataModule
 from pplr_lightning.data.transforms import Preprocessing
-from pplr_lightning.distributed import all_gather_list, consecutive_group
+from pplr_lightning.distributed import consecutive_group
 from pplr_lightning.embedding import ImageLike, embed_images
 from pplr_lightning.extraction import FeatureKind, join_features, unit_features
 from pplr_lightning.layouts import load_weights, read_weights
 from pplr_lightning.models import PartModel, average_running_statistics, share_groups
 from pplr_lightning.models.compilation import check_compiler
+from pplr_lightning.models.shared_norm import ranks_per_group
 from pplr_lightning.recipe import Recipe, checksum
-from pplr_lightning.step_watch import StepWatch
+from pplr_lightning.step_watch import StepWatch, has_scaler
 
 
 class RetrievalModule(LightningModule):
@@ -221,7 +222,7 @@ class RetrievalModule(LightningModule):
         Raises:
             FloatingPointError: The last step was not finite; no checkpoint is written of it.
         """
-        self._check_step()
+        self._watch.check(self._trainer)
         if self.preprocessing is not None:
             checkpoint["preprocessing"] = self.preprocessing._asdict()
 
@@ -278,67 +279,23 @@ class RetrievalModule(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Keeps a gradient that is not finite from the weights, and stops the run on it.
 
-        After the ranks' gradients are averaged, one rank's NaN is every rank's, so all stop here.
-        With a gradient scaler (16-mixed) infinite gradients are in order; there the loss is read.
-        A fused optimiser on a GPU skips the step itself, and the run stops at the next one: in
-        between the host does not wait for the device.
-
         Raises:
             FloatingPointError: With epoch, step and the part of the loss that broke.
         """
-        self._check_step()
-        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            own = bool(torch.stack(list(self.losses.values())).isfinite().all())
-            every = self.trainer.strategy.reduce_boolean_decision(own, all=True)
-            finite = torch.tensor(every, device=self.device)
-        else:
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters(), float("inf"))  # clips nothing
-            finite = norm.isfinite()
-        self._watch.note(finite, self.losses, epoch=self.current_epoch, number=self.global_step)
-        if self._skips_steps(optimizer):
-            cast(Any, optimizer).found_inf = (~finite).float()
-        else:
-            self._check_step()
-
-    def _skips_steps(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Tells whether the optimiser leaves out a step on the device, where `found_inf` is 1.
-
-        Torch's fused ones do, for the gradient scaler, which sets it itself.
-        """
-        fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        return fused and scaler is None and self.device.type == "cuda"
-
-    def _check_step(self) -> None:
-        """Shows the losses of the step that is watched, and raises if it was not finite."""
-        step = self._watch.take()
-        if step is None:
-            return
-        if self.trainer.progress_bar_callback is not None:
-            self.trainer.progress_bar_metrics.update(step.losses)
-        if step.finite:
-            return
-        broken = sorted(set(all_gather_list(step.broken)))
-        broken = broken or ["the loss is finite, its gradient is not"]
-        newest = newest_checkpoint(self.trainer)
-        raise FloatingPointError(
-            f"epoch {step.epoch}, step {step.number}: {', '.join(broken)}; lower "
-            "model.lr or use a wider trainer.precision, and go on from "
-            + (f"the last good checkpoint, {newest}" if newest else "the start: no checkpoint yet")
-        )
+        self._watch.before_step(self, optimizer, self.losses)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Checks an epoch's last step with it."""
         if self.trainer.is_last_batch:
-            self._check_step()
+            self._watch.check(self._trainer)
 
     def on_validation_start(self) -> None:
         """Checks the last step before its statistics are used."""
-        self._check_step()
+        self._watch.check(self._trainer)
 
     def on_train_end(self) -> None:
         """Checks the last step of all."""
-        self._check_step()
+        self._watch.check(self._trainer)
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> dict[str, Tensor]:
         """Returns what `RetrievalEvaluation` makes its `test_features` of."""
@@ -355,39 +312,10 @@ class RetrievalModule(LightningModule):
         """Builds Adam, on a GPU the fused one, with a step schedule; override it for another."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         # Not with a gradient scaler: Lightning then could not clip gradients.
-        scaler = self._trainer and getattr(self.trainer.precision_plugin, "scaler", None)
-        fused = self.device.type == "cuda" and scaler is None
+        scaled = self._trainer is not None and has_scaler(self.trainer)
+        fused = self.device.type == "cuda" and not scaled
         optimizer = torch.optim.Adam(
             parameters, lr=self.lr, weight_decay=self.weight_decay, fused=fused or None
         )
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step, self.lr_gamma)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
-
-
-def ranks_per_group(batch_size: int, norm_batch_size: int | None, world_size: int) -> int:
-    """Tells how many processes hold a group of batch statistics together; 1 if each holds it whole.
-
-    Args:
-        batch_size: Images of all processes.
-        norm_batch_size: Images of a group; None makes a process's images one group.
-        world_size: Processes.
-
-    Raises:
-        ValueError: Groups and processes do not divide.
-    """
-    share = batch_size // world_size
-    if norm_batch_size is None or share % norm_batch_size == 0:
-        return 1
-    ranks, rest = divmod(norm_batch_size, share)
-    if rest == 0 and world_size % ranks == 0:
-        return ranks
-    allowed = [
-        size
-        for size in range(2, batch_size + 1)
-        if batch_size % size == 0 and (share % size == 0 or size % share == 0)
-    ]
-    raise ValueError(
-        f"batch_size={batch_size} on {world_size} process{'es' if world_size > 1 else ''} does not "
-        f"divide into groups of norm_batch_size={norm_batch_size} images: use a norm_batch_size of "
-        f"{', '.join(map(str, allowed))}, or another batch_size or number of processes"
-    )

@@ -1,12 +1,16 @@
-"""Whether the last step was finite, told without making the host wait for the device."""
+"""Stops a run on a step that is not finite, without making the host wait for the device."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+
+from pplr_lightning.checkpoints import newest_checkpoint
+from pplr_lightning.distributed import all_gather_list
 
 
 class Step(NamedTuple):
@@ -72,3 +76,75 @@ class StepWatch:
         *losses, finite = self._values.tolist()
         (epoch, number), self._place = self._place, None
         return Step(epoch, number, dict(zip(self._names, losses, strict=True)), bool(finite))
+
+    def before_step(
+        self,
+        module: LightningModule,
+        optimizer: torch.optim.Optimizer,
+        losses: dict[str, Tensor],
+    ) -> None:
+        """Keeps a gradient that is not finite from the weights.
+
+        After the ranks' gradients are averaged, one rank's NaN is every rank's, so all stop here.
+        With a gradient scaler (16-mixed) infinite gradients are in order; there the loss is read.
+        A fused optimiser on a GPU skips the step itself, and the run stops at the next one: in
+        between the host does not wait for the device.
+
+        Args:
+            module: Has the gradients.
+            optimizer: About to step.
+            losses: Scalars by name, of this step.
+
+        Raises:
+            FloatingPointError: As `check`.
+        """
+        trainer = module.trainer
+        self.check(trainer)
+        if has_scaler(trainer):
+            own = bool(torch.stack(list(losses.values())).isfinite().all())
+            every = trainer.strategy.reduce_boolean_decision(own, all=True)
+            finite = torch.tensor(every, device=module.device)
+        else:  # a norm of infinity clips nothing
+            finite = torch.nn.utils.clip_grad_norm_(module.parameters(), math.inf).isfinite()
+        self.note(finite, losses, epoch=module.current_epoch, number=module.global_step)
+        if skips_steps(optimizer, trainer):
+            cast(Any, optimizer).found_inf = (~finite).float()
+        else:
+            self.check(trainer)
+
+    def check(self, trainer: Trainer | None) -> None:
+        """Shows the losses of the step that is held, and raises if it was not finite.
+
+        Raises:
+            FloatingPointError: With epoch, step and the part of the loss that broke.
+        """
+        step = self.take()
+        if step is None or trainer is None:
+            return
+        if trainer.progress_bar_callback is not None:
+            trainer.progress_bar_metrics.update(step.losses)
+        if step.finite:
+            return
+        broken = sorted(set(all_gather_list(step.broken)))
+        broken = broken or ["the loss is finite, its gradient is not"]
+        newest = newest_checkpoint(trainer)
+        raise FloatingPointError(
+            f"epoch {step.epoch}, step {step.number}: {', '.join(broken)}; lower "
+            "model.lr or use a wider trainer.precision, and go on from "
+            + (f"the last good checkpoint, {newest}" if newest else "the start: no checkpoint yet")
+        )
+
+
+def has_scaler(trainer: Trainer) -> bool:
+    """Tells whether gradients are scaled, as in 16-mixed."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
+
+
+def skips_steps(optimizer: torch.optim.Optimizer, trainer: Trainer) -> bool:
+    """Tells whether the optimiser leaves out a step on the device, where `found_inf` is 1.
+
+    Torch's fused ones do, for the gradient scaler, which sets it itself.
+    """
+    fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+    on_gpu = trainer.strategy.root_device.type == "cuda"
+    return fused and on_gpu and not has_scaler(trainer)

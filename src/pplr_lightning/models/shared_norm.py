@@ -64,3 +64,32 @@ def shared_batch_norm(
         The images normalised, the group's mean (C,) and its biased variance (C,).
     """
     return _SharedBatchNorm.apply(input, weight, bias, eps, ranks)
+
+
+def ranks_per_group(batch_size: int, norm_batch_size: int | None, world_size: int) -> int:
+    """Tells how many processes hold a group of batch statistics together; 1 if each holds it whole.
+
+    Args:
+        batch_size: Images of all processes.
+        norm_batch_size: Images of a group; None makes a process's images one group.
+        world_size: Processes.
+
+    Raises:
+        ValueError: Groups and processes do not divide.
+    """
+    share = batch_size // world_size
+    if norm_batch_size is None or share % norm_batch_size == 0:
+        return 1
+    ranks, rest = divmod(norm_batch_size, share)
+    if rest == 0 and world_size % ranks == 0:
+        return ranks
+    allowed = [
+        size
+        for size in range(2, batch_size + 1)
+        if batch_size % size == 0 and (share % size == 0 or size % share == 0)
+    ]
+    raise ValueError(
+        f"batch_size={batch_size} on {world_size} process{'es' if world_size > 1 else ''} does not "
+        f"divide into groups of norm_batch_size={norm_batch_size} images: use a norm_batch_size of "
+        f"{', '.join(map(str, allowed))}, or another batch_size or number of processes"
+    )
