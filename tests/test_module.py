@@ -40,6 +40,16 @@ def build(**options):
     return module
 
 
+def camera_proxies():
+    """Of 3 clusters under 3 cameras each."""
+    return CameraProxies(
+        nnf.normalize(torch.randn(9, 512), dim=1),
+        nnf.normalize(torch.randn(9, 512, 2), dim=1),
+        torch.arange(9) // 3,
+        torch.arange(9) % 3,
+    )
+
+
 def losses(module, batch, epoch, data=None):
     """One training step at `epoch`, without a fit around it."""
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -55,12 +65,7 @@ def losses(module, batch, epoch, data=None):
 def test_camera_loss_is_that_of_the_global_feature_and_the_mean_of_the_parts(batch):
     module = build(camera_weight=0.7)
     batch = batch._replace(cameras=torch.arange(8) % 3)
-    proxies = CameraProxies(
-        nnf.normalize(torch.randn(9, 512), dim=1),
-        nnf.normalize(torch.randn(9, 512, 2), dim=1),
-        torch.arange(9) // 3,
-        torch.arange(9) % 3,
-    )
+    proxies = camera_proxies()
     data = SimpleNamespace(pseudo_labels=SimpleNamespace(proxies=proxies))
     without, _ = losses(build(), batch, 0)
     loss, logged = losses(module, batch, 0, data)
@@ -121,12 +126,7 @@ def test_losses_under_autocast_are_those_of_the_outputs_in_float32(batch):
     """Cosines over a temperature of 0.07 would be off by 3e-2 in bfloat16."""
     module = build(camera_weight=1.0)
     batch = batch._replace(cameras=torch.arange(8) % 3)
-    proxies = CameraProxies(
-        nnf.normalize(torch.randn(9, 512), dim=1),
-        nnf.normalize(torch.randn(9, 512, 2), dim=1),
-        torch.arange(9) // 3,
-        torch.arange(9) % 3,
-    )
+    proxies = camera_proxies()
     data = SimpleNamespace(pseudo_labels=SimpleNamespace(proxies=proxies))
     output = module.model(batch.images)
     module.model.forward = lambda images: output

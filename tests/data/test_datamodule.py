@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from pplr_lightning.data import ImageFolder, Market1501, MarketLayout, PPLRDataModule
-from pplr_lightning.data.datamodule import EpochLoader
+from pplr_lightning.data.epoch_loader import EpochLoader
 from pplr_lightning.data.images import read_image
 from pplr_lightning.functional.retrieval import GalleryIndex
 from pplr_lightning.pseudo_labels import PseudoLabels
@@ -188,7 +188,8 @@ class TestCache:
             read.append(path)
             return read_image(path)
 
-        monkeypatch.setattr("pplr_lightning.data.images.read_image", spy)
+        for module in ("decoding", "images"):
+            monkeypatch.setattr(f"pplr_lightning.data.{module}.read_image", spy)
         data = PPLRDataModule(Market1501(drawn), image_size=(64, 32), num_workers=0)
         for stage in ("fit", "test"):
             data.setup(stage)
@@ -242,25 +243,6 @@ class TestCache:
         assert data.device == torch.device("meta")
 
 
-class TestBadImages:
-    @pytest.fixture
-    def folder(self, tmp_path):
-        Image.new("RGB", (8, 16)).save(tmp_path / "good.png")
-        (tmp_path / "bad.png").write_bytes(b"cut")
-        (tmp_path / "worse.png").write_bytes(b"off")
-        return ImageFolder(tmp_path)
-
-    def test_raise_names_one_and_counts_the_rest(self, folder):
-        with pytest.raises(ValueError, match=r"bad.png: cannot be read .*\(1 more like it\)"):
-            PPLRDataModule(folder).setup("fit")
-
-    def test_skip_warns_and_goes_on(self, folder):
-        data = PPLRDataModule(folder, bad_images="skip")
-        with pytest.warns(UserWarning, match="2 unreadable images"):
-            data.setup("fit")
-        assert [Path(sample.path).name for sample in data.train_samples] == ["good.png"]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -269,6 +251,8 @@ class TestBadImages:
         ({"eval_batch_size": 0}, "eval_batch_size=0"),
         ({"image_size": (0, 32)}, "image_size"),
         ({"cache": "disk"}, "cache='disk': choose one of auto, ram, none"),
+        ({"augmentation": "simclr"}, "augmentation='simclr': choose one of pplr, contrastive"),
+        ({"bad_images": "ignore"}, "bad_images='ignore': choose one of raise, skip"),
         ({"std": (0.2, 0.0, 0.2)}, r"std=\(0.2, 0.0, 0.2\): must be above 0"),
     ],
 )

@@ -10,7 +10,6 @@ from pplr_lightning.data.images import (
     EvalImages,
     ReadableImages,
     TrainImages,
-    find_bad_images,
     read_image,
 )
 from pplr_lightning.data.sampler import View
@@ -82,14 +81,3 @@ def test_no_image_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"broken.png: cannot be read as an image"):
         read_image(str(path))
-
-
-def test_cut_off_files_are_found(tmp_path, samples):
-    for name in ("a.png", "b.jpg"):
-        path = tmp_path / name
-        Image.effect_noise((64, 128), 50).convert("RGB").save(path)
-        path.write_bytes(path.read_bytes()[:-500])
-        bad = find_bad_images([*(sample.path for sample in samples), str(path)])
-        assert len(bad) == 1
-        assert bad[0][0] == str(path)
-        assert name in bad[0][1]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 
 from pplr_lightning.data.augmentation import TrainTransform
-from pplr_lightning.data.cache import ImageCache
+from pplr_lightning.data.cache import ImageCache, Node, new_cache
 from pplr_lightning.data.datasets import Sample
 from pplr_lightning.data.images import EvalBatch, EvalImages, TrainBatch, TrainImages
 from pplr_lightning.data.sampler import View
@@ -20,7 +23,46 @@ from pplr_lightning.data.transforms import EvalTransform
 from pplr_lightning.pseudo_labels import PseudoLabels
 
 T = TypeVar("T")
+Cache = Literal["auto", "ram", "none"]
 AHEAD = 2  # batches that are made before they are asked for
+
+
+def cache_for(
+    paths: Sequence[str],
+    eval_transform: v2.Transform,
+    train_transform: v2.Transform,
+    *,
+    node: Node,
+    cache: Cache,
+) -> ImageCache | None:
+    """Makes a cache to be filled, where one is wanted and can serve; all ranks must call it.
+
+    Args:
+        paths: Of the images, N different ones.
+        eval_transform: For labelling and evaluation; an `EvalTransform` can be served.
+        train_transform: For training; a `TrainTransform` can be served.
+        node: The processes that share it.
+        cache: Whether one is wanted, as of `PPLRDataModule`.
+
+    Returns:
+        None where images are to be read from their files.
+
+    Raises:
+        ValueError: One is demanded, and cannot serve.
+    """
+    if cache == "none":
+        return None
+    must_fit = cache == "ram"
+    if isinstance(eval_transform, EvalTransform) and isinstance(train_transform, TrainTransform):
+        # Lightning would advise to take more of them; a cache has no use for any.
+        warnings.filterwarnings("ignore", "The '[a-z]+_dataloader' does not have many workers")
+        resize, size = eval_transform.transforms[0], eval_transform.image_size
+        return new_cache(paths, resize, size, node=node, must_fit=must_fit)
+    reason = "the contrastive augmentation, or a transform of your own, needs the files"
+    if must_fit:
+        raise ValueError(f"data.cache=ram: {reason}; use data.cache auto or none")
+    rank_zero_info(f"no cache: {reason}")
+    return None
 
 
 class CachedTrainImages(TrainImages):

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from typing import Any, Literal, cast, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from pplr_lightning.data.augmentation import TrainTransform
-from pplr_lightning.data.cache import ImageCache, Node, new_cache
+from pplr_lightning.data.cache import ImageCache, Node
 from pplr_lightning.data.cached_batches import (
+    Cache,
     CachedEvalImages,
     CachedLoader,
     CachedTrainImages,
+    cache_for,
     whole,
 )
-from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
+from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits, check_queries
+from pplr_lightning.data.decoding import BadImages, decode_all, without_bad_images
+from pplr_lightning.data.epoch_loader import EpochLoader
 from pplr_lightning.data.images import (
     EvalBatch,
     EvalImages,
     TrainBatch,
     TrainImages,
-    find_bad_images,
     outlive_sigterm,
 )
 from pplr_lightning.data.sampler import IdentityBatchSampler, ShardSampler, check_batch
@@ -41,40 +42,9 @@ from pplr_lightning.data.transforms import (
     Preprocessing,
     contrastive_transform,
 )
-from pplr_lightning.distributed import all_gather_list
 from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
 
-Cache = Literal["auto", "ram", "none"]
-
-
-class EpochLoader:
-    """An epoch's training batches, laid out only when the first of them is asked for.
-
-    Lightning asks for the iterator of the training loader before the hooks in which labels are
-    made, and an ordinary `DataLoader` with workers draws its first indices right then, from labels
-    that do not exist yet (epoch 0) or are a whole epoch old. This one's generator starts after
-    those hooks in every case, resuming included, and needs no flag of the Trainer.
-
-    In an epoch that a checkpoint broke off, it gives the batches that were left. The Trainer's own
-    count of batches says which, so that there is no second count to go astray; the two methods for
-    a state are there because Lightning takes a loader without them for one that cannot go on.
-    """
-
-    def __init__(self, datamodule: PPLRDataModule) -> None:
-        self.datamodule = datamodule
-
-    def __len__(self) -> int:
-        return self.datamodule.iterations
-
-    def __iter__(self) -> Iterator[TrainBatch]:
-        yield from self.datamodule.epoch_loader()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Keeps nothing: the Trainer counts the batches."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes nothing."""
+Augmentation = Literal["pplr", "contrastive"]
 
 
 class PPLRDataModule(LightningDataModule):
@@ -120,12 +90,12 @@ class PPLRDataModule(LightningDataModule):
         num_workers: int = 4,
         cache: Cache = "auto",
         use_cameras: bool = False,
-        augmentation: Literal["pplr", "contrastive"] = "pplr",
+        augmentation: Augmentation = "pplr",
         padding: int = 10,
         random_erasing: float = 0.5,
         mean: tuple[float, float, float] = MEAN,
         std: tuple[float, float, float] = STD,
-        bad_images: Literal["raise", "skip"] = "raise",
+        bad_images: BadImages = "raise",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -135,8 +105,13 @@ class PPLRDataModule(LightningDataModule):
                 raise ValueError(f"{name}={value}: must be at least 1")
         if min(image_size) < 1:
             raise ValueError(f"image_size={tuple(image_size)}: give (height, width) in pixels")
-        if cache not in get_args(Cache):
-            raise ValueError(f"cache={cache!r}: choose one of {', '.join(get_args(Cache))}")
+        for name, choice, choices in (
+            ("cache", cache, get_args(Cache)),
+            ("augmentation", augmentation, get_args(Augmentation)),
+            ("bad_images", bad_images, get_args(BadImages)),
+        ):
+            if choice not in choices:
+                raise ValueError(f"{name}={choice!r}: choose one of {', '.join(choices)}")
         if min(std) <= 0:
             raise ValueError(f"std={tuple(std)}: must be above 0 for each colour")
         self.dataset = SyntheticReID() if dataset is None else dataset
@@ -176,9 +151,9 @@ class PPLRDataModule(LightningDataModule):
         """
         check_batch(self.batch_size, self.instances, self.world_size)
         if self.splits is None:
-            self.splits = self._checked(self.dataset.load())
+            self.splits = self._decoded(self.dataset.load())
             rank_zero_info(self.splits.describe())
-            self._check_queries(self.splits, stage)
+            check_queries(self.splits, evaluates=stage != "predict")
         test_images = len(self.splits.query) + len(self.splits.gallery)
         missing = [name for name in ("query", "gallery") if not getattr(self.splits, name)]
         if missing and (test_images or stage in ("validate", "test")):
@@ -189,69 +164,16 @@ class PPLRDataModule(LightningDataModule):
         if 0 < test_images < self.world_size:
             raise ValueError(f"{test_images} test images on {self.world_size} processes: use fewer")
 
-    def _check_queries(self, splits: Splits, stage: str) -> None:
-        """Warns of queries that no metric can count; refuses to evaluate where all are such."""
-        lost = splits.unmatched_queries()
-        if not lost or not splits.gallery:
-            return
-        text = (
-            f"{len(lost)} of {len(splits.query)} queries have no gallery image of their identity "
-            "under another camera"
-        )
-        if len(lost) == len(splits.query) and stage != "predict":
-            raise ValueError(f"{text}: nothing can be evaluated; check the ids and cameras")
-        rank_zero_warn(f"{text}, the first is {lost[0].path}: no metric counts them")
-
-    def _checked(self, splits: Splits) -> Splits:
-        """Decodes every image once, each rank its share, and deals with those that are bad.
-
-        Into the cache, if there is one, each rank puts its share of what its machine holds.
-        """
+    def _decoded(self, splits: Splits) -> Splits:
+        """Decodes every image once, into the cache if there is one, and deals with bad ones."""
         paths = list(dict.fromkeys(sample.path for split in splits for sample in split))
         node = self._node()
-        cache = self._new_cache(paths, node)
-        share = paths[self.rank :: self.world_size]
-        if cache is not None:
-            share = paths[node.local_rank :: node.processes]
-        found = find_bad_images(share, keep=None if cache is None else cache.put)
-        bad = dict(sorted(all_gather_list(found)))  # now the cache is full: all have come here
+        cache = cache_for(
+            paths, self.eval_transform, self.train_transform, node=node, cache=self.cache
+        )
+        bad = decode_all(paths, cache, node=node, world_size=self.world_size)
         self.image_cache = cache
-        if not bad:
-            return splits
-        if self.bad_images == "raise":
-            more = f" ({len(bad) - 1} more like it)" if len(bad) > 1 else ""
-            raise ValueError(
-                f"{next(iter(bad.values()))}{more}; replace or remove the file, or set "
-                "data.bad_images to skip"
-            )
-        rank_zero_warn(f"{len(bad)} unreadable images are left out: " + "; ".join(bad.values()))
-        return Splits(*([s for s in split if s.path not in bad] for split in splits))
-
-    def _new_cache(self, paths: list[str], node: Node) -> ImageCache | None:
-        """Makes a cache to be filled, where one is wanted and can serve.
-
-        Raises:
-            ValueError: One is demanded, and cannot.
-        """
-        if self.cache == "none":
-            return None
-        if isinstance(self.eval_transform, EvalTransform) and isinstance(
-            self.train_transform, TrainTransform
-        ):
-            # Lightning would advise to take more of them; a cache has no use for any.
-            warnings.filterwarnings("ignore", "The '[a-z]+_dataloader' does not have many workers")
-            return new_cache(
-                paths,
-                self.eval_transform.transforms[0],
-                self.image_size,
-                node=node,
-                must_fit=self.cache == "ram",
-            )
-        reason = "the contrastive augmentation, or a transform of your own, needs the files"
-        if self.cache == "ram":
-            raise ValueError(f"data.cache=ram: {reason}; use data.cache auto or none")
-        rank_zero_info(f"no cache: {reason}")
-        return None
+        return without_bad_images(splits, bad, self.bad_images)
 
     def _node(self) -> Node:
         if self.trainer is None:
@@ -326,7 +248,7 @@ class PPLRDataModule(LightningDataModule):
 
     def train_dataloader(self) -> EpochLoader:
         """Gives the training batches: fresh for every epoch, from the labels at its start."""
-        return EpochLoader(self)
+        return EpochLoader(self.epoch_loader, self.iterations)
 
     def epoch_loader(self) -> DataLoader[TrainBatch]:
         """Builds the loader of the current epoch from the current pseudo labels.

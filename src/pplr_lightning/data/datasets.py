@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 UNKNOWN = -1  # person or camera id of an image that names none
@@ -49,6 +50,28 @@ def _count(samples: list[Sample]) -> str:
         f"{len(samples):,} images, {len(persons) or 'unknown'} identities, "
         f"{len(cameras) or 'unknown'} cameras"
     )
+
+
+def check_queries(splits: Splits, *, evaluates: bool) -> None:
+    """Warns of queries that no metric can count.
+
+    Args:
+        splits: The data set; without a gallery there is nothing to check.
+        evaluates: Whether metrics are wanted.
+
+    Raises:
+        ValueError: They are, and there is no other query.
+    """
+    lost = splits.unmatched_queries()
+    if not lost or not splits.gallery:
+        return
+    text = (
+        f"{len(lost)} of {len(splits.query)} queries have no gallery image of their identity "
+        "under another camera"
+    )
+    if len(lost) == len(splits.query) and evaluates:
+        raise ValueError(f"{text}: nothing can be evaluated; check the ids and cameras")
+    rank_zero_warn(f"{text}, the first is {lost[0].path}: no metric counts them")
 
 
 class ReIDDataset:

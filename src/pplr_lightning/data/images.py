@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -54,29 +53,6 @@ def read_image(path: str) -> Image.Image:
             return image.convert("RGB")
     except Exception as error:  # a broken file makes Pillow raise errors of many types
         raise BadImageError(f"{path}: cannot be read as an image ({error})") from error
-
-
-def find_bad_images(
-    paths: Sequence[str], keep: Callable[[str, Image.Image], None] | None = None
-) -> list[tuple[str, str]]:
-    """Decodes every image and returns path and message of each that cannot be read.
-
-    Args:
-        paths: Of the images.
-        keep: Is given path and image of every other one, in one of several threads.
-    """
-
-    def check(path: str) -> tuple[str, str] | None:
-        try:
-            image = read_image(path)
-        except BadImageError as error:
-            return path, str(error)
-        if keep is not None:
-            keep(path, image)
-        return None
-
-    with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-        return [bad for bad in pool.map(check, paths) if bad is not None]
 
 
 class TrainImages(Dataset[TrainBatch]):

@@ -1,0 +1,87 @@
+"""Every image is decoded once as a run starts: bad ones are named, good ones fill the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image
+
+from pplr_lightning.data.cache import ImageCache, Node
+from pplr_lightning.data.datasets import Splits
+from pplr_lightning.data.images import BadImageError, read_image
+from pplr_lightning.distributed import all_gather_list
+
+BadImages = Literal["raise", "skip"]
+
+
+def decode_all(
+    paths: Sequence[str], cache: ImageCache | None, *, node: Node, world_size: int
+) -> dict[str, str]:
+    """Decodes every image once, each rank its share; all ranks must call it.
+
+    Into the cache, if there is one, each rank puts its share of what its machine holds; it is full
+    when this returns.
+
+    Args:
+        paths: Of the images, N different ones.
+        cache: To be filled.
+        node: This process among those of its machine.
+        world_size: The number of processes.
+
+    Returns:
+        By its path, what is wrong with each image that cannot be read; on all ranks the same.
+    """
+    share = paths[node.rank :: world_size]
+    if cache is not None:
+        share = paths[node.local_rank :: node.processes]
+    found = find_bad_images(share, keep=None if cache is None else cache.put)
+    return dict(sorted(all_gather_list(found)))
+
+
+def find_bad_images(
+    paths: Sequence[str], keep: Callable[[str, Image.Image], None] | None = None
+) -> list[tuple[str, str]]:
+    """Decodes images and returns path and message of each that cannot be read.
+
+    Args:
+        paths: Of the images.
+        keep: Is given path and image of every other one, in one of several threads.
+    """
+
+    def check(path: str) -> tuple[str, str] | None:
+        try:
+            image = read_image(path)
+        except BadImageError as error:
+            return path, str(error)
+        if keep is not None:
+            keep(path, image)
+        return None
+
+    with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
+        return [bad for bad in pool.map(check, paths) if bad is not None]
+
+
+def without_bad_images(splits: Splits, bad: dict[str, str], bad_images: BadImages) -> Splits:
+    """Leaves bad images out, with a warning, where that is wanted.
+
+    Args:
+        splits: All images.
+        bad: By its path, what is wrong with each bad one.
+        bad_images: Whether one stops the run (`raise`) or is left out (`skip`).
+
+    Raises:
+        ValueError: There are some, and they are to stop the run.
+    """
+    if not bad:
+        return splits
+    if bad_images == "raise":
+        more = f" ({len(bad) - 1} more like it)" if len(bad) > 1 else ""
+        raise ValueError(
+            f"{next(iter(bad.values()))}{more}; replace or remove the file, or set "
+            "data.bad_images to skip"
+        )
+    rank_zero_warn(f"{len(bad)} unreadable images are left out: " + "; ".join(bad.values()))
+    return Splits(*([s for s in split if s.path not in bad] for split in splits))

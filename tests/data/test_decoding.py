@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pplr_lightning.data import ImageFolder, PPLRDataModule
+from pplr_lightning.data.decoding import find_bad_images
+
+
+def test_cut_off_files_are_found(tmp_path):
+    good = tmp_path / "good.png"
+    Image.new("RGB", (8, 16)).save(good)
+    for name in ("a.png", "b.jpg"):
+        path = tmp_path / name
+        Image.effect_noise((64, 128), 50).convert("RGB").save(path)
+        path.write_bytes(path.read_bytes()[:-500])
+        bad = find_bad_images([str(good), str(path)])
+        assert len(bad) == 1
+        assert bad[0][0] == str(path)
+        assert name in bad[0][1]
+
+
+class TestBadImages:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        Image.new("RGB", (8, 16)).save(tmp_path / "good.png")
+        (tmp_path / "bad.png").write_bytes(b"cut")
+        (tmp_path / "worse.png").write_bytes(b"off")
+        return ImageFolder(tmp_path)
+
+    def test_raise_names_one_and_counts_the_rest(self, folder):
+        with pytest.raises(ValueError, match=r"bad.png: cannot be read .*\(1 more like it\)"):
+            PPLRDataModule(folder).setup("fit")
+
+    def test_skip_warns_and_goes_on(self, folder):
+        data = PPLRDataModule(folder, bad_images="skip")
+        with pytest.warns(UserWarning, match="2 unreadable images"):
+            data.setup("fit")
+        assert [Path(sample.path).name for sample in data.train_samples] == ["good.png"]
