@@ -63,13 +63,17 @@ def test_change_into_another_folder(run, index, tmp_path, capsys):
     assert paths(index) == ALL
 
 
-def test_compressed_beyond_the_memory_limit(run, written, tmp_path, capsys):
+@pytest.mark.parametrize(("limit", "kind"), [("0.0001", "ivfsq"), ("0.00001", "ivfpq")])
+def test_compressed_beyond_the_memory_limit(run, written, tmp_path, capsys, limit, kind):
     source = written("many", vectors(10_000, dimension=8))
     folder = tmp_path / "gallery.index"
-    run("index", f"--embeddings={source}", f"--out={folder}", "--memory_limit=0.0001")
+    run("index", f"--embeddings={source}", f"--out={folder}", f"--memory_limit={limit}")
     gallery = Gallery.load(folder)
-    assert gallery.kind == "ivfpq"
-    assert f"a recall@10 of {gallery.recall:.3f} against exact search" in capsys.readouterr().out
+    assert gallery.kind == kind
+    assert (
+        f"compressed ({kind}): a recall@10 of {gallery.recall:.3f} against exact search"
+        in capsys.readouterr().out
+    )
 
 
 class TestBadInput:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from pplr_lightning.cli import main
 from pplr_lightning.data import Sample
 from pplr_lightning.gallery import Gallery
 from pplr_lightning.gallery.embeddings import write_embeddings
@@ -19,14 +21,17 @@ def images(drawn):
 
 
 @pytest.fixture(scope="module")
-def folder(images, tiny_checkpoint, tmp_path_factory):
+def folder(images, tmp_path_factory):
     """A gallery of 12 images."""
-    root = tmp_path_factory.mktemp("gallery")
-    made = module()
-    samples = [Sample(str(path), number, -1) for number, path in enumerate(images)]
-    write_embeddings(root / "e.parquet", samples, made.embed(images), made.recipe())
-    from pplr_lightning.cli import main
+    return index(images, tmp_path_factory.mktemp("gallery"), "global", [-1] * 12)
 
+
+def index(images, root, kind, cameras):
+    """Builds a gallery as a user does."""
+    made = module()
+    samples = [Sample(str(path), number, cameras[number]) for number, path in enumerate(images)]
+    vectors, recipe = made.embed(images, kind=kind), made.recipe(kind=kind)
+    write_embeddings(root / "e.parquet", samples, vectors, recipe)
     main(["index", f"--embeddings={root / 'e.parquet'}", f"--out={root / 'gallery.index'}"])
     return root / "gallery.index"
 
@@ -72,6 +77,61 @@ def test_images_that_were_moved_are_still_listed(run, options, images, folder, t
     assert found.rows.shape == (1, 12)
     pixels = np.asarray(Image.open(tmp_path / "new/found.png").convert("L"))
     assert pixels.std() > 0
+
+
+class TestOptions:
+    """Each says to the gallery what it says in the help."""
+
+    @pytest.fixture
+    def both(self, images, options, tmp_path):
+        """A gallery of all branches, of two cameras."""
+        (tmp_path / "both").mkdir()
+        cameras = [number % 2 for number in range(12)]
+        return index(images, tmp_path / "both", "both", cameras)
+
+    def searched(self, run, both, options, images, *more):
+        return run("search", *options[1:], f"--index={both}", "--query", str(images[4]), *more)
+
+    def test_rerank(self, run, both, options, images, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "300")
+        found = self.searched(run, both, options, images, "--rerank")
+        query = module().embed([images[4]], kind="both")
+        expected = Gallery.load(both).search(query, rerank=True)
+        assert torch.equal(found.rows, expected.rows)
+        assert torch.allclose(found.distance, expected.distance, atol=1e-5)
+        output = capsys.readouterr().out
+        (first,) = [line for line in output.splitlines() if "│    1 │" in line]
+        values = [cell.strip() for cell in first.split("│")[1:-1]]
+        assert values == [
+            "1", f"{found.similarity[0, 0]:.3f}", f"{found.distance[0, 0]:.3f}", "4", "0",
+            str(images[4]),
+        ]  # fmt: skip
+        assert "re-ranked by the neighbours they share with the query" in " ".join(output.split())
+
+    def test_without_cameras(self, run, both, options, images):
+        found = self.searched(run, both, options, images, "--without_cameras", "0", "7")
+        assert set(found.rows[0].tolist()) == set(range(1, 12, 2))
+
+    def test_weights(self, run, both, options, images):
+        found = self.searched(run, both, options, images, "--weights", "0", "0", "2")
+        whole = module().embed(images, kind="both").unflatten(1, (3, -1))[:, 2] * 3**0.5
+        expected = (whole[4] @ whole.T).sort(descending=True).values[:10]
+        assert torch.allclose(found.similarity[0], expected, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("gallery", "message"),
+        [
+            ("both", "error: 2 weights [1.0, 2.0]: give 3, of global, part 1, part 2"),
+            ("folder", "error: weights [1.0, 2.0]: the gallery's vectors hold the global feature"),
+        ],
+    )
+    def test_weights_of_other_branches(
+        self, run, options, images, capsys, request, gallery, message
+    ):
+        where = f"--index={request.getfixturevalue(gallery)}"
+        with pytest.raises(SystemExit):
+            run("search", *options, where, "--query", str(images[0]), "--weights", "1", "2")
+        assert capsys.readouterr().err.strip().splitlines()[-1].startswith(message)
 
 
 class TestBadInput:

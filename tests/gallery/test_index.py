@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pplr_lightning.gallery import Gallery
+from pplr_lightning.gallery.index import kind_within
 
 from ..tiny import embeddings, vectors
 
@@ -18,16 +19,27 @@ def paths(gallery, found):
     return [[gallery.sample(row).path for row in rows] for rows in found.rows.tolist()]
 
 
-class TestCompressed:
-    @pytest.fixture(scope="class")
-    def built(self):
-        rows = vectors(10_000)
-        return embeddings(rows), Gallery.build(embeddings(rows), memory_limit=1e-4, probes=400)
+@pytest.mark.parametrize(
+    ("limit", "kind"),
+    [(4e6, "flat"), (4e6 - 1, "ivfsq"), (1e6, "ivfsq"), (1e6 - 1, "ivfpq"), (0, "ivfpq")],
+)
+def test_as_little_is_compressed_as_the_memory_allows(limit, kind):
+    assert kind_within(limit, images=10_000, dimension=100) == kind
 
-    def test_is_chosen_by_size_and_says_what_it_finds(self, built):
+
+class TestCompressed:
+    @pytest.fixture(scope="class", params=["ivfsq", "ivfpq"])
+    def kind(self, request):
+        return request.param
+
+    @pytest.fixture(scope="class")
+    def built(self, kind):
+        source = embeddings(vectors(10_000))
+        return source, Gallery.build(source, kind=kind, probes=400)
+
+    def test_says_what_it_finds(self, built, kind):
         source, gallery = built
-        assert gallery.kind == "ivfpq"
-        assert Gallery.build(embeddings(ROWS), memory_limit=1e-4).kind == "flat"
+        assert gallery.kind == kind
         rows = torch.from_numpy(np.asarray(source.vectors))
         queries = rows[::50]
         exact = Gallery.build(source, kind="flat").search(queries, 11).rows
@@ -37,13 +49,13 @@ class TestCompressed:
             for i, (a, b) in enumerate(zip(exact.tolist(), found.tolist(), strict=True))
         ]
         assert gallery.recall == pytest.approx(np.mean(hits), abs=0.03)
-        assert 0.5 < gallery.recall < 1
+        assert {"ivfpq": 0.5, "ivfsq": 0.95}[kind] < gallery.recall < 1
 
-    def test_add_remove_save_and_load(self, built, tmp_path):
+    def test_add_remove_save_and_load(self, built, kind, tmp_path):
         _, gallery = built
         gallery.save(tmp_path / "some.index")
         loaded = Gallery.load(tmp_path / "some.index")
-        assert (loaded.kind, loaded.recall) == ("ivfpq", gallery.recall)
+        assert (loaded.kind, loaded.recall) == (kind, gallery.recall)
         new = vectors(5, seed=9)
         loaded.remove([f"a/{number}.jpg" for number in range(0, 10_000, 2)])
         loaded.add(embeddings(new, prefix="b"))
@@ -53,14 +65,15 @@ class TestCompressed:
             assert f"b/{number}.jpg" in rows
             assert not any(int(path[2:-4]) % 2 == 0 for path in rows if path.startswith("a"))
 
-    def test_reads_vectors_back_roughly(self, built, tmp_path):
+    def test_reads_vectors_back_roughly(self, built, kind, tmp_path):
         source, gallery = built
         numbers = torch.tensor([9_999, 3, 500])
         rough = gallery.vectors(numbers)
         rows = torch.from_numpy(np.asarray(source.vectors))
-        assert torch.nn.functional.cosine_similarity(rough, rows[numbers]).min() > 0.8
+        kept = torch.nn.functional.cosine_similarity(rough, rows[numbers]).min()
+        assert kept > {"ivfpq": 0.8, "ivfsq": 0.999}[kind]
         before = (tmp_path / "before.index", tmp_path / "after.index")
-        Gallery.build(source, memory_limit=1e-4, probes=400).save(before[0])
+        Gallery.build(source, kind=kind, probes=400).save(before[0])
         gallery.save(before[1])
         sizes = [(path / "index.faiss").stat().st_size for path in before]
         assert sizes[0] == sizes[1]  # where each vector lies is not written

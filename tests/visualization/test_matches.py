@@ -30,3 +30,9 @@ def test_cameras_that_are_not_known_and_files_that_are_gone(train):
     assert "0.50" in texts(figure)
     assert "not\nreadable" in texts(figure)
     assert "camera" not in caption_of(figure)
+
+
+def test_says_that_they_were_reranked(train):
+    options = {"total": 1, "reranked": True}
+    figure = matches_figure([train[1].path], [train[:1]], [[0.5]], **options)
+    assert "Most similar images, re-ranked" in texts(figure)

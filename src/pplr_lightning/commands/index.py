@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from pplr_lightning.gallery.embeddings import read_embeddings
 from pplr_lightning.gallery.gallery import MEMORY_LIMIT, Gallery
+from pplr_lightning.gallery.index import Kind
 
 
 def run(args: list[str]) -> Gallery:
@@ -33,8 +35,8 @@ def _build(options: argparse.Namespace) -> Gallery:
     )
     if gallery.recall is not None:
         print(
-            f"compressed (IVF-PQ): a recall@10 of {gallery.recall:.3f} against exact search, on a "
-            "sample of the gallery's own images"
+            f"compressed ({gallery.kind}): a recall@10 of {gallery.recall:.3f} against exact "
+            "search, on a sample of the gallery's own images"
         )
     return gallery
 
@@ -61,23 +63,24 @@ def _parse(args: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--kind",
-        choices=("auto", "flat", "ivfpq"),
+        choices=("auto", *get_args(Kind)),
         default="auto",
-        help="flat compares a query with every vector; ivfpq compresses them and finds most of the "
-        "nearest, its recall is measured and printed; auto (the default) is flat up to "
-        "--memory_limit",
+        help="flat compares a query with every vector; ivfsq and ivfpq keep a quarter and a "
+        "sixteenth of their bytes and find most of the nearest, how many is measured and printed; "
+        "auto (the default) is the first of the three that stays within --memory_limit",
     )
     parser.add_argument(
         "--memory_limit",
         type=float,
         default=MEMORY_LIMIT,
-        help="GiB of vectors from which auto compresses (default: %(default)s)",
+        help="GiB in which auto keeps the vectors (default: %(default)s)",
     )
     parser.add_argument(
         "--probes",
         type=int,
         default=64,
-        help="cells of ivfpq that a query is compared with; more find more (default: %(default)s)",
+        help="cells of a compressed index that a query is compared with; more find more (default: "
+        "%(default)s)",
     )
     options = parser.parse_args(args)
     if (options.embeddings is None) == (options.index is None):

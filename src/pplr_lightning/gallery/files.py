@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pplr_lightning.functional.engines import require_faiss
 from pplr_lightning.gallery.embeddings import ITEMS, sync
-from pplr_lightning.gallery.index import PURPOSE
+from pplr_lightning.gallery.index import PURPOSE, Kind
 from pplr_lightning.recipe import Recipe
 
 FORMAT = 1  # of the folder
@@ -26,15 +26,15 @@ class StoredGallery(NamedTuple):
         index: Of FAISS.
         items: Its images, a table with the columns of `ITEMS` and `id`.
         recipe: What the vectors were made with.
-        kind: Of the index, `flat` or `ivfpq`.
-        recall: recall@10 of `ivfpq`.
+        kind: Of the index.
+        recall: recall@10 of a compressed one.
         mapped: The file that the index, read-only, is mapped from.
     """
 
     index: Any
     items: pa.Table
     recipe: Recipe
-    kind: str
+    kind: Kind
     recall: float | None
     mapped: Path | None = None
 

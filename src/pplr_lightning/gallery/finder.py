@@ -140,11 +140,7 @@ class Finder:
         Raises:
             ValueError: As `Gallery.search`; or there is not a weight for each of `weighted`.
         """
-        if weights is not None and self.weighted and len(weights) != len(self.weighted):
-            raise ValueError(
-                f"{len(weights)} weights {list(weights)}: give {len(self.weighted)}, of "
-                f"{', '.join(self.weighted)}"
-            )
+        self.check_weights(weights)
         found = self.gallery.search(
             query.vector[None],
             k,
@@ -160,6 +156,18 @@ class Finder:
             for row, *scores in zip(rows, similarity, distance, strict=True)
             if row >= 0
         ]
+
+    def check_weights(self, weights: Sequence[float] | None) -> None:
+        """Checks that there is a weight for each of `weighted`, or that there are none.
+
+        Raises:
+            ValueError: There are more or fewer.
+        """
+        if weights is not None and self.weighted and len(weights) != len(self.weighted):
+            raise ValueError(
+                f"{len(weights)} weights {list(weights)}: give {len(self.weighted)}, of "
+                f"{', '.join(self.weighted)}"
+            )
 
     def explain(self, query: Query, row: int) -> Explanation:
         """Compares a query with an image of the gallery, branch by branch.

@@ -21,23 +21,25 @@ from pplr_lightning.gallery.embeddings import ITEMS, Embeddings
 from pplr_lightning.gallery.files import StoredGallery, read_gallery, write_gallery
 from pplr_lightning.gallery.index import (
     PURPOSE,
+    Kind,
     add_vectors,
     compressed_index,
     exact_index,
     forget_places,
+    kind_within,
     read_vectors,
     search_index,
 )
 from pplr_lightning.recipe import Recipe
 
-MEMORY_LIMIT = 16.0  # GiB of vectors up to which `auto` searches them all
+MEMORY_LIMIT = 16.0  # GiB in which `auto` keeps the vectors
 
 
 class Matches(NamedTuple):
     """What a search found for Q queries, the most similar first.
 
     Attributes:
-        similarity: Cosines in [-1, 1], (Q, k); approximate where the index is `ivfpq`. Where the
+        similarity: Cosines in [-1, 1], (Q, k); approximate unless the index is `flat`. Where the
             branches are weighed, the weighted mean of their cosines.
         rows: Rows of the gallery's `items`, (Q, k); -1 behind the last where fewer were found.
         distance: By which they were re-ranked, in [0, 1], (Q, k); None where they were not.
@@ -55,13 +57,13 @@ class Gallery:
         items: A table of the images: `path`, `person_id` and `camera_id` (null if not known), and
             the `id` under which the index holds each.
         recipe: What the vectors were made with. Vectors of another one are refused.
-        kind: `flat` compares a query with every vector; `ivfpq` holds codes of D/4 bytes or less
-            and compares it with some.
-        recall: recall@10 of `ivfpq` when it was built; None for `flat`, which is exact.
+        kind: `flat` compares a query with every vector; `ivfsq` holds codes of D bytes, `ivfpq` of
+            D/4 or less, and they compare it with some.
+        recall: recall@10 when it was built; None for `flat`, which is exact.
     """
 
     def __init__(
-        self, index: Any, items: pa.Table, recipe: Recipe, kind: str, recall: float | None
+        self, index: Any, items: pa.Table, recipe: Recipe, kind: Kind, recall: float | None
     ) -> None:
         self._index = index
         self._mapped: Path | None = None  # the file that a read-only index lies in
@@ -75,7 +77,7 @@ class Gallery:
         cls,
         embeddings: Embeddings,
         *,
-        kind: Literal["auto", "flat", "ivfpq"] = "auto",
+        kind: Literal["auto"] | Kind = "auto",
         memory_limit: float = MEMORY_LIMIT,
         probes: int = 64,
     ) -> Gallery:
@@ -83,10 +85,10 @@ class Gallery:
 
         Args:
             embeddings: At least one image.
-            kind: Of the index; `auto` is `flat` for vectors of up to `memory_limit`, and `ivfpq`
-                for more.
+            kind: Of the index; `auto` is the first of `flat`, `ivfsq` and `ivfpq` that keeps the
+                vectors in `memory_limit`, or else `ivfpq`.
             memory_limit: In GiB.
-            probes: Cells that `ivfpq` compares a query with.
+            probes: Cells that a compressed index compares a query with.
 
         Raises:
             ValueError: There is no image, one is there twice, or its vector is not normalised.
@@ -98,11 +100,11 @@ class Gallery:
         check_count("probes", probes)
         _check_paths(embeddings.items, None)
         if kind == "auto":
-            kind = "flat" if 4 * images * dimension <= memory_limit * 2**30 else "ivfpq"
+            kind = kind_within(memory_limit * 2**30, images, dimension)
         index, recall = (
             (exact_index(embeddings), None)
             if kind == "flat"
-            else compressed_index(embeddings, probes=probes)
+            else compressed_index(embeddings, kind, probes=probes)
         )
         return cls(index, _numbered(embeddings.items, 0), embeddings.recipe, kind, recall)
 
@@ -220,7 +222,7 @@ class Gallery:
         return Matches(similarity, rows, distance)
 
     def vectors(self, rows: Tensor) -> Tensor:
-        """Returns the vectors of rows (n,), (n, D); of `ivfpq`, what its codes keep of them."""
+        """Returns the vectors of rows (n,), (n, D); of a compressed index, what its codes keep."""
         numbers = rows.numpy()
         ids = self.items["id"].to_numpy()[numbers]
         return torch.from_numpy(read_vectors(self._index, numbers, ids))

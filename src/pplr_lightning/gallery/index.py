@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,11 @@ SAMPLE = 1000  # queries that recall is measured on
 TOP = 10  # neighbours of recall@10
 
 
+Kind = Literal["flat", "ivfsq", "ivfpq"]
+
+
 class Compressed(NamedTuple):
-    """An IVF-PQ index, and its recall@10 on a sample of its own images, each without itself."""
+    """A compressed index; its recall@10 on a sample of its own images, each without itself."""
 
     index: Any
     recall: float
@@ -98,11 +101,31 @@ def forget_places(index: Any) -> None:
         index.set_direct_map_type(faiss.DirectMap.NoMap)
 
 
-def compressed_index(embeddings: Embeddings, *, probes: int) -> Compressed:
-    """Builds an IVF-PQ index (Jégou et al., TPAMI 2011) and measures what it finds.
+def kind_within(limit: float, images: int, dimension: int) -> Kind:
+    """Chooses the index that keeps most of the vectors in so many bytes of them.
 
-    Vectors lie in 4·√N cells, each as D/4 bytes; a query is compared with those in the `probes`
-    nearest cells.
+    Args:
+        limit: Bytes.
+        images: N.
+        dimension: D.
+
+    Returns:
+        `flat` in 4·N·D bytes, `ivfsq` in N·D; `ivfpq` if neither is allowed.
+    """
+    if 4 * images * dimension <= limit:
+        return "flat"
+    return "ivfsq" if images * dimension <= limit else "ivfpq"
+
+
+def compressed_index(
+    embeddings: Embeddings, kind: Literal["ivfsq", "ivfpq"], *, probes: int
+) -> Compressed:
+    """Builds an index of codes in cells and measures what it finds.
+
+    Vectors lie in 4·√N cells by their nearest centre, each as a code of what is left of it: a byte
+    for each of its D dimensions (`ivfsq`), or one for each 4 to 8 of them, learned together
+    (`ivfpq`; Jégou et al., TPAMI 2011). A query is compared with those in the `probes` nearest
+    cells.
 
     Raises:
         ValueError: There are too few vectors, or D does not divide into codes.
@@ -111,20 +134,15 @@ def compressed_index(embeddings: Embeddings, *, probes: int) -> Compressed:
     images, dimension = embeddings.vectors.shape
     if images < TRAINED_FROM:
         raise ValueError(
-            f"kind='ivfpq' learns its codes from {TRAINED_FROM:,} images or more, got {images:,}: "
+            f"kind={kind!r} learns its codes from {TRAINED_FROM:,} images or more, got {images:,}: "
             "use 'flat'"
         )
-    width = next((width for width in WIDTHS if dimension % width == 0), None)
-    if width is None:
-        raise ValueError(
-            f"kind='ivfpq' cannot cut vectors of {dimension} dimensions into codes of "
-            f"{WIDTHS[0]} to {WIDTHS[-1]}: use 'flat'"
-        )
     cells = min(round(4 * images**0.5), images // 39)
-    kind = f"IVF{cells},PQ{dimension // width}"
-    index = faiss.index_factory(dimension, kind, faiss.METRIC_INNER_PRODUCT)
-    index.do_polysemous_training = False  # slow, and of use only to another kind of search
-    index.pq.cp.niter = ITERATIONS
+    codes = "SQ8" if kind == "ivfsq" else f"PQ{dimension // _width(dimension)}"
+    index = faiss.index_factory(dimension, f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
+    if kind == "ivfpq":
+        index.do_polysemous_training = False  # slow, and of use only to another kind of search
+        index.pq.cp.niter = ITERATIONS
     rng = np.random.default_rng(0)
     learned = min(images, max(PER_CELL * cells, TRAINED_FROM))
     index.train(_rows(embeddings, np.sort(rng.choice(images, learned, replace=False))))
@@ -132,6 +150,16 @@ def compressed_index(embeddings: Embeddings, *, probes: int) -> Compressed:
     add_vectors(index, embeddings, 0)
     sample = np.sort(rng.choice(images, min(SAMPLE, images), replace=False))
     return Compressed(index, measure_recall(index, embeddings, sample))
+
+
+def _width(dimension: int) -> int:
+    for width in WIDTHS:
+        if dimension % width == 0:
+            return width
+    raise ValueError(
+        f"kind='ivfpq' cannot cut vectors of {dimension} dimensions into codes of {WIDTHS[0]} to "
+        f"{WIDTHS[-1]}: use 'ivfsq' or 'flat'"
+    )
 
 
 def _rows(embeddings: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.float32]:

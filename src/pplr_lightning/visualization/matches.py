@@ -17,6 +17,7 @@ def matches_figure(
     similarities: Sequence[Sequence[float]],
     *,
     total: int,
+    reranked: bool = False,
 ) -> Figure:
     """Draws queries with the images found, the most similar first.
 
@@ -25,12 +26,13 @@ def matches_figure(
         found: The images that each found.
         similarities: Of each of these to its query.
         total: Images that were searched.
+        reranked: Whether they are in the order of `rerank_distance`, not of their similarity.
     """
     length = max((len(row) for row in found), default=0)
     sheet = Sheet(
         len(queries),
         1 + length,
-        title="Most similar images",
+        title="Most similar images" + (", re-ranked" if reranked else ""),
         caption=(
             f"{'A query' if len(queries) == 1 else f'{len(queries)} queries, each'} with the "
             f"{length} most similar of {total:,} images. "
