@@ -25,8 +25,8 @@ from pplr_lightning import PPLRDataModule, PPLRModule
 from pplr_lightning import functional as F
 from pplr_lightning.data import SyntheticReID
 from pplr_lightning.extraction import extract_features
+from pplr_lightning.label_quality import label_quality
 from pplr_lightning.layouts import load_weights, read_weights
-from pplr_lightning.metrics import label_quality
 
 
 class Images(NamedTuple):

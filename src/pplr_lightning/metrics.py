@@ -1,15 +1,13 @@
-"""Retrieval metrics as a torchmetrics `Metric`, and the quality of labels."""
+"""Retrieval metrics as a torchmetrics `Metric`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from sklearn.metrics import adjusted_rand_score
-from sklearn.metrics.cluster import pair_confusion_matrix
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -19,7 +17,6 @@ from pplr_lightning.distributed import is_distributed
 from pplr_lightning.functional.engines import full_precision, similarity_chunks
 from pplr_lightning.functional.reranking import Reranking, search_both_ends
 from pplr_lightning.functional.retrieval import GalleryIndex, query_blocks, summarize_scores
-from pplr_lightning.pseudo_labels import PseudoLabels
 from pplr_lightning.rankings import Ranking, example_rankings
 
 RERANKED = "rerank/"  # what the names of a re-ranked gallery's metrics begin with
@@ -187,49 +184,3 @@ def _first_of_each(indices: Tensor) -> Tensor:
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]
     return order[first]
-
-
-class LabelQuality(NamedTuple):
-    """How well clusters match identities, over the clustered images only, each in [0, 1]."""
-
-    ari: float
-    precision: float
-    recall: float
-
-
-def label_quality(labels: Tensor, person_ids: Tensor) -> LabelQuality:
-    """Compares pseudo labels (N,) with identities (N,); outliers (-1) are left out.
-
-    `ari` is the adjusted Rand index (Hubert and Arabie, 1985). `precision` is the share of pairs
-    in one cluster that are of one identity, `recall` the share of pairs of one identity, both
-    clustered, that are in one cluster. Read them beside the share of outliers.
-    """
-    clustered = labels >= 0
-    found, truth = labels[clustered].numpy(), person_ids[clustered].numpy()
-    if not len(found):
-        return LabelQuality(0.0, 0.0, 0.0)
-    (_, only_found), (only_truth, both) = pair_confusion_matrix(truth, found)
-    return LabelQuality(
-        ari=float(adjusted_rand_score(truth, found)),
-        precision=float(both / max(both + only_found, 1)),
-        recall=float(both / max(both + only_truth, 1)),
-    )
-
-
-def label_statistics(labels: PseudoLabels, person_ids: Tensor) -> dict[str, float]:
-    """Sums up an epoch's labels as they are logged (`labels/<name>`).
-
-    Args:
-        labels: Of N images.
-        person_ids: True identities (N,); -1 where not known, which leaves out `label_quality`.
-    """
-    values = {
-        "clusters": float(labels.num_clusters),
-        "outliers": labels.outlier_share,
-        "agreement_mean": labels.agreement.mean().item(),
-    }
-    for part, mean in enumerate(labels.agreement.mean(dim=0).tolist(), start=1):
-        values[f"agreement_part{part}"] = mean
-    if (person_ids >= 0).all():  # known: for analysis only
-        values |= label_quality(labels.labels, person_ids)._asdict()
-    return values

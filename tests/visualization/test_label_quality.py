@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pplr_lightning.metrics import label_statistics
+from pplr_lightning.label_quality import label_statistics
 from pplr_lightning.pseudo_labels import PseudoLabels
 from pplr_lightning.visualization import caption_of, label_quality_figure
 

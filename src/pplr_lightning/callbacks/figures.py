@@ -17,7 +17,7 @@ from pplr_lightning.callbacks.media import log_histogram, log_picture
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.callbacks.scene import Scene
 from pplr_lightning.data import PPLRDataModule
-from pplr_lightning.metrics import label_statistics
+from pplr_lightning.label_quality import label_statistics
 from pplr_lightning.module import PPLRModule
 from pplr_lightning.pseudo_labels import PseudoLabels
 from pplr_lightning.visualization import Embedding, caption_of, save_figure

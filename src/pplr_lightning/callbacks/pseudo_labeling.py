@@ -20,8 +20,8 @@ from pplr_lightning.distributed import log_own, new_patient_group
 from pplr_lightning.extraction import extract_features
 from pplr_lightning.functional.engines import choose_engine
 from pplr_lightning.functional.sharding import Share
+from pplr_lightning.label_quality import label_statistics
 from pplr_lightning.label_stage import LabelStage
-from pplr_lightning.metrics import label_statistics
 from pplr_lightning.models import PartModel
 from pplr_lightning.pseudo_labels import PseudoLabels
 from pplr_lightning.retrieval_module import RetrievalModule
