@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 import yaml
 from PIL import Image
 
+from pplr_lightning import commands
+from pplr_lightning.cli import COMMANDS, PPLRCLI
 from pplr_lightning.gallery.embeddings import read_embeddings
 
 NAMES = {
@@ -173,6 +176,36 @@ def damage(drawn: Path, tmp_path: Path) -> list[str]:
         "--data.dataset=pplr_lightning.data.ImageFolder",
         f"--data.dataset.init_args.root={folder}",
     ]
+
+
+class TestOverview:
+    """Every command is in the help, and a mistyped one is answered with all of them."""
+
+    def test_help(self, run, capsys):
+        with pytest.raises(SystemExit) as stop:
+            run("--help")
+        assert stop.value.code == 0
+        printed = capsys.readouterr().out
+        files = {file.stem for file in Path(commands.__file__).parent.glob("[!_]*.py")}
+        assert files == set(COMMANDS)
+        for name in (*PPLRCLI.subcommands(), *files):
+            assert f"\n    {name} " in printed
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [(["serach", "--index", "x"], r"invalid choice: 'serach' .*search"), ([], r"COMMAND$")],
+    )
+    def test_no_command(self, run, capsys, words, message):
+        with pytest.raises(SystemExit) as stop:
+            run(*words)
+        assert stop.value.code == 2
+        assert re.search(message, capsys.readouterr().err.strip().splitlines()[-1])
+
+    def test_options_before_the_command(self, run, capsys):
+        with pytest.raises(SystemExit) as stop:
+            run("--config=nowhere.yaml", "fit")
+        assert stop.value.code == 2
+        assert "nowhere.yaml" in capsys.readouterr().err
 
 
 class TestBadInput:

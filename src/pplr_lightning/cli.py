@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import importlib
 import shlex
@@ -37,9 +38,22 @@ from pplr_lightning.module import PPLRModule
 COMPLAINTS = (ValueError, OSError, ImportError, FloatingPointError, MisconfigurationException)
 DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 # Each a module of `commands` with a function `run`.
-COMMANDS = (
-    "convert", "demo", "export", "index", "predict", "pretrain", "report", "search", "serve",
-)  # fmt: skip
+COMMANDS = {
+    "demo": "random weights, warm start and PPLR on drawn people, in minutes on a CPU",
+    "pretrain": "train a warm start without labels (SimCLR)",
+    "report": "write a run's folder as one page, or two runs side by side",
+    "predict": "embed the images of a folder",
+    "index": "make embeddings a gallery, or change one",
+    "search": "find the images of a gallery that are most like a query",
+    "serve": "search a gallery on a page in the browser",
+    "export": "write a model as ONNX or torch.export program, compared with it",
+    "convert": "read published checkpoints, or write one for the authors' code",
+}
+LIGHTNING_COMMANDS = {
+    "fit": "train on images without identities (PPLR)",
+    "validate": "mAP and CMC of a checkpoint, or of the weights to start from",
+    "test": "the same, logged as test/",
+}
 
 
 class PPLRCLI(LightningCLI):
@@ -137,6 +151,7 @@ def main(args: list[str] | None = None) -> Any:
     error keeps its traceback.
     """
     words = sys.argv[1:] if args is None else args
+    _check_command(words)
     try:
         if words and words[0] in COMMANDS:
             command = importlib.import_module(f"{__package__}.commands.{words[0]}")
@@ -153,6 +168,24 @@ def main(args: list[str] | None = None) -> Any:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _check_command(words: list[str]) -> None:
+    """Ends with an overview of the commands where it is asked for or where none of them is given.
+
+    What else may come first, such as `--config`, is the subcommands' to read.
+    """
+    if words and words[0].startswith("-") and words[0] not in ("-h", "--help"):
+        return
+    parser = argparse.ArgumentParser(
+        "python -m pplr_lightning",
+        description="Unsupervised person re-identification by part-based pseudo label refinement.",
+        epilog="COMMAND --help lists the options of a command.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, summary in (LIGHTNING_COMMANDS | COMMANDS).items():
+        commands.add_parser(name, help=summary, add_help=False)
+    parser.parse_args(words[:1])
 
 
 def _how_to_go_on(words: list[str], checkpoint: Path | None) -> str:
