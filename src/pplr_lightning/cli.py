@@ -173,9 +173,11 @@ def main(args: list[str] | None = None) -> Any:
 def _check_command(words: list[str]) -> None:
     """Ends with an overview of the commands where it is asked for or where none of them is given.
 
-    What else may come first, such as `--config`, is the subcommands' to read.
+    Another option that comes first, such as `--config`, is Lightning's to read.
     """
-    if words and words[0].startswith("-") and words[0] not in ("-h", "--help"):
+    known = LIGHTNING_COMMANDS | COMMANDS
+    first = words[0] if words else ""
+    if first in known or (first.startswith("-") and first not in ("-h", "--help")):
         return
     parser = argparse.ArgumentParser(
         "python -m pplr_lightning",
@@ -183,7 +185,7 @@ def _check_command(words: list[str]) -> None:
         epilog="COMMAND --help lists the options of a command.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, summary in (LIGHTNING_COMMANDS | COMMANDS).items():
+    for name, summary in known.items():
         commands.add_parser(name, help=summary, add_help=False)
     parser.parse_args(words[:1])
 
