@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pplr_lightning.data.datasets import UNKNOWN, Sample
+from pplr_lightning.data.datasets import Sample
 from pplr_lightning.functional.checks import check_count, check_features
 from pplr_lightning.functional.engines import require_faiss
 from pplr_lightning.gallery.branches import CANDIDATES, branch_shares, rerank, scale_branches
-from pplr_lightning.gallery.embeddings import ITEMS, Embeddings
+from pplr_lightning.gallery.embeddings import Embeddings
 from pplr_lightning.gallery.files import StoredGallery, read_gallery, write_gallery
 from pplr_lightning.gallery.index import (
     PURPOSE,
@@ -29,6 +27,14 @@ from pplr_lightning.gallery.index import (
     kind_within,
     read_vectors,
     search_index,
+)
+from pplr_lightning.gallery.items import (
+    check_paths,
+    ids_without,
+    next_id,
+    numbered,
+    sample_of,
+    without_paths,
 )
 from pplr_lightning.recipe import Recipe
 
@@ -98,7 +104,7 @@ class Gallery:
         if not images:
             raise ValueError("there is no image to build a gallery of")
         check_count("probes", probes)
-        _check_paths(embeddings.items, None)
+        check_paths(embeddings.items, None)
         if kind == "auto":
             kind = kind_within(memory_limit * 2**30, images, dimension)
         index, recall = (
@@ -106,7 +112,7 @@ class Gallery:
             if kind == "flat"
             else compressed_index(embeddings, kind, probes=probes)
         )
-        return cls(index, _numbered(embeddings.items, 0), embeddings.recipe, kind, recall)
+        return cls(index, numbered(embeddings.items, 0), embeddings.recipe, kind, recall)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -123,11 +129,11 @@ class Gallery:
             ValueError: The vectors are of another model, or an image is in the gallery already.
         """
         self.check(embeddings.recipe, "the vectors to add")
-        _check_paths(embeddings.items, self.items)
+        check_paths(embeddings.items, self.items)
         self._own()
-        first = 1 + (pc.max(self.items["id"]).as_py() if len(self) else -1)
+        first = next_id(self.items)
         add_vectors(self._index, embeddings, first)
-        self.items = pa.concat_tables([self.items, _numbered(embeddings.items, first)])
+        self.items = pa.concat_tables([self.items, numbered(embeddings.items, first)])
 
     def remove(self, paths: Collection[str]) -> None:
         """Removes images by their paths.
@@ -135,14 +141,10 @@ class Gallery:
         Raises:
             ValueError: A path is not in the gallery.
         """
-        wanted = pa.array(list(paths), pa.string())
-        unknown = pc.filter(wanted, pc.invert(pc.is_in(wanted, self.items["path"])))
-        if len(unknown):
-            raise ValueError(f"not in the gallery: {_first(unknown)}")
+        left, ids = without_paths(self.items, paths)
         self._own()
-        gone = pc.is_in(self.items["path"], wanted)
-        self._index.remove_ids(self.items.filter(gone)["id"].to_numpy())
-        self.items = self.items.filter(pc.invert(gone))
+        self._index.remove_ids(ids)
+        self.items = left
 
     def search(
         self,
@@ -185,7 +187,7 @@ class Gallery:
             if weights is None
             else branch_shares(weights, self.recipe.features, self.dimension)
         )
-        ids = self._ids_without(without_cameras)
+        ids = ids_without(self.items, without_cameras) if without_cameras else None
         wanted = min(max(k, candidates) if rerank else k, len(self) if ids is None else len(ids))
         queries = vectors.detach().float().cpu().contiguous()
         # The product with a query so scaled is the weighted mean, so that all images are compared.
@@ -195,18 +197,6 @@ class Gallery:
         rows[found < 0] = -1
         matches = Matches(torch.from_numpy(similarity), torch.from_numpy(rows))
         return self._rerank(queries, matches, shares, k) if rerank else matches
-
-    def _ids_without(self, cameras: Collection[int]) -> NDArray[np.int64] | None:
-        """Lists the ids of the images of all other cameras, known or not; None for all images."""
-        if not cameras:
-            return None
-        left_out = pc.is_in(self.items["camera_id"], pa.array(cameras, pa.int64()))
-        left = self.items["id"].filter(pc.invert(left_out)).to_numpy()
-        if not len(left):
-            raise ValueError(
-                f"without_cameras={sorted(cameras)}: leaves no image to search; leave out fewer"
-            )
-        return cast(NDArray[np.int64], left)
 
     def _rerank(self, queries: Tensor, found: Matches, shares: Tensor | None, k: int) -> Matches:
         """Orders what was found anew, and keeps the first k."""
@@ -229,9 +219,7 @@ class Gallery:
 
     def sample(self, row: int) -> Sample:
         """Returns the image of a row."""
-        item = self.items.slice(row, 1).to_pylist()[0]
-        ids = (item["person_id"], item["camera_id"])
-        return Sample(item["path"], *(UNKNOWN if number is None else number for number in ids))
+        return sample_of(self.items, row)
 
     def check(self, recipe: Recipe, what: str) -> None:
         """Checks that vectors can be compared with those of the gallery.
@@ -272,26 +260,3 @@ class Gallery:
             self._index = require_faiss(PURPOSE).read_index(str(self._mapped))
             self._mapped = None
         forget_places(self._index)
-
-
-def _numbered(items: pa.Table, first: int) -> pa.Table:
-    ids = pa.array(np.arange(first, first + len(items)))
-    return pa.table([*(items[name] for name in ITEMS.names), ids], names=[*ITEMS.names, "id"])
-
-
-def _check_paths(new: pa.Table, old: pa.Table | None) -> None:
-    """Refuses an image that is there twice, as every path names one image."""
-    counts = pc.value_counts(new["path"])
-    twice = pc.filter(counts.field("values"), pc.greater(counts.field("counts"), 1))
-    if len(twice):
-        raise ValueError(f"there twice: {_first(twice)}")
-    if old is None:
-        return
-    known = pc.filter(new["path"], pc.is_in(new["path"], old["path"]))
-    if len(known):
-        raise ValueError(f"in the gallery already: {_first(known)}; remove it first")
-
-
-def _first(paths: Any) -> str:
-    more = f" ({len(paths) - 1} more like it)" if len(paths) > 1 else ""
-    return f"{paths[0].as_py()}{more}"
