@@ -115,6 +115,15 @@ class TestBadInput:
             run, capsys, f"--embeddings={again}", f"--out={index}"
         )
 
+    def test_a_folder_that_is_there(self, run, capsys, index, tmp_path):
+        (tmp_path / "precious").mkdir()
+        (tmp_path / "precious/thesis.txt").touch()
+        error = self.fails(
+            run, capsys, f"--index={index}", "--remove=a/1.jpg", f"--out={tmp_path / 'precious'}"
+        )
+        assert "precious is there already: name another folder or remove it" in error
+        assert [path.name for path in (tmp_path / "precious").iterdir()] == ["thesis.txt"]
+
     def test_what_is_not_there(self, run, capsys, index):
         assert "not in the gallery: x.jpg" in self.fails(
             run, capsys, f"--index={index}", "--remove", "x.jpg"
@@ -142,6 +151,11 @@ class TestBadInput:
             (["--embeddings=a"], "give --out"),
             (["--index=a"], "give both"),
             (["--embeddings=a", "--out=b", "--add=c"], "give both"),
+            (["--index=a", "--add=b", "--kind=flat"], "--kind: for building a gallery, not for"),
+            (
+                ["--index=a", "--add=b", "--probes=1", "--memory_limit=1"],
+                "--memory_limit, --probes:",
+            ),
         ],
     )
     def test_options_that_do_not_go_together(self, run, capsys, options, message):

@@ -109,7 +109,7 @@ class TestOptions:
         assert "re-ranked by the neighbours they share with the query" in " ".join(output.split())
 
     def test_without_cameras(self, run, both, options, images):
-        found = self.searched(run, both, options, images, "--without_cameras", "0", "7")
+        found = self.searched(run, both, options, images, "--without_cameras", "0")
         assert set(found.rows[0].tolist()) == set(range(1, 12, 2))
 
     def test_weights(self, run, both, options, images):

@@ -4,6 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from pplr_lightning.gallery import Gallery
 
@@ -34,13 +35,47 @@ class TestFolder:
 
     def test_is_replaced_whole(self, folder):
         mapped = Gallery.load(folder)
-        (folder / "of the old one").touch()
         mapped.save(folder)  # while the index is read from there
         assert len(list(folder.iterdir())) == 3
         assert [path.name for path in folder.parent.iterdir()] == ["some.index"]
         assert mapped.search(QUERIES, 3).rows.tolist() == (
             Gallery.load(folder).search(QUERIES, 3).rows.tolist()
         )
+
+    def test_takes_the_place_of_galleries_alone(self, gallery, folder, tmp_path):
+        (folder / "thesis.txt").touch()
+        (tmp_path / "file").touch()
+        for path, message in (
+            (folder, r"some.index holds thesis.txt, which are not a gallery's: name another"),
+            (tmp_path, r"holds file, some.index, which are not"),
+            (tmp_path / "file", r"file is a file, not a gallery's"),
+        ):
+            with pytest.raises(FileExistsError, match=message):
+                gallery.save(path)
+        assert len(list(folder.iterdir())) == 4
+        (tmp_path / "empty").mkdir()
+        gallery.save(tmp_path / "empty")
+        assert len(Gallery.load(tmp_path / "empty")) == 60
+
+    def test_leaves_what_lies_beside_it(self, folder):
+        beside = [folder.with_name(f"some.index.{end}") for end in ("old", "part")]
+        for path in beside:
+            path.mkdir()
+        Gallery.load(folder).save(folder)
+        assert all(path.is_dir() for path in beside)
+
+    def test_is_changed_as_it_was_loaded(self, folder):
+        """Whatever has taken its place since, and wherever the process has gone."""
+        first, second = Gallery.load(folder), Gallery.load(folder)
+        second.remove(["a/0.jpg"])
+        second.save(folder)
+        first.add(embeddings(vectors(5, seed=9), prefix="b"))
+        first.save(folder)
+        loaded = Gallery.load(folder)
+        assert len(loaded) == 65
+        rows = torch.arange(65)
+        assert torch.equal(loaded.vectors(rows)[:60], ROWS)
+        assert torch.equal(loaded.vectors(rows)[60:], vectors(5, seed=9))
 
     def test_an_error_while_saving_leaves_the_old_one(self, folder, gallery, monkeypatch):
         monkeypatch.setattr(pq, "write_table", lambda *_: 1 / 0)
@@ -53,8 +88,8 @@ class TestFolder:
             Gallery.load(tmp_path / "x.index")
 
     def test_update_broken_off_between_two_names(self, folder):
-        folder.rename(folder.with_name("some.index.old"))
-        with pytest.raises(FileNotFoundError, match=r"before is .*some.index.old"):
+        folder.rename(folder.with_name("some.index.123.old"))
+        with pytest.raises(FileNotFoundError, match=r"before is .*some.index.123.old"):
             Gallery.load(folder)
 
     @pytest.mark.parametrize("name", ["index.faiss", "items.parquet", "meta.json"])

@@ -123,7 +123,14 @@ class TestOptions:
         assert plain[plain % 3 != 0].tolist() == found.rows.flatten().tolist()
         reranked = both.search(QUERIES, 60, without_cameras=[0, 1], rerank=True)
         assert (reranked.rows % 3 == 2).all()
-        assert both.search(QUERIES, 60, without_cameras=[7]).rows.shape == (7, 60)
+
+    def test_cameras_that_are_not_there(self, both):
+        message = r"without_cameras=\[1, 7\]: the gallery has no image of \[7\], but c.* \[0, 1\]"
+        with pytest.raises(ValueError, match=message):
+            both.search(QUERIES, without_cameras=[7, 1])
+        nameless = Gallery.build(embeddings(ROWS))
+        with pytest.raises(ValueError, match=r"without_cameras=\[-1\]: .* have no camera ids"):
+            nameless.search(QUERIES, without_cameras=[-1])
 
     def test_after_a_removal(self, both):
         both.remove(["a/0.jpg", "a/7.jpg"])

@@ -101,4 +101,5 @@ class TestCompressed:
         finally:
             gallery._index.nprobe = 400
         assert (found.rows == -1).any()
+        assert ((found.similarity == -1) == (found.rows == -1)).all()
         assert (found.rows[:, 0] >= 0).all()

@@ -7,32 +7,32 @@ from pathlib import Path
 from typing import get_args
 
 from pplr_lightning.gallery.embeddings import read_embeddings
-from pplr_lightning.gallery.gallery import MEMORY_LIMIT, Gallery
+from pplr_lightning.gallery.gallery import MEMORY_LIMIT, PROBES, Gallery
 from pplr_lightning.gallery.index import Kind
+
+BUILDING = ("kind", "memory_limit", "probes")  # arguments of `Gallery.build`
 
 
 def run(args: list[str]) -> Gallery:
     """Builds a gallery, or adds and removes images."""
     options = _parse(args)
-    gallery = _change(options) if options.embeddings is None else _build(options)
     out = options.out or options.index
+    if out.exists() and out != options.index:
+        raise ValueError(
+            f"{out} is there already: name another folder or remove it, or change it with --index"
+        )
+    gallery = _change(options) if options.embeddings is None else _build(options)
     gallery.save(out)
     print(f"{len(gallery):,} images of {gallery.dimension} dimensions are in {out}")
     return gallery
 
 
 def _build(options: argparse.Namespace) -> Gallery:
-    if options.out.exists():
-        raise ValueError(
-            f"{options.out} is there already: name another folder or remove it, or change it with "
-            "--index"
-        )
     embeddings = read_embeddings(options.embeddings)
     if not len(embeddings.items):
         raise ValueError(f"{options.embeddings}: holds no image to build a gallery of")
-    gallery = Gallery.build(
-        embeddings, kind=options.kind, memory_limit=options.memory_limit, probes=options.probes
-    )
+    choices = {name: value for name in BUILDING if (value := getattr(options, name)) is not None}
+    gallery = Gallery.build(embeddings, **choices)
     if gallery.recall is not None:
         print(
             f"compressed ({gallery.kind}): a recall@10 of {gallery.recall:.3f} against exact "
@@ -64,7 +64,6 @@ def _parse(args: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--kind",
         choices=("auto", *get_args(Kind)),
-        default="auto",
         help="flat compares a query with every vector; ivfsq and ivfpq keep a quarter and a "
         "sixteenth of their bytes and find most of the nearest, how many is measured and printed; "
         "auto (the default) is the first of the three that stays within --memory_limit",
@@ -72,15 +71,13 @@ def _parse(args: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--memory_limit",
         type=float,
-        default=MEMORY_LIMIT,
-        help="GiB in which auto keeps the vectors (default: %(default)s)",
+        help=f"GiB in which auto keeps the vectors (default: {MEMORY_LIMIT})",
     )
     parser.add_argument(
         "--probes",
         type=int,
-        default=64,
         help="cells of a compressed index that a query is compared with; more find more (default: "
-        "%(default)s)",
+        f"{PROBES})",
     )
     options = parser.parse_args(args)
     if (options.embeddings is None) == (options.index is None):
@@ -89,4 +86,7 @@ def _parse(args: list[str]) -> argparse.Namespace:
         parser.error("give --out, the folder to write")
     if (options.index is not None) != bool(options.add is not None or options.remove):
         parser.error("--add and --remove change the gallery that --index names: give both")
+    given = [f"--{name}" for name in BUILDING if getattr(options, name) is not None]
+    if options.index is not None and given:
+        parser.error(f"{', '.join(given)}: for building a gallery, not for changing one")
     return options

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +30,7 @@ class StoredGallery(NamedTuple):
         recipe: What the vectors were made with.
         kind: Of the index.
         recall: recall@10 of a compressed one.
-        mapped: The file that the index, read-only, is mapped from.
+        mapped: Whether the index, read-only, is mapped from its file.
     """
 
     index: Any
@@ -36,12 +38,32 @@ class StoredGallery(NamedTuple):
     recipe: Recipe
     kind: Kind
     recall: float | None
-    mapped: Path | None = None
+    mapped: bool = False
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that a gallery may take the place of what is in a folder.
+
+    Raises:
+        FileExistsError: There is a file of that name, or other things than a gallery in it.
+    """
+    if not folder.exists():
+        return
+    others = [] if folder.is_file() else sorted({path.name for path in folder.iterdir()} - {*FILES})
+    if folder.is_file() or others:
+        holds = f"holds {', '.join(others[:3])}, which are" if others else "is a file,"
+        raise FileExistsError(f"{folder} {holds} not a gallery's: name another folder")
 
 
 def write_gallery(folder: Path, stored: StoredGallery) -> None:
-    """Writes a folder aside, and gives it its name when it is whole."""
-    aside, old = (folder.with_name(f"{folder.name}.{end}") for end in ("part", "old"))
+    """Writes a folder aside, and gives it its name when it is whole.
+
+    Raises:
+        FileExistsError: As of `check_folder`.
+    """
+    folder = folder.resolve()
+    check_folder(folder)
+    aside, old = (folder.with_name(f"{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     index, items, meta = (aside / name for name in FILES)
@@ -58,7 +80,6 @@ def write_gallery(folder: Path, stored: StoredGallery) -> None:
     for path in (index, items, meta):
         sync(path)
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     aside.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
@@ -74,9 +95,9 @@ def read_gallery(folder: Path) -> StoredGallery:
     """
     faiss = require_faiss(PURPOSE)
     if not folder.is_dir():
-        old = folder.with_name(f"{folder.name}.old")
-        hint = f"; an update was broken off, what was there before is {old}"
-        raise FileNotFoundError(f"{folder}: no such gallery{hint if old.is_dir() else ''}")
+        old = sorted(folder.parent.glob(f"{glob.escape(folder.name)}.[0-9]*.old"))
+        hint = f"; an update was broken off, what was there before is {old[-1]}" if old else ""
+        raise FileNotFoundError(f"{folder}: no such gallery{hint}")
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{folder}: no gallery, or a broken one (no {', '.join(missing)})")
@@ -99,4 +120,4 @@ def read_gallery(folder: Path) -> StoredGallery:
             f"{folder}: a broken gallery ({index.ntotal} vectors and {len(items)} rows of "
             f"{', '.join(items.column_names)} for {images} images); build it anew"
         )
-    return StoredGallery(index, items, recipe, kind, recall, path if mapping else None)
+    return StoredGallery(index, items, recipe, kind, recall, mapped=bool(mapping))

@@ -13,17 +13,16 @@ from torch import Tensor
 
 from pplr_lightning.data.datasets import Sample
 from pplr_lightning.functional.checks import check_count, check_features
-from pplr_lightning.functional.engines import require_faiss
 from pplr_lightning.gallery.branches import CANDIDATES, branch_shares, rerank, scale_branches
 from pplr_lightning.gallery.embeddings import Embeddings
 from pplr_lightning.gallery.files import StoredGallery, read_gallery, write_gallery
 from pplr_lightning.gallery.index import (
-    PURPOSE,
     Kind,
     add_vectors,
     compressed_index,
     exact_index,
     forget_places,
+    in_memory,
     kind_within,
     read_vectors,
     search_index,
@@ -39,6 +38,7 @@ from pplr_lightning.gallery.items import (
 from pplr_lightning.recipe import Recipe
 
 MEMORY_LIMIT = 16.0  # GiB in which `auto` keeps the vectors
+PROBES = 64  # cells of a compressed index that a query is compared with
 
 
 class Matches(NamedTuple):
@@ -47,7 +47,8 @@ class Matches(NamedTuple):
     Attributes:
         similarity: Cosines in [-1, 1], (Q, k); approximate unless the index is `flat`. Where the
             branches are weighed, the weighted mean of their cosines.
-        rows: Rows of the gallery's `items`, (Q, k); -1 behind the last where fewer were found.
+        rows: Rows of the gallery's `items`, (Q, k); -1 behind the last where fewer were found, with
+            a similarity of -1.
         distance: By which they were re-ranked, in [0, 1], (Q, k); None where they were not.
     """
 
@@ -72,7 +73,7 @@ class Gallery:
         self, index: Any, items: pa.Table, recipe: Recipe, kind: Kind, recall: float | None
     ) -> None:
         self._index = index
-        self._mapped: Path | None = None  # the file that a read-only index lies in
+        self._mapped = False  # the index lies in a file and is read-only
         self.items = items
         self.recipe = recipe
         self.kind = kind
@@ -85,7 +86,7 @@ class Gallery:
         *,
         kind: Literal["auto"] | Kind = "auto",
         memory_limit: float = MEMORY_LIMIT,
-        probes: int = 64,
+        probes: int = PROBES,
     ) -> Gallery:
         """Makes a gallery of images with their vectors, which are read in chunks.
 
@@ -194,7 +195,7 @@ class Gallery:
         scaled = queries if shares is None else scale_branches(queries, shares * len(shares))
         similarity, found = search_index(self._index, scaled.numpy(), wanted, ids)
         rows = np.searchsorted(self.items["id"].to_numpy(), found)  # ids ascend
-        rows[found < 0] = -1
+        rows[found < 0], similarity[found < 0] = -1, -1
         matches = Matches(torch.from_numpy(similarity), torch.from_numpy(rows))
         return self._rerank(queries, matches, shares, k) if rerank else matches
 
@@ -235,7 +236,11 @@ class Gallery:
             )
 
     def save(self, folder: str | Path) -> None:
-        """Writes the gallery, in place of what is in `folder`: aside, and renamed when whole."""
+        """Writes the gallery, in place of one in `folder`: aside, and renamed when whole.
+
+        Raises:
+            FileExistsError: There are other things in `folder`, which are left as they are.
+        """
         forget_places(self._index)
         stored = StoredGallery(self._index, self.items, self.recipe, self.kind, self.recall)
         write_gallery(Path(folder), stored)
@@ -256,7 +261,7 @@ class Gallery:
 
     def _own(self) -> None:
         """Makes the index one that can be changed: in memory, without notes of places."""
-        if self._mapped is not None:
-            self._index = require_faiss(PURPOSE).read_index(str(self._mapped))
-            self._mapped = None
+        if self._mapped:
+            self._index = in_memory(self._index, self.items["id"].to_numpy())
+            self._mapped = False
         forget_places(self._index)

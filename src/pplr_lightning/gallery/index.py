@@ -17,6 +17,7 @@ ITERATIONS = 10  # of k-means for the codewords, which take most of the time; FA
 PER_CELL = 64  # vectors that a cell's centre is learned from
 SAMPLE = 1000  # queries that recall is measured on
 TOP = 10  # neighbours of recall@10
+CHUNK = 65_536  # vectors copied at a time
 
 
 Kind = Literal["flat", "ivfsq", "ivfpq"]
@@ -35,6 +36,23 @@ def exact_index(embeddings: Embeddings) -> Any:
     index = faiss.IndexIDMap(faiss.IndexFlatIP(embeddings.vectors.shape[1]))
     add_vectors(index, embeddings, 0)
     return index
+
+
+def in_memory(index: Any, ids: NDArray[np.int64]) -> Any:
+    """Copies an `exact_index` that is mapped from its file, so that it can be changed.
+
+    From the mapping, which lasts when another file has taken the name.
+
+    Args:
+        index: N vectors.
+        ids: Theirs, (N,).
+    """
+    faiss = require_faiss(PURPOSE)
+    copy = faiss.IndexIDMap(faiss.IndexFlatIP(index.d))
+    for start in range(0, len(ids), CHUNK):
+        chunk = ids[start : start + CHUNK]
+        copy.add_with_ids(index.index.reconstruct_n(start, len(chunk)), chunk)
+    return copy
 
 
 def add_vectors(index: Any, embeddings: Embeddings, first: int) -> None:

@@ -60,8 +60,16 @@ def ids_without(items: pa.Table, cameras: Collection[int]) -> NDArray[np.int64]:
     """Lists the ids of the images of all other cameras, known or not.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or no image is of such a camera.
     """
+    known = items["camera_id"].unique().drop_null().to_pylist()
+    if strangers := sorted({*cameras} - {*known}):
+        raise ValueError(
+            f"without_cameras={sorted(cameras)}: the gallery has no image of {strangers}, but of "
+            f"cameras {sorted(known)}"
+            if known
+            else f"without_cameras={sorted(cameras)}: the gallery's images have no camera ids"
+        )
     left_out = pc.is_in(items["camera_id"], pa.array(cameras, pa.int64()))
     left = items["id"].filter(pc.invert(left_out)).to_numpy()
     if not len(left):
