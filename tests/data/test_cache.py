@@ -72,8 +72,16 @@ def test_processes_of_a_machine_share_their_memory(tmp_path):
     assert launch(work, 4, tmp_path) == [[1, 2], [1, 2], [3, 4], [3, 4]]
 
 
-def test_processes_that_cannot_share(tmp_path, monkeypatch):
-    monkeypatch.delattr(os, "memfd_create")
+def refused(name):
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("memfd", [None, refused])
+def test_processes_that_cannot_share(tmp_path, monkeypatch, memfd):
+    if memfd is None:
+        monkeypatch.delattr(os, "memfd_create")
+    else:
+        monkeypatch.setattr(os, "memfd_create", memfd)
 
     def work(rank):
         node = Node(rank, rank, 2)

@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from pplr_lightning.data import ImageFolder, Market1501, MarketLayout, PPLRDataModule
+from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.epoch_loader import EpochLoader
 from pplr_lightning.data.images import read_image
 from pplr_lightning.functional.retrieval import GalleryIndex
@@ -223,6 +224,25 @@ class TestCache:
         for loader in (data.train_dataloader(), data.labeling_dataloader()):
             own = isinstance(loader, EpochLoader) == (name == "train_transform")
             assert next(iter(loader)).images.shape[1:] == ((3, 2, 2) if own else (3, 64, 32))
+
+    @pytest.mark.parametrize("change", ["a step", "a subclass"])
+    @pytest.mark.parametrize("when", ["before setup", "after setup"])
+    def test_a_changed_augmentation_is_given_the_files(self, drawn, change, when):
+        class Black(TrainTransform):
+            def forward(self, image):
+                return super().forward(image) * 0
+
+        data = PPLRDataModule(Market1501(drawn), image_size=(64, 32), num_workers=0)
+        if when == "after setup":
+            data.setup("fit")
+        if change == "a step":
+            data.train_transform.transforms.append(v2.Lambda(lambda image: image * 0))
+        else:
+            data.train_transform = Black((64, 32))
+        data.setup("fit")
+        assert (data.image_cache is None) == (when == "before setup")
+        data.pseudo_labels = labels_for(data)
+        assert not next(iter(data.train_dataloader())).images.any()
 
     @pytest.mark.parametrize("cache", ["auto", "ram"])
     def test_contrastive_crops_need_the_files(self, drawn, cache):

@@ -15,6 +15,7 @@ from pplr_lightning.data.transforms import (
     MEAN,
     RGB,
     STD,
+    BatchTransform,
     in_parts,
     normalize_,
     resize,
@@ -26,7 +27,7 @@ ERASED_SHARE = (0.02, 0.4)  # of the image's area
 ERASED_RATIO = (0.3, 1 / 0.3)  # height by width
 
 
-class TrainTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no types
+class TrainTransform(BatchTransform):
     """The paper's augmentation (Sec. 4.2), of an image or of a resized batch: the same pixels.
 
     A single image is transformed under torch's global generator, as torchvision does. For a batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,8 +137,9 @@ def shared_pixels(shape: tuple[int, ...], node: Node) -> Tensor | None:
         return torch.empty(shape, dtype=torch.uint8)
     name = ""
     if node.local_rank == 0 and hasattr(os, "memfd_create"):
-        file = os.memfd_create("pplr_lightning")
-        name = f"/proc/{os.getpid()}/fd/{file}"
+        with suppress(OSError):  # a sandbox may refuse it; the other ranks wait to hear of it
+            file = os.memfd_create("pplr_lightning")
+            name = f"/proc/{os.getpid()}/fd/{file}"
     name = all_gather_list([name])[node.rank - node.local_rank]
     size = math.prod(shape)
     pixels = None

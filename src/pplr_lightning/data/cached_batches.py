@@ -6,7 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -19,10 +19,11 @@ from pplr_lightning.data.cache import ImageCache, Node, new_cache
 from pplr_lightning.data.datasets import Sample
 from pplr_lightning.data.images import EvalBatch, EvalImages, TrainBatch, TrainImages
 from pplr_lightning.data.sampler import View
-from pplr_lightning.data.transforms import EvalTransform
+from pplr_lightning.data.transforms import BatchTransform, EvalTransform
 from pplr_lightning.pseudo_labels import PseudoLabels
 
 T = TypeVar("T")
+Batched = TypeVar("Batched", bound=BatchTransform)
 Cache = Literal["auto", "ram", "none"]
 AHEAD = 2  # batches that are made before they are asked for
 
@@ -39,8 +40,8 @@ def cache_for(
 
     Args:
         paths: Of the images, N different ones.
-        eval_transform: For labelling and evaluation; an `EvalTransform` can be served.
-        train_transform: For training; a `TrainTransform` can be served.
+        eval_transform: For labelling and evaluation; an `EvalTransform` as built can be served.
+        train_transform: For training; a `TrainTransform` as built can be served.
         node: The processes that share it.
         cache: Whether one is wanted, as of `PPLRDataModule`.
 
@@ -53,7 +54,7 @@ def cache_for(
     if cache == "none":
         return None
     must_fit = cache == "ram"
-    if isinstance(eval_transform, EvalTransform) and isinstance(train_transform, TrainTransform):
+    if is_served(eval_transform, EvalTransform) and is_served(train_transform, TrainTransform):
         # Lightning would advise to take more of them; a cache has no use for any.
         warnings.filterwarnings("ignore", "The '[a-z]+_dataloader' does not have many workers")
         resize, size = eval_transform.transforms[0], eval_transform.image_size
@@ -63,6 +64,11 @@ def cache_for(
         raise ValueError(f"data.cache=ram: {reason}; use data.cache auto or none")
     rank_zero_info(f"no cache: {reason}")
     return None
+
+
+def is_served(transform: v2.Transform, kind: type[Batched]) -> TypeGuard[Batched]:
+    """Tells whether a cache can serve a transform: of a kind of ours, as it was built."""
+    return isinstance(transform, kind) and transform.serves_batches
 
 
 class CachedTrainImages(TrainImages):

@@ -20,6 +20,7 @@ from pplr_lightning.data.cached_batches import (
     CachedLoader,
     CachedTrainImages,
     cache_for,
+    is_served,
     whole,
 )
 from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits, check_queries
@@ -274,7 +275,7 @@ class PPLRDataModule(LightningDataModule):
             world_size=self.world_size,
         )
         samples, labels, transform = self.train_samples, self.pseudo_labels, self.train_transform
-        if self.image_cache is not None and isinstance(transform, TrainTransform):
+        if self.image_cache is not None and is_served(transform, TrainTransform):
             cached = CachedTrainImages(samples, labels, transform, self.image_cache, self.device)
             return CachedLoader(cached, batch_sampler=sampler, collate_fn=whole)
         images = TrainImages(samples, labels, transform)
@@ -317,7 +318,7 @@ class PPLRDataModule(LightningDataModule):
 
     def _eval_images(self, samples: list[Sample], num_queries: int = 0) -> EvalImages:
         transform, cache = self.eval_transform, self.image_cache
-        if cache is not None and isinstance(transform, EvalTransform):
+        if cache is not None and is_served(transform, EvalTransform):
             return CachedEvalImages(samples, transform, cache, self.device, num_queries)
         return EvalImages(samples, transform, num_queries)
 

@@ -26,7 +26,20 @@ def to_tensor(mean: RGB, std: RGB) -> list[v2.Transform]:
     return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
 
 
-class EvalTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no types
+class BatchTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no types
+    """Steps for a single image, which a subclass can do for a resized batch, too: same pixels."""
+
+    def __init__(self, steps: list[v2.Transform]) -> None:
+        super().__init__(steps)
+        self._steps = list(steps)
+
+    @property
+    def serves_batches(self) -> bool:
+        """Tells whether a batch gets what an image gets: not where a user has changed the steps."""
+        return type(self).forward is v2.Compose.forward and self.transforms == self._steps
+
+
+class EvalTransform(BatchTransform):
     """The transform of evaluation and labelling, of an image or of a resized batch.
 
     Args:
