@@ -205,6 +205,7 @@ class TestLabel:
         ({"k2_inter": 0}, "k2_inter=0"),
         ({"eps": 0}, r"eps=0: a Jaccard distance lies in \(0, 1\]"),
         ({"eps": 1.5}, "eps=1.5"),
+        ({"source": "identity"}, "source='identity': choose 'clusters' or 'identities'"),
     ],
 )
 def test_bad_options(options, message):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -157,6 +158,20 @@ def test_rows_without_a_cluster_get_no_gradient(batch):
 def test_bad_options(name, value):
     with pytest.raises(ValueError, match=rf"{name}={value}: must lie in \[0, 1\]"):
         build(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"camera_weight": -1.0}, "camera_weight=-1.0: must be finite and not negative"),
+        ({"camera_weight": math.nan}, "camera_weight=nan"),
+        ({"aals_start_epoch": -1}, "aals_start_epoch=-1: must not be negative"),
+        ({"max_clusters": 0}, "max_clusters=0: must be at least 1"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
 
 
 def test_checkpoints_hold_plain_values_and_rebuild_the_module(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -127,6 +128,22 @@ class TestStart:
         for name, value in module.model.backbone.state_dict().items():
             assert torch.equal(value, weights[name]), name
         assert f"{tmp_path / 'persons.pth'}; left out 2: fc.weight, fc.bias" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"lr": 0.0}, "lr=0.0: must be finite and above 0"),
+            ({"lr": math.inf}, "lr=inf"),
+            ({"lr_gamma": -0.1}, "lr_gamma=-0.1: must be finite and above 0"),
+            ({"lr_gamma": math.nan}, "lr_gamma=nan"),
+            ({"weight_decay": -1e-4}, "weight_decay=-0.0001: must be finite and not negative"),
+            ({"weight_decay": math.inf}, "weight_decay=inf"),
+            ({"lr_step": 0}, "lr_step=0: must be at least 1"),
+        ],
+    )
+    def test_options_out_of_range(self, options, message):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            PPLRModule("resnet10t", **options)
 
     def test_two_files(self):
         with pytest.raises(ValueError, match=r"=a.pth and warm_start=b.ckpt: give one of them"):

@@ -46,6 +46,19 @@ def test_every_trainable_parameter_learns(module):
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "temperature=0.0: must be finite and above 0"),
+        ({"temperature": float("inf")}, "temperature=inf"),
+        ({"projection_size": 0}, "projection_size=0: must be at least 1"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        SimCLRModule("resnet10t", **options)
+
+
 def test_missing_extra_is_named(monkeypatch):
     real = builtins.__import__
 

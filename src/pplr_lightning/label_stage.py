@@ -90,6 +90,8 @@ class LabelStage:
                 raise ValueError(f"pseudo_labels.{name}={count}: must be at least 1")
         if not 0 < eps <= 1:
             raise ValueError(f"pseudo_labels.eps={eps}: a Jaccard distance lies in (0, 1]")
+        if source not in ("clusters", "identities"):
+            raise ValueError(f"pseudo_labels.source={source!r}: choose 'clusters' or 'identities'")
         self.k1 = k1
         self.k2 = k2
         self.eps = eps

@@ -32,6 +32,9 @@ class ReIDRetrieval(Metric):
         topk: Ranks of the CMC to report.
         rerank: Report the same metrics of the re-ranked gallery, too (`rerank_distance` with the
             published parameters), under names of their own: `rerank/mAP` and so on.
+
+    Raises:
+        ValueError: `topk` is empty or holds a number below 1.
     """
 
     full_state_update = False
@@ -48,6 +51,8 @@ class ReIDRetrieval(Metric):
     def __init__(
         self, *, topk: tuple[int, ...] = (1, 5, 10), rerank: bool = False, **kwargs: Any
     ) -> None:
+        if not len(topk) or min(topk) < 1:
+            raise ValueError(f"topk={tuple(topk)}: give ranks of 1 or more, such as (1, 5, 10)")
         super().__init__(**kwargs)
         self.topk = topk
         self.rerank = rerank

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -94,8 +95,12 @@ class PPLRModule(SharedModule):
         for name, value in (("beta", beta), ("label_smoothing", label_smoothing)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}={value}: must lie in [0, 1]")
-        if camera_weight < 0:
-            raise ValueError(f"camera_weight={camera_weight}: must not be negative; 0 turns it off")
+        if not 0 <= camera_weight < math.inf:
+            raise ValueError(
+                f"camera_weight={camera_weight}: must be finite and not negative; 0 turns it off"
+            )
+        if aals_start_epoch < 0:
+            raise ValueError(f"aals_start_epoch={aals_start_epoch}: must not be negative")
         model = PartModel(
             backbone,
             image_size=image_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from typing import Any, cast
@@ -37,10 +38,10 @@ class RetrievalModule(LightningModule):
         backbone_weights: Start from this file of backbone weights instead, another project's.
         warm_start: Start from this checkpoint instead, of any module here or of a project that
             `read_weights` knows; the classifiers are left out.
-        lr: Learning rate of Adam.
-        weight_decay: Weight decay of Adam.
-        lr_step: Epochs after which the learning rate is multiplied by `lr_gamma`.
-        lr_gamma: That factor.
+        lr: Learning rate of Adam, above 0.
+        weight_decay: Weight decay of Adam, 0 or above.
+        lr_step: Epochs after which the learning rate is multiplied by `lr_gamma`, 1 or more.
+        lr_gamma: That factor, above 0.
 
     Attributes:
         preprocessing: What images go through before the model sees them: that of the data module
@@ -48,7 +49,7 @@ class RetrievalModule(LightningModule):
         predict_kind: Which features `predict_step` gives, as of `join_features`.
 
     Raises:
-        ValueError: There are two files to start from.
+        ValueError: There are two files to start from, or an option is out of range.
     """
 
     def __init__(
@@ -67,6 +68,13 @@ class RetrievalModule(LightningModule):
             raise ValueError(
                 f"backbone_weights={backbone_weights} and warm_start={warm_start}: give one of them"
             )
+        for name, value in (("lr", lr), ("lr_gamma", lr_gamma)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name}={value}: must be finite and above 0")
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(f"weight_decay={weight_decay}: must be finite and not negative")
+        if lr_step < 1:
+            raise ValueError(f"lr_step={lr_step}: must be at least 1")
         super().__init__()
         self.model = model
         self.pretrained = pretrained
@@ -172,13 +180,14 @@ class RetrievalModule(LightningModule):
                 H x W x 3).
             kind: Which features, as of `join_features`.
             image_size: Height and width to resize them to, instead of those of the training.
-            batch_size: Images at a time.
+            batch_size: Images at a time, 1 or more.
 
         Returns:
             L2-normalised float32 vectors on the CPU, (N, D).
 
         Raises:
-            ValueError: A file or a tensor is no image, or nothing says what size they are to have.
+            ValueError: A file or a tensor is no image, nothing says what size they are to have, or
+                `batch_size` is below 1.
         """
         prepared = self.prepared(image_size)
         return embed_images(self.model, images, prepared, kind=kind, batch_size=batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -44,7 +45,7 @@ class SimCLRModule(RetrievalModule):
         lr_gamma: That factor.
 
     Raises:
-        ValueError: timm does not know the backbone.
+        ValueError: An option is out of range, or timm does not know the backbone.
     """
 
     def __init__(
@@ -69,6 +70,10 @@ class SimCLRModule(RetrievalModule):
         lr_step: int = 20,
         lr_gamma: float = 0.1,
     ) -> None:
+        if projection_size < 1:
+            raise ValueError(f"projection_size={projection_size}: must be at least 1")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature={temperature}: must be finite and above 0")
         model = PartModel(
             backbone,
             image_size=image_size,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -185,6 +186,12 @@ def test_features_that_do_not_exist():
     expected = "evaluation.test_features='all': choose one of global, parts, both"
     with pytest.raises(ValueError, match=expected):
         RetrievalEvaluation(test_features="all")
+
+
+@pytest.mark.parametrize("topk", [(), (1, 0)])
+def test_ranks_that_do_not_exist(topk):
+    with pytest.raises(ValueError, match=rf"topk={re.escape(str(topk))}: give ranks of 1 or more"):
+        RetrievalEvaluation(topk=topk)
 
 
 def test_too_few_images_to_rerank(tmp_path, module, data):

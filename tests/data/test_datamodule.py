@@ -274,6 +274,14 @@ class TestCache:
         ({"augmentation": "simclr"}, "augmentation='simclr': choose one of pplr, contrastive"),
         ({"bad_images": "ignore"}, "bad_images='ignore': choose one of raise, skip"),
         ({"std": (0.2, 0.0, 0.2)}, r"std=\(0.2, 0.0, 0.2\): must be above 0"),
+        ({"std": (0.2, 0.2)}, r"std=\(0.2, 0.2\): give a finite number for each colour"),
+        ({"mean": (0.5,)}, r"mean=\(0.5,\): give a finite number for each colour"),
+        ({"mean": (0.5, float("nan"), 0.5)}, r"mean=\(0.5, nan, 0.5\): give a finite"),
+        ({"padding": -1}, "padding=-1: must not be negative"),
+        ({"num_workers": -1}, "num_workers=-1: must not be negative"),
+        ({"seed": -1}, "seed=-1: must not be negative"),
+        ({"random_erasing": -0.1}, r"random_erasing=-0.1: must lie in \[0, 1\]"),
+        ({"random_erasing": 1.5}, "random_erasing=1.5"),
     ],
 )
 def test_bad_options(options, message):

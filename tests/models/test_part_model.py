@@ -112,6 +112,7 @@ def test_pretrained_weights_that_cannot_be_had(model, monkeypatch):
         ({"backbone": "resnet18.bogus"}, "resnet18.bogus"),
         ({"norm_batch_size": 1}, "norm_batch_size=1"),
         ({"num_parts": 0}, "num_parts=0"),
+        ({"max_clusters": 0}, "max_clusters=0: must be at least 1"),
         ({"pooling": "max"}, "pooling='max'"),
         ({"last_stride": 3}, "last_stride=3"),
     ],

@@ -40,7 +40,7 @@ class RetrievalEvaluation(Callback):
             without: as `val/rerank/mAP` and so on, and in lines of their own.
 
     Raises:
-        ValueError: `test_features` is none of the three.
+        ValueError: `test_features` is none of the three, or `topk` holds no ranks.
     """
 
     def __init__(

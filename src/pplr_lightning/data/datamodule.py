@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -58,7 +59,8 @@ class PPLRDataModule(LightningDataModule):
         instances: Images per cluster in a batch, K.
         iterations: Training steps per epoch.
         eval_batch_size: Images per step and process in labelling and evaluation.
-        num_workers: Loader processes per process, where images are read from their files.
+        num_workers: Loader processes per process, where images are read from their files; 0
+            reads them in the process itself.
         cache: `ram` decodes and resizes every image once, as the run starts, and keeps them all in
             memory, one copy per machine; batches are then made by the tensor, on the device, of
             the same pixels. `none` reads a file whenever its image is needed, as does another
@@ -68,12 +70,12 @@ class PPLRDataModule(LightningDataModule):
         augmentation: `pplr` is the paper's; `contrastive` is SimCLR's, for the warm start.
         padding: Pixels by which the paper's augmentation shifts an image at most; the paper's 10
             are for its 384 x 128.
-        random_erasing: Probability of random erasing in the paper's augmentation.
+        random_erasing: Probability of random erasing in the paper's augmentation, in [0, 1].
         mean: Of each colour, subtracted from values in [0, 1]; ImageNet's by default.
         std: Of each colour, by which they then are divided.
         bad_images: Whether an unreadable image file stops the run (`raise`) or is left out with
             a warning (`skip`); every file is decoded once as the run starts.
-        seed: Seed of sampling and augmentation.
+        seed: Seed of sampling and augmentation, 0 or above.
 
     Raises:
         ValueError: An option is out of range.
@@ -104,6 +106,11 @@ class PPLRDataModule(LightningDataModule):
         for name, value in (("iterations", iterations), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
+        for name, value in (("num_workers", num_workers), ("padding", padding), ("seed", seed)):
+            if value < 0:
+                raise ValueError(f"{name}={value}: must not be negative")
+        if not 0 <= random_erasing <= 1:
+            raise ValueError(f"random_erasing={random_erasing}: must lie in [0, 1]")
         if min(image_size) < 1:
             raise ValueError(f"image_size={tuple(image_size)}: give (height, width) in pixels")
         for name, choice, choices in (
@@ -113,6 +120,9 @@ class PPLRDataModule(LightningDataModule):
         ):
             if choice not in choices:
                 raise ValueError(f"{name}={choice!r}: choose one of {', '.join(choices)}")
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != 3 or not all(map(math.isfinite, values)):
+                raise ValueError(f"{name}={tuple(values)}: give a finite number for each colour")
         if min(std) <= 0:
             raise ValueError(f"std={tuple(std)}: must be above 0 for each colour")
         self.dataset = SyntheticReID() if dataset is None else dataset

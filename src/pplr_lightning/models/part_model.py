@@ -77,8 +77,8 @@ class PartModel(nn.Module):
             the compiler. The same result but for rounding.
 
     Raises:
-        ValueError: timm does not know the backbone, it has no strided last stage, or it gives no
-            map with a row for each part.
+        ValueError: An option is out of range, timm does not know the backbone, it has no strided
+            last stage, or it gives no map with a row for each part.
     """
 
     def __init__(
@@ -100,6 +100,8 @@ class PartModel(nn.Module):
             raise ValueError(f"num_parts={num_parts}: a part model needs at least one part")
         if norm_batch_size is not None and norm_batch_size < 2:
             raise ValueError(f"norm_batch_size={norm_batch_size}: a group needs at least 2 images")
+        if max_clusters < 1:
+            raise ValueError(f"max_clusters={max_clusters}: must be at least 1")
         if chunk_size is not None and (
             norm_batch_size is None or chunk_size < 1 or chunk_size % norm_batch_size
         ):
