@@ -102,6 +102,13 @@ def test_both_sides_of_three_are_channels_first():
     assert as_image(image).getpixel((0, 0)) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_no_images_at_a_time(batch_size):
+    made = module()
+    with pytest.raises(ValueError, match=f"batch_size={batch_size}: must be at least 1"):
+        made.embed(torch.zeros(2, 3, 8, 8), batch_size=batch_size)
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [

@@ -38,14 +38,16 @@ def embed_images(
             in [0, 1].
         preprocessing: What they go through.
         kind: Which features, as of `join_features`.
-        batch_size: Images at a time.
+        batch_size: Images at a time, 1 or more.
 
     Returns:
         L2-normalised float32 vectors on the CPU, (N, D).
 
     Raises:
-        ValueError: A file or a tensor is no such image.
+        ValueError: A file or a tensor is no such image, or `batch_size` is below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: must be at least 1")
     if isinstance(images, (str, Path, Image.Image)) or (
         isinstance(images, Tensor) and images.ndim < 4
     ):
