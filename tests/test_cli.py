@@ -222,6 +222,9 @@ class TestBadInput:
             (["--model.backbone_weights=nowhere.pth"], "nowhere.pth: no such checkpoint"),
             (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
             (["--pseudo_labels.eps=2"], "eps=2"),
+            (["--data.num_workers=-1"], "num_workers=-1: must not be negative"),
+            (["--model.max_clusters=0"], "max_clusters=0: must be at least 1"),
+            (["--seed_everything=-1"], "seed_everything=-1: must lie in [0, 4294967295]"),
             (["--data.batch_size=20"], "norm_batch_size=8"),
             (["--trainer.accumulate_grad_batches=2"], "accumulate_grad_batches"),
             pytest.param(

@@ -63,7 +63,7 @@ class PPLRCLI(LightningCLI):
         """Adds the sections of evaluation and record; links the seed and the image size."""
         parser.add_lightning_class_args(RetrievalEvaluation, "evaluation")
         parser.add_lightning_class_args(RunRecord, "record")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_data_seed)
         parser.link_arguments("data.image_size", "model.image_size")
 
     def before_instantiate_classes(self) -> None:
@@ -168,6 +168,17 @@ def main(args: list[str] | None = None) -> Any:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _data_seed(seed: bool | int) -> int:
+    """Takes the seed of the command line for the data.
+
+    Raises:
+        ValueError: Lightning, which would say so in a traceback, does not take it.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed_everything={seed}: must lie in [0, {2**32 - 1}]")
+    return int(seed)
 
 
 def _check_command(words: list[str]) -> None:
