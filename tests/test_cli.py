@@ -226,6 +226,7 @@ class TestBadInput:
             (["--model.max_clusters=0"], "max_clusters=0: must be at least 1"),
             (["--seed_everything=-1"], "seed_everything=-1: must lie in [0, 4294967295]"),
             (["--data.batch_size=20"], "norm_batch_size=8"),
+            (["--trainer.devices=0"], "`Trainer(devices='0')` value is not a valid input"),
             (["--trainer.accumulate_grad_batches=2"], "accumulate_grad_batches"),
             pytest.param(
                 ["--pseudo_labels.backend=faiss-gpu"],

@@ -147,8 +147,9 @@ def run_cli(
 def main(args: list[str] | None = None) -> Any:
     """Runs `python -m pplr_lightning ARGS`.
 
-    A complaint that this library raised is a message to the user: one line, exit code 1. Any other
-    error keeps its traceback.
+    A complaint that this library raised is a message to the user, and so is what Lightning says of
+    its options (MisconfigurationException): one line, exit code 1. Any other error keeps its
+    traceback.
     """
     words = sys.argv[1:] if args is None else args
     _check_command(words)
@@ -164,7 +165,11 @@ def main(args: list[str] | None = None) -> Any:
     except COMPLAINTS as error:
         if isinstance(error, BadImageError):  # of a loader's worker: it comes with a traceback
             error = BadImageError(str(error).rsplit(f"{BadImageError.__name__}: ")[-1].strip())
-        elif not _raised_here(error) and getattr(error, "errno", None) not in DISK:
+        elif not (
+            isinstance(error, MisconfigurationException)
+            or _raised_here(error)
+            or getattr(error, "errno", None) in DISK
+        ):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -217,13 +217,20 @@ class TestBadInput:
             ("--data.pattern=(", "error: pattern '(' is no regular expression"),
             ("--data.csv=ids.csv", "takes its ids from pattern or from csv: give one"),
             ("--data.batch_size=0", "error: data.batch_size=0: must be at least 1"),
+            ("--data.num_workers=-1", "error: data.num_workers=-1: must not be negative"),
+            ("--trainer.devices=0", "error: `Trainer(devices='0')` value is not a valid input"),
+            pytest.param(
+                "--trainer.accelerator=gpu",
+                "error: No supported gpu backend found",
+                marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+            ),
             ("--data.image_size=[0,32]", "error: data.image_size=(0, 32): give (height, width)"),
             ("--out=setup.cfg", "error: setup.cfg is there already: name another file"),
         ],
     )
     def test_one_line(self, run, options, capsys, out, option, message):
         assert message in self.fails(run, capsys, *options, option)
-        assert not out.exists()
+        assert not out.parent.exists()
 
     def test_a_checkpoint_that_does_not_say_the_image_size(
         self, run, options, capsys, out, tmp_path

@@ -55,6 +55,8 @@ class FolderOptions:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"data.batch_size={batch_size}: must be at least 1")
+        if num_workers < 0:
+            raise ValueError(f"data.num_workers={num_workers}: must not be negative")
         if image_size is not None and min(image_size) < 1:
             raise ValueError(f"data.image_size={image_size}: give (height, width) in pixels")
         self.folder = ImageFolder(root, pattern=pattern, csv=csv)
@@ -79,17 +81,15 @@ def run(args: list[str]) -> Path | PPLRCLI:
     module.predict_kind = options.features
     samples = data.folder.load().train
     recipe = module.recipe(kind=options.features, image_size=data.image_size)
-    parts = EmbeddingParts(out, samples, recipe, block_size=data.batch_size)
-    trainer = Trainer(
+    trainer = Trainer(  # before anything is written, as it may refuse its options
         **options.trainer,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        callbacks=[
-            *([] if options.trainer.enable_progress_bar is False else [RichProgressBar()]),
-            PartWriter(parts),
-        ],
+        callbacks=[] if options.trainer.enable_progress_bar is False else [RichProgressBar()],
     )
+    parts = EmbeddingParts(out, samples, recipe, block_size=data.batch_size)
+    trainer.callbacks.append(PartWriter(parts))  # type: ignore[attr-defined]
     images = _Images(parts, module.prepared(data.image_size).transform(), data.num_workers)
     # All may be done but for joining the parts.
     warnings.filterwarnings("ignore", message="Total length of `DataLoader` across ranks is zero")
