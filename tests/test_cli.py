@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
@@ -156,6 +157,18 @@ def test_predict_with_a_config_embeds_its_data_set(run, run_args, tmp_path, draw
     assert paths[: len(queries)] == queries
     assert len(set(paths)) == images
     assert saved.recipe.preprocessing.image_size == (64, 32)
+
+
+def test_predict_with_a_config_and_a_name_that_is_not_utf8(run, run_args, tmp_path, drawn, capsys):
+    (tmp_path / "crops").mkdir()
+    picture = next(drawn.glob("query/*")).read_bytes()
+    with open(os.fsencode(tmp_path) + b"/crops/caf\xe9.png", "wb") as file:
+        file.write(picture)
+    folder = f"--data.dataset.init_args.root={tmp_path / 'crops'}"
+    with pytest.raises(SystemExit):
+        run("predict", *run_args, "--data.dataset=pplr_lightning.data.ImageFolder", folder)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"error: '{tmp_path}/crops/caf\\udce9.png': the name is not UTF-8")
 
 
 def test_predict_with_a_config_gives_the_features_that_are_tested(run, run_args, tmp_path):

@@ -232,6 +232,16 @@ class TestBadInput:
         assert message in self.fails(run, capsys, *options, option)
         assert not out.parent.exists()
 
+    def test_a_name_that_is_not_utf8(self, run, options, capsys, crops, out, tmp_path):
+        picture = next(crops.rglob("*.png")).read_bytes()
+        (tmp_path / "named").mkdir()
+        with open(os.fsencode(tmp_path) + b"/named/7_c1_\xe9.png", "wb") as file:
+            file.write(picture)
+        message = self.fails(run, capsys, *options, f"--data.root={tmp_path / 'named'}")
+        assert message.startswith(f"error: '{tmp_path}/named/7_c1_\\udce9.png': the name is not")
+        assert "rename the file" in message
+        assert not out.parent.exists()
+
     def test_a_checkpoint_that_does_not_say_the_image_size(
         self, run, options, capsys, out, tmp_path
     ):

@@ -58,6 +58,12 @@ def test_images_left_out(start, tmp_path):
     assert np.array_equal(found.vectors[0:8], ROWS[kept])
 
 
+def test_a_name_that_is_not_utf8(start, tmp_path):
+    with pytest.raises(ValueError, match=r"'caf\\udce9.jpg': the name is not UTF-8, .* rename"):
+        start(samples=[*SAMPLES, Sample("caf\udce9.jpg", 0, -1)])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

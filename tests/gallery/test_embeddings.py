@@ -55,6 +55,12 @@ class TestFile:
         assert [len(chunk) for chunk in chunks] == [4, 4, 3]
         assert np.array_equal(np.concatenate(chunks), rows.numpy())
 
+    def test_a_name_that_is_not_utf8(self, tmp_path):
+        samples = [*SAMPLES, Sample("bad/caf\udce9.jpg", 0, -1)]
+        with pytest.raises(ValueError, match=r"^'bad/caf\\udce9.jpg': the name is not UTF-8"):
+            write_embeddings(tmp_path / "e.parquet", samples, vectors(4), RECIPE)
+        assert not list(tmp_path.iterdir())
+
     def test_of_no_image(self, tmp_path):
         write_embeddings(tmp_path / "e.parquet", [], torch.empty(0, 16), RECIPE)
         assert read_embeddings(tmp_path / "e.parquet").vectors.shape == (0, 16)

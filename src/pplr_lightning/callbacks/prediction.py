@@ -18,7 +18,7 @@ from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.data.images import BadImageError, EvalImages, read_image
 from pplr_lightning.distributed import gather_rows, new_patient_group
 from pplr_lightning.gallery.embedding_parts import EmbeddingParts
-from pplr_lightning.gallery.embeddings import write_embeddings
+from pplr_lightning.gallery.embeddings import check_names, write_embeddings
 from pplr_lightning.retrieval_module import RetrievalModule
 
 
@@ -31,6 +31,17 @@ class FeatureWriter(BasePredictionWriter):
 
     def __init__(self) -> None:
         super().__init__(write_interval="epoch")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Checks before images are embedded that the file can hold the images' paths.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        super().setup(trainer, pl_module, stage)
+        splits = getattr(getattr(trainer, "datamodule", None), "splits", None)
+        if stage == "predict" and splits is not None:
+            check_names(splits.query + splits.gallery or splits.train)
 
     def write_on_epoch_end(
         self,

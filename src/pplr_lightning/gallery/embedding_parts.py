@@ -20,6 +20,7 @@ from pplr_lightning.gallery.embeddings import (
     EmbeddingWriter,
     as_column,
     as_vectors,
+    check_names,
     items_table,
     sync,
 )
@@ -39,12 +40,13 @@ class EmbeddingParts:
         block_size: Images of a block.
 
     Raises:
-        ValueError: The folder holds parts of another run.
+        ValueError: The folder holds parts of another run, or a path cannot be written.
     """
 
     def __init__(
         self, path: Path, samples: Sequence[Sample], recipe: Recipe, *, block_size: int
     ) -> None:
+        check_names(samples)  # which else would come out when all are embedded
         self.path = path
         self.samples = samples
         self.recipe = recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, cast
@@ -74,8 +74,29 @@ def rows_of(dimension: int) -> int:
     return 1 << max(0, (GROUP_BYTES // (4 * dimension)).bit_length() - 1)
 
 
+def check_names(samples: Iterable[Sample]) -> None:
+    """Checks that the images' paths can be written: parquet holds UTF-8.
+
+    Raises:
+        ValueError: The name of a file or folder is not UTF-8.
+    """
+    for sample in samples:
+        try:
+            sample.path.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{sample.path!a}: the name is not UTF-8, which an embeddings file holds: "
+                "rename the file or folder"
+            ) from error
+
+
 def items_table(samples: Sequence[Sample]) -> pa.Table:
-    """Lists images in a table with the columns of `ITEMS`."""
+    """Lists images in a table with the columns of `ITEMS`.
+
+    Raises:
+        ValueError: A path cannot be written.
+    """
+    check_names(samples)
 
     def known(ids: Sequence[int]) -> list[int | None]:
         return [None if number == UNKNOWN else number for number in ids]
@@ -156,7 +177,11 @@ def sync(path: Path) -> None:
 def write_embeddings(
     path: str | Path, samples: Sequence[Sample], vectors: Tensor, recipe: Recipe
 ) -> None:
-    """Writes images with their L2-normalised vectors (N, D) into a file for `index`."""
+    """Writes images with their L2-normalised vectors (N, D) into a file for `index`.
+
+    Raises:
+        ValueError: A path cannot be written.
+    """
     with EmbeddingWriter(Path(path), recipe, vectors.shape[1]) as writer:
         for start in range(0, len(samples), writer.rows):
             part = slice(start, start + writer.rows)
