@@ -260,6 +260,8 @@ class TestBadInput:
         assert (
             "holds the parts of a run with another image_size ([64, 32], here [96, 32])" in message
         )
+        message = self.fails(run, capsys, *options, "--trainer.precision=bf16-mixed")
+        assert "a run with another precision (32-true, here bf16-mixed): remove" in message
         shutil.rmtree(f"{out}.parts")
         monkeypatch.undo()
         run("predict", *options, "--data.image_size=[96,32]")

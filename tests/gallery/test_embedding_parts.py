@@ -17,9 +17,9 @@ ROWS = vectors(10).numpy()
 
 @pytest.fixture
 def start(tmp_path):
-    def call(*, samples=SAMPLES, recipe=RECIPE, block_size=4):
+    def call(*, samples=SAMPLES, recipe=RECIPE, block_size=4, precision="32-true"):
         path = tmp_path / "new/e.parquet"
-        return EmbeddingParts(path, samples, recipe, block_size=block_size)
+        return EmbeddingParts(path, samples, recipe, block_size=block_size, precision=precision)
 
     return call
 
@@ -68,7 +68,8 @@ def test_a_name_that_is_not_utf8(start, tmp_path):
     ("other", "message"),
     [
         ({"samples": SAMPLES[:9]}, "of a run with other images: remove that folder"),
-        ({"block_size": 5}, "another batch size"),
+        ({"block_size": 5}, r"another batch size \(4, here 5\)"),
+        ({"precision": "bf16-mixed"}, r"another precision \(32-true, here bf16-mixed\): remove"),
         ({"recipe": replace(RECIPE, features="parts")}, r"other features \(global, here parts\)"),
         ({"recipe": replace(RECIPE, weights="f")}, r"another model \(weights 0123"),
     ],

@@ -88,7 +88,9 @@ def run(args: list[str]) -> Path | PPLRCLI:
         enable_model_summary=False,
         callbacks=[] if options.trainer.enable_progress_bar is False else [RichProgressBar()],
     )
-    parts = EmbeddingParts(out, samples, recipe, block_size=data.batch_size)
+    parts = EmbeddingParts(
+        out, samples, recipe, block_size=data.batch_size, precision=trainer.precision
+    )
     trainer.callbacks.append(PartWriter(parts))  # type: ignore[attr-defined]
     images = _Images(parts, module.prepared(data.image_size).transform(), data.num_workers)
     # All may be done but for joining the parts.

@@ -38,19 +38,27 @@ class EmbeddingParts:
         samples: All N images.
         recipe: What the vectors are made with.
         block_size: Images of a block.
+        precision: Of the Trainer that computes them, which a run that goes on must share.
 
     Raises:
         ValueError: The folder holds parts of another run, or a path cannot be written.
     """
 
     def __init__(
-        self, path: Path, samples: Sequence[Sample], recipe: Recipe, *, block_size: int
+        self,
+        path: Path,
+        samples: Sequence[Sample],
+        recipe: Recipe,
+        *,
+        block_size: int,
+        precision: str,
     ) -> None:
         check_names(samples)  # which else would come out when all are embedded
         self.path = path
         self.samples = samples
         self.recipe = recipe
         self.block_size = block_size
+        self.precision = precision
         self.folder = path.with_name(f"{path.name}.parts")
         self._check_run()
 
@@ -58,7 +66,12 @@ class EmbeddingParts:
         """Compares the folder's record of its run with this one, or makes it."""
         record = self.folder / "run.json"
         images = hashlib.sha256(json.dumps(list(self.samples)).encode()).hexdigest()
-        own = {"recipe": self.recipe.to_json(), "images": images, "block_size": self.block_size}
+        own = {
+            "recipe": self.recipe.to_json(),
+            "images": images,
+            "block_size": self.block_size,
+            "precision": self.precision,
+        }
         if not record.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             # Several ranks may come here at once, with the same content.
@@ -70,8 +83,12 @@ class EmbeddingParts:
         if found == own:
             return
         reason = self.recipe.difference(Recipe.from_json(found["recipe"]))
-        if not reason:
-            reason = "other images" if found["images"] != images else "another batch size"
+        if not reason and found["images"] != images:
+            reason = "other images"
+        for key, name in (("block_size", "batch size"), ("precision", "precision")):
+            given = found.get(key)  # an older version recorded no precision
+            if not reason and given != own[key]:
+                reason = f"another {name} ({given}, here {own[key]})"
         raise ValueError(
             f"{self.folder} holds the parts of a run with {reason}: remove that folder to start "
             "anew, or write to another file"
