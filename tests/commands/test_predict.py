@@ -215,6 +215,10 @@ class TestBadInput:
             ("--data.root=nowhere", "error: nowhere: no such folder"),
             ("--data.root=configs", "error: configs: the folder holds no image (looked for"),
             ("--data.pattern=(", "error: pattern '(' is no regular expression"),
+            (
+                "--data.pattern=(?P<camera>some place)",
+                "the camera 'some place' is no number: ids must mean the same in every file that",
+            ),
             ("--data.csv=ids.csv", "takes its ids from pattern or from csv: give one"),
             ("--data.batch_size=0", "error: data.batch_size=0: must be at least 1"),
             ("--data.num_workers=-1", "error: data.num_workers=-1: must not be negative"),

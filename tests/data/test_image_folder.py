@@ -32,6 +32,28 @@ class TestImageFolder:
         splits = ImageFolder(tmp_path, pattern=r"cam(?P<camera>\d+)/").load()
         assert [sample.camera_id for sample in splits.train] == [12, 3]
 
+    def test_only_numbers(self, tmp_path):
+        touch(tmp_path / "t/cam12/1.png", tmp_path / "t/cam3/2.png", tmp_path / "t/cam/3.png")
+        pattern = r"cam(?P<camera>\d*)/"
+        splits = ImageFolder(tmp_path / "t", pattern=pattern, only_numbers=True).load()
+        assert [sample.camera_id for sample in splits.train] == [-1, 12, 3]
+
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [
+            ("7,north", r"images/2.png: the camera 'north' is no number: ids must mean the same"),
+            ("ann,4", r"images/2.png: the person 'ann' is no number.* have the pattern or the csv"),
+            (f"7,{10**18}", f"the camera '{10**18}' is no number"),  # beyond 64 bits
+        ],
+    )
+    def test_other_ids_where_numbers_are_wanted(self, tmp_path, row, message):
+        touch(tmp_path / "images/1.png", tmp_path / "images/2.png")
+        table = tmp_path / "ids.csv"
+        table.write_text(f"path,person_id,camera_id\n1.png,7,4\n2.png,{row}\n")
+        ImageFolder(tmp_path / "images", csv=table).load()
+        with pytest.raises(ValueError, match=message):
+            ImageFolder(tmp_path / "images", csv=table, only_numbers=True).load()
+
     def test_csv(self, tmp_path):
         touch(tmp_path / "images/1.png", tmp_path / "images/2.png")
         table = tmp_path / "cameras.csv"

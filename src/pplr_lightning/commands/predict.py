@@ -36,9 +36,10 @@ class FolderOptions:
     Args:
         root: Folder of images, searched recursively.
         pattern: Regular expression searched in each path below `root`, with the named groups
-            `person` and `camera` or one of them; for instance `cam(?P<camera>[0-9]+)/`.
-        csv: Table with the columns `path`, relative to `root`, and `camera_id` and/or `person_id`;
-            instead of `pattern`.
+            `person` and `camera` or one of them; for instance `cam(?P<camera>[0-9]+)/`. They must
+            match numbers, which mean the same in every file that a gallery is made of.
+        csv: Table with the columns `path`, relative to `root`, and `camera_id` and/or `person_id`,
+            numbers as well; instead of `pattern`.
         image_size: Height and width, instead of those that the checkpoint says.
         batch_size: Images per step and process.
         num_workers: Loader processes per process.
@@ -59,7 +60,7 @@ class FolderOptions:
             raise ValueError(f"data.num_workers={num_workers}: must not be negative")
         if image_size is not None and min(image_size) < 1:
             raise ValueError(f"data.image_size={image_size}: give (height, width) in pixels")
-        self.folder = ImageFolder(root, pattern=pattern, csv=csv)
+        self.folder = ImageFolder(root, pattern=pattern, csv=csv, only_numbers=True)
         self.image_size = image_size
         self.batch_size = batch_size
         self.num_workers = num_workers

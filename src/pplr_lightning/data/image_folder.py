@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pplr_lightning.data.datasets import UNKNOWN, ReIDDataset, Sample, Splits, find_images
 
+NUMBER = re.compile(r"-?\d{1,18}")  # of 64 bits
+
 
 class ImageFolder(ReIDDataset):
     """A folder of person crops with no names to parse: your own images.
@@ -21,6 +23,8 @@ class ImageFolder(ReIDDataset):
             `camera` and, where known, `person`; for instance `cam(?P<camera>[0-9]+)/`.
         csv: Table with a column `path` (relative to the image's folder) and the columns
             `camera_id` and/or `person_id`; instead of `pattern`.
+        only_numbers: Refuse ids that are no numbers instead of numbering them, for ids that must
+            mean the same beside those of another folder.
 
     Ids that are no numbers are numbered in sorted order. Person ids of training images are used
     for analysis only.
@@ -34,6 +38,7 @@ class ImageFolder(ReIDDataset):
         gallery: str | Path | None = None,
         pattern: str | None = None,
         csv: str | Path | None = None,
+        only_numbers: bool = False,
     ) -> None:
         if pattern is not None and csv is not None:
             raise ValueError("ImageFolder takes its ids from pattern or from csv: give one of them")
@@ -42,6 +47,7 @@ class ImageFolder(ReIDDataset):
         self.gallery = None if gallery is None else Path(gallery)
         self.pattern = None if pattern is None else _compile(pattern)
         self.csv = None if csv is None else Path(csv)
+        self.only_numbers = only_numbers
         for folder in (self.query, self.gallery):
             if folder is not None and folder.resolve().is_relative_to(self.root.resolve()):
                 raise ValueError(
@@ -50,7 +56,12 @@ class ImageFolder(ReIDDataset):
                 )
 
     def load(self) -> Splits:
-        """Lists the images of the folders given, with the ids that can be read."""
+        """Lists the images of the folders given, with the ids that can be read.
+
+        Raises:
+            FileNotFoundError: A folder or the table is missing.
+            ValueError: There is no image, or one whose ids cannot be read.
+        """
         table = {} if self.csv is None else _read_table(self.csv)
         folders = (self.root, self.query, self.gallery)
         paths = [[] if folder is None else find_images(folder) for folder in folders]
@@ -60,6 +71,8 @@ class ImageFolder(ReIDDataset):
             for path in images
             if folder is not None
         ]
+        if self.only_numbers:
+            _check_numbers((image for images in paths for image in images), ids)
         persons = iter(_number(person for person, _ in ids))  # over all: the same name, one id
         cameras = iter(_number(camera for _, camera in ids))
         train, query, gallery = (
@@ -116,11 +129,21 @@ def _read_table(path: Path) -> dict[str, tuple[str, str]]:
         }
 
 
+def _check_numbers(paths: Iterable[Path], ids: Iterable[tuple[str, str]]) -> None:
+    for path, names in zip(paths, ids, strict=True):
+        for kind, name in zip(("person", "camera"), names, strict=True):
+            if name and not NUMBER.fullmatch(name):
+                raise ValueError(
+                    f"{path}: the {kind} {name!r} is no number: ids must mean the same in every "
+                    "file that a gallery is made of; have the pattern or the csv give numbers"
+                )
+
+
 def _number(names: Iterable[str]) -> list[int]:
     """Turns names into ids: numbers stay, other names are numbered sorted, none is -1."""
     names = list(names)
     known = sorted({name for name in names if name})
-    if all(re.fullmatch(r"-?\d+", name) for name in known):
+    if all(NUMBER.fullmatch(name) for name in known):
         return [int(name) if name else UNKNOWN for name in names]
     number = {name: i for i, name in enumerate(known)}
     return [number.get(name, UNKNOWN) for name in names]
