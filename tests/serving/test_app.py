@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -235,6 +236,25 @@ def test_fits_a_phone_and_the_dark(browser, url, made):
     context.close()
 
 
+def post(url: str, number: int, *data, event=None) -> tuple[int, str]:
+    """Sends an event of the page as a program may; its number is its place in `build_page`."""
+    body = {"data": data, "fn_index": number, "session_hash": "abc1", "event_data": event}
+    sent = urllib.request.Request(
+        f"{url}gradio_api/run/predict",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(sent) as found:
+            return found.status, found.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+OPTIONS = (5, False, 200, [], 1, 1, 1)
+MARKED = {"meta": {"_type": "gradio.FileData"}}  # what Gradio copies to where it has an address
+
+
 def answer(url: str, **headers: str) -> tuple[int, dict[str, str]]:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as found:
@@ -247,6 +267,26 @@ class TestClosed:
     def test_no_file_of_the_gallery_has_an_address(self, url, made):
         for path in (made.images[4], made.index / "items.parquet", ROOT / "setup.cfg"):
             assert answer(f"{url}gradio_api/file={quote(str(path))}")[0] == 403
+
+    @pytest.mark.parametrize("mark", [{}, MARKED])
+    def test_no_image_but_an_uploaded_one_is_opened(self, url, made, mark):
+        path = str(made.images[4])
+        code, text = post(url, 0, {"path": path, **mark}, *OPTIONS)
+        assert code == 200
+        assert "4.png: was not uploaded" in text
+        assert "data:image" not in text
+
+    @pytest.mark.parametrize(
+        "value", [{}, {"path": None}, {"path": "\0", "orig_name": 5}, [], "path", 5, True]
+    )
+    def test_what_is_no_upload_is_told(self, url, value):
+        code, text = post(url, 0, value, *OPTIONS)
+        assert code == 200
+        assert "was not uploaded, or is removed by now; drop the image again" in text
+
+    @pytest.mark.parametrize("event", [None, {}, {"place": 99}, {"place": -1}, [], 5])
+    def test_a_choice_of_nothing(self, url, event):
+        assert post(url, 2, None, None, event=event)[0] == 200
 
     def test_another_sites_name_for_this_machine(self, url):
         assert answer(url)[0] == 200

@@ -3,6 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from pplr_lightning.gallery import Finder, Gallery
 
@@ -14,7 +15,7 @@ from ..tiny import module  # noqa: E402
 
 @pytest.fixture(scope="module")
 def answers(made):
-    return Answers(Finder.load(made.index, made.checkpoint))
+    return Answers(Finder.load(made.index, made.checkpoint), made.index.parent)
 
 
 @pytest.fixture
@@ -52,11 +53,54 @@ def test_explains_the_chosen(answers, asked):
     assert found[2].sample.path.rsplit("/", 1)[-1] in why
 
 
-@pytest.mark.parametrize("place", [7, -1, None, "0", 1.0])
-def test_a_place_that_is_none(answers, asked, place):
+@pytest.mark.parametrize(
+    "data", [*({"place": place} for place in (7, -1, None, "0", 1.0)), {}, None, [0], 0, "place"]
+)
+def test_a_place_that_is_none(answers, asked, data):
     found = answers.show(asked, 7, False, 200, None, 1, 1, 1)[2]
-    said = answers.explain(asked, found, SimpleNamespace(_data={"place": place}))
+    said = answers.explain(asked, found, SimpleNamespace(_data=data))
     assert "Why" not in str(said)
+
+
+def test_a_file_that_was_not_uploaded(answers, made, tmp_path):
+    Image.open(made.images[4]).save(tmp_path / "own.png")
+    (made.index.parent / "link.png").symlink_to(tmp_path / "own.png")
+    folder = made.index.parent
+    around = f"{folder}/../{tmp_path.name}/own.png"
+    for path in (tmp_path / "own.png", folder / "link.png", around, folder, folder / "none.png"):
+        upload = {"path": str(path), "orig_name": "<i>.png"}
+        asked, said, why, found = answers.ask(upload, 7, False, 200, [], 1, 1, 1)
+        assert (asked, why, found) == (None, "", [])
+        assert "&lt;i&gt;.png: was not uploaded, or is removed by now; drop the image" in said
+    said = answers.ask({"path": "", "orig_name": ""}, 7, False, 200, [], 1, 1, 1)[1]
+    assert "the image: was not uploaded" in said
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (None, False, 200, [], 1, 1, 1),
+        (7, False, float("inf"), [], 1, 1, 1),
+        (7, False, 200, 5, 1, 1, 1),
+        (7, False, 200, [], "one", 1, 1),
+    ],
+)
+def test_values_of_no_control_are_told(answers, asked, options):
+    hits, why, found = answers.show(asked, *options)
+    assert 'role="alert"' in hits
+    assert (why, found) == ("", [])
+
+
+def test_bounds_of_the_controls_hold_for_every_request(answers, asked, monkeypatch):
+    seen = {}
+
+    def search(query, k, **options):
+        seen.update(options, k=k)
+        return []
+
+    monkeypatch.setattr(answers.finder, "search", search)
+    answers.show(asked, 10**9, True, 10**9, [], 1, 1, 1)
+    assert (seen["k"], seen["candidates"]) == (100, 1000)
 
 
 def test_no_image(answers, made):

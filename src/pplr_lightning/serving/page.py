@@ -7,12 +7,14 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from markupsafe import escape
 
 from pplr_lightning.data.images import BadImageError, read_image
 from pplr_lightning.gallery import Finder, Hit, Query
 from pplr_lightning.gallery.branches import CANDIDATES
 from pplr_lightning.serving.pictures import as_uri
+from pplr_lightning.serving.uploads import Page, is_upload
 from pplr_lightning.serving.views import hits_view, why_view
 
 MOST = 100  # results
@@ -46,8 +48,8 @@ class Asked(NamedTuple):
 
 def build_page(finder: Finder) -> gr.Blocks:
     """Lays out the page and says what happens on it."""
-    answers = Answers(finder)
-    with gr.Blocks(title="Search a gallery", analytics_enabled=False, delete_cache=KEPT) as page:
+    answers = Answers(finder, Path(get_upload_folder()))
+    with Page(title="Search a gallery", analytics_enabled=False, delete_cache=KEPT) as page:
         gr.HTML(f'<h1 class="title">Search {len(finder.gallery):,} images</h1>')
         gr.Markdown(NOTICE, elem_id="notice")
         asked, shown = gr.State(), gr.State([])
@@ -130,10 +132,12 @@ class Answers:
 
     Args:
         finder: Searches.
+        uploads: The folder of what was dropped on the page; no other file is opened.
     """
 
-    def __init__(self, finder: Finder) -> None:
+    def __init__(self, finder: Finder, uploads: Path) -> None:
         self.finder = finder
+        self.uploads = uploads
         self.lock = Lock()  # Gradio asks from several threads; the model has one mode for all
         height, width = finder.gallery.recipe.preprocessing.image_size
         self.shape = f"{width} / {height}"
@@ -150,12 +154,12 @@ class Answers:
         return _said("Drop an image to see what in the gallery is most like it.")
 
     def ask(
-        self, upload: dict[str, Any] | None, *options: Any
+        self, upload: dict[str, str] | None, *options: Any
     ) -> tuple[Asked | None, Any, Any, list[Hit]]:
         """Embeds an upload and searches for it.
 
         Args:
-            upload: As Gradio's page sends it; None where it is taken back.
+            upload: Its `path` and `orig_name`; None where it is taken back.
             options: Of `show`.
 
         Returns:
@@ -163,10 +167,14 @@ class Answers:
         """
         if upload is None:
             return None, self.prompt(), "", []
+        path = upload["path"]
+        name = Path(upload["orig_name"] or path).name or "the image"
+        if not is_upload(path, self.uploads):
+            message = f"{name}: was not uploaded, or is removed by now; drop the image again"
+            return None, _said(message, error=True), "", []
         try:
-            image = read_image(upload["path"])
+            image = read_image(path)
         except BadImageError:
-            name = Path(upload.get("orig_name") or upload["path"]).name
             message = f"{name}: this is no image, or a broken one; drop a JPEG, PNG or WebP file"
             return None, _said(message, error=True), "", []
         with self.lock:
@@ -193,19 +201,19 @@ class Answers:
             with self.lock:
                 hits = self.finder.search(
                     asked.query,
-                    int(top),
+                    min(int(top), MOST),
                     weights=weights or None,
                     rerank=rerank,
-                    candidates=int(candidates),
+                    candidates=min(int(candidates), MOST_CANDIDATES),
                     without_cameras=cameras or (),
                 )
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError) as error:  # or values of no control
             return _said(str(error), error=True), "", []
         return hits_view(hits, summary=self._summary(hits)), self._why(asked, hits, 0), hits
 
     def explain(self, asked: Asked | None, hits: list[Hit], event: gr.EventData) -> Any:
         """Explains the image that was chosen."""
-        place = event._data.get("place")
+        place = event._data.get("place") if isinstance(event._data, dict) else None
         if asked is None or not isinstance(place, int) or not 0 <= place < len(hits):
             return gr.skip()
         return self._why(asked, hits, place)

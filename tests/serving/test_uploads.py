@@ -1,0 +1,79 @@
+"""What a request sends, as the functions of a page get it."""
+
+from __future__ import annotations
+
+import pytest
+
+gradio = pytest.importorskip("gradio")
+from fastapi import FastAPI  # noqa: E402
+from starlette.testclient import TestClient  # noqa: E402
+
+from pplr_lightning.serving.uploads import Page, is_upload  # noqa: E402
+
+MARKED = {"meta": {"_type": "gradio.FileData"}}  # what Gradio copies to where it has an address
+
+
+@pytest.fixture
+def send(tmp_path, monkeypatch):
+    """Sends an image and a value; returns the answer's code and what the page's function got."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    got = []
+    with Page(analytics_enabled=False) as page:
+        button, image, value = gradio.Button(), gradio.Image(), gradio.JSON()
+        button.click(
+            lambda *values: got.append(values), [image, value], queue=False, preprocess=False
+        )
+    client = TestClient(gradio.mount_gradio_app(FastAPI(), page, path="/"))
+
+    def call(*data):
+        body = {"data": data, "fn_index": 0, "session_hash": "abc1"}
+        answer = client.post("/gradio_api/run/predict", json=body)
+        return answer.status_code, got.pop() if got else answer.text
+
+    return call
+
+
+def test_no_file_is_copied(send, tmp_path):
+    (tmp_path / "secret.png").write_text("secret")
+    path = str(tmp_path / "secret.png")
+    file = {"path": path, **MARKED}
+    code, (image, value) = send(file, [{"inner": [file]}, file])
+    assert code == 200
+    assert image["path"] == path  # not that of a copy
+    assert value == [{"inner": [{"path": path}]}, {"path": path}]
+    assert not list((tmp_path / "uploads").rglob("secret.png"))
+
+
+def test_nothing_is_fetched(send):
+    path = "http://127.0.0.1:9/a.png"
+    code, (image, value) = send({"path": path, **MARKED}, {"path": path, **MARKED})
+    assert (code, image["path"], value) == (200, path, {"path": path})
+
+
+@pytest.mark.parametrize("sent", [{}, {"path": None}, {"path": [1], "orig_name": 5}, [], "a", 5])
+def test_what_is_no_image_is_an_empty_upload(send, sent):
+    code, (image, _) = send(sent, None)
+    assert code == 200
+    assert (image["path"], image["orig_name"]) == ("", "")
+
+
+def test_an_image_that_is_taken_back(send):
+    assert send(None, None) == (200, (None, None))
+
+
+def test_too_few_values_are_refused(send):
+    code, text = send(None)
+    assert code == 500
+    assert "didn't receive enough input values" in text
+
+
+@pytest.mark.parametrize("path", ["", "\0", "x" * 5000, "/etc/passwd", "a.png"])
+def test_no_upload(tmp_path, path):
+    assert not is_upload(path, tmp_path)
+
+
+def test_an_upload(tmp_path):
+    (tmp_path / "a.png").touch()
+    assert is_upload(str(tmp_path / "a.png"), tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)  # as macOS has one for /tmp
+    assert is_upload(str(tmp_path / "a.png"), tmp_path / "link")
