@@ -48,6 +48,10 @@ class TestDraw:
             assert x == LEFT
             assert TOP <= y <= HEIGHT - BOTTOM
 
+    def test_values_as_small_as_can_be(self):
+        (curve,) = draw("x", [Series("x", [(0.0, 5e-324), (1.0, -5e-324)])]).curves
+        assert all(TOP <= y <= HEIGHT - BOTTOM for _, y, _ in curve.dots)
+
     def test_nothing_to_draw(self):
         assert draw("x", [Series("a", []), Series("b", [])]) is None
 

@@ -36,7 +36,20 @@ def test_many_lines_of_a_log_are_one_row_per_epoch(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "broken", ["1,2", "1,2,3,4", "1,two,3", "one,2,3", '1,"2,3', "\0\0\0", "1,2\0,x", "\udcff,1,2"]
+    "broken",
+    [
+        "1e300,2,3",
+        "nan,2,3",
+        "1,2," + 150_000 * "3",
+        "1,2",
+        "1,2,3,4",
+        "1,two,3",
+        "one,2,3",
+        '1,"2,3',
+        "\0\0\0",
+        "1,2\0,x",
+        "\udcff,1,2",
+    ],
 )
 def test_a_broken_line_is_named_and_left_out(tmp_path, broken):
     file = tmp_path / "metrics.csv"
@@ -53,16 +66,24 @@ def test_several_broken_lines_are_counted(tmp_path):
     assert read_history(file)[1] == ["metrics.csv, line 2 and 2 more: not readable, left out."]
 
 
-@pytest.mark.parametrize("text", ["", "step,train/loss\n1,2\n", "\n\n"])
+@pytest.mark.parametrize("text", ["", "step,train/loss\n1,2\n", "\n\n", 150_000 * "a"])
 def test_a_file_without_epochs(tmp_path, text):
     file = tmp_path / "metrics.csv"
     file.write_text(text)
     assert read_history(file) == ([], ["metrics.csv has no column `epoch` and was left out."])
 
 
-def test_what_is_not_finite_is_not_there(tmp_path):
+def test_what_follows_a_cell_too_long_is_read(tmp_path):
     file = tmp_path / "metrics.csv"
-    file.write_text("epoch,step,train/loss\n0,1,nan\n0,2,inf\n")
+    file.write_text(f"epoch,step\n0,1\n1,{150_000 * '1'}\n2,3\n")
+    rows, notes = read_history(file)
+    assert [row["epoch"] for row in rows] == [0, 2]
+    assert notes == ["metrics.csv, line 3: not readable, left out."]
+
+
+def test_what_is_not_finite_or_too_large_is_not_there(tmp_path):
+    file = tmp_path / "metrics.csv"
+    file.write_text("epoch,step,train/loss\n0,1,nan\n0,2,inf\n0,2,1e308\n0,2,-1e308\n")
     assert read_history(file)[0] == [{"epoch": 0, "step": 2}]
 
 

@@ -186,6 +186,26 @@ class TestWhatIsMissing:
         assert "mAP 20.0 50.0 49.0" in page.text("results")
 
 
+def test_numbers_that_cannot_be(make_folder):
+    """Values of a damaged file must not stop the page."""
+    data = {"training images": 10**400, "query images": 10**400, "gallery images": True}
+    folder = make_folder(
+        rows=[
+            {"epoch": -1.0, "train/loss": 1e308, "val/mAP": 5e-324, "val/rank-²": 0.5},
+            {"epoch": 0.0, "train/loss": -1e308, "time/extraction": 5.0, "time/dbscan": -5.0},
+            {"epoch": 1e300, "val/mAP": 1e308, "labels/clusters": 1e15},
+        ],
+        config={"trainer": {"max_epochs": 10**400}, "data": {"batch_size": 10**400}},
+        environment={"data": data},
+    )
+    page = Page(write_report(folder))
+    assert "line 4: not readable, left out." in page.text("")
+    assert "The run left no times." in page.text("time")
+    assert "mAP" in page.text("curves")
+    assert "Losses" not in page.text("curves")
+    write_comparison(folder, folder, folder / "comparison.html")
+
+
 class TestComparison:
     def test_puts_two_runs_side_by_side(self, make_folder, tmp_path):
         labels = {**CONFIG["pseudo_labels"], "eps": 0.6}

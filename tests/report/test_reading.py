@@ -58,6 +58,19 @@ class TestLog:
         assert [(row["epoch"], row["val/mAP"]) for row in run.evaluations] == [(-1, 0.2), (4, 0.5)]
         assert run.notes == ["The log begins at epoch 4: what came before is in another folder."]
 
+    @pytest.mark.parametrize("history", [5, {"epoch": 1}, "words", True])
+    def test_a_summary_whose_history_is_no_list(self, folder, history):
+        (folder / "summary.json").write_text(json.dumps({"history": history}))
+        run = read_run(folder)
+        assert run.rows == []
+        assert "summary.json: its history is no list and was left out." in run.notes
+
+    def test_evaluations_that_cannot_be(self, folder):
+        good, late = {"epoch": 1, "mAP": 0.5}, {"epoch": 1e300, "mAP": 0.5}
+        absurd = [late, {"epoch": 10**400}, {"epoch": 2, "mAP": 1e308}, {"epoch": float("inf")}]
+        (folder / "summary.json").write_text(json.dumps({"history": [*absurd, good]}))
+        assert [row["epoch"] for row in read_run(folder).evaluations] == [1]
+
     def test_without_any(self, folder):
         run = read_run(folder)
         assert run.rows == []
@@ -69,6 +82,7 @@ class TestLog:
     [
         ("summary.json", "{"),
         ("summary.json", "[1]"),
+        ("summary.json", 100_000 * "["),
         ("environment.json", "\0"),
         ("config.yaml", "a: [1"),
         ("config.yaml", "a: !!python/object:os.system {}"),
@@ -109,6 +123,13 @@ class TestFigures:
         assert figures[1].caption == "The largest."
         assert figures[0].caption == ""
         assert figures[0].source.startswith("data:image/png;base64,iVBORw0KGgo")
+
+    def test_a_folder_of_its_name(self, make_folder):
+        folder = make_folder(figures=("ranking-epoch1.png",))
+        (folder / "figures/clusters-epoch1.png").mkdir()
+        run = read_run(folder)
+        assert [figure.name for figure in run.figures] == ["ranking"]
+        assert run.notes == ["clusters-epoch1.png is not readable and was left out."]
 
 
 class TestNoRun:

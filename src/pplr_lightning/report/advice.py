@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pplr_lightning.report.history import working_times
+from pplr_lightning.report.history import LARGEST, working_times
 from pplr_lightning.report.reading import Run
 
 OUTLIERS = 0.4
@@ -211,7 +211,7 @@ def _time(run: Run) -> list[Advice]:
 def _number(run: Run, option: str) -> float:
     """Returns an option that should be a number, 0 where it is none."""
     value = run.option(option)
-    return float(value) if isinstance(value, (int, float)) else 0.0
+    return float(value) if isinstance(value, (int, float)) and abs(value) <= LARGEST else 0.0
 
 
 def _now(run: Run, option: str) -> str:

@@ -11,6 +11,7 @@ from pplr_lightning.report.history import BEFORE, Row, working_times
 WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
 DOTS = 25  # points of a curve that are still marked; more would hide how it is dashed
+SMALLEST = 1e-300  # width of a range; below it a fifth of it may be nothing
 WORDS = 300  # points of a curve that still tell their value under the mouse
 
 Point = tuple[float, float]  # epoch and value
@@ -190,7 +191,7 @@ def value_range(low: float, high: float) -> tuple[float, float, float]:
     """Chooses a round range of values and a round step that divides it into one to seven."""
     if low >= 0 and low < 0.6 * high:
         low = 0.0
-    span = (high - low) or abs(high) or 1.0
+    span = next(width for width in (high - low, abs(high), 1.0) if width > SMALLEST)
     step = round_step(span / 5)
     bottom, top = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     if bottom == top:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pplr_lightning.report.files import write_whole
@@ -14,6 +13,7 @@ Row = dict[str, float]  # `epoch` and what was logged in it, by name
 
 FILE = "history.csv"
 BEFORE = -1  # the epoch of what was measured before training
+LARGEST = 1e15  # a number beyond is damage; charts could not tell two such epochs apart
 
 
 def write_history(file: Path, rows: Iterable[Row]) -> None:
@@ -38,11 +38,10 @@ def read_history(file: Path) -> tuple[list[Row], list[str]]:
     values: dict[int, dict[str, list[float]]] = {}
     with file.open(newline="", encoding="utf-8", errors="replace") as lines:
         reader = csv.reader(line.replace("\0", "") for line in lines)
-        header = next(reader, [])
+        header, broken = _cells(reader) or [], []
         if "epoch" not in header:
             return [], [f"{file.name} has no column `epoch` and was left out."]
-        broken = []
-        for cells in reader:
+        while (cells := _cells(reader)) is not None:
             parsed = _parse(header, cells)
             if parsed is None:
                 broken.append(reader.line_num)
@@ -91,15 +90,29 @@ def working_times(row: Row) -> dict[str, float]:
     return {"labels": sum(times.values()), **work}
 
 
+def _cells(reader: Iterator[list[str]]) -> list[str] | None:
+    """Returns the next line's cells, empty where it cannot be read; None at the end."""
+    try:
+        return next(reader, None)
+    except csv.Error:  # a cell of more than 131,072 letters
+        return []
+
+
 def _parse(header: list[str], cells: list[str]) -> Row | None:
-    """Returns a line's finite values, None where it is cut off or holds no numbers."""
+    """Returns a line's numbers; None where it is cut off, or holds no numbers or no such epoch."""
     if len(cells) != len(header):
         return None
     try:
         numbers = {n: float(c) for n, c in zip(header, cells, strict=True) if c.strip()}
     except ValueError:
         return None
-    return {name: number for name, number in numbers.items() if math.isfinite(number)}
+    found = sound(numbers)
+    return None if "epoch" in numbers and "epoch" not in found else found
+
+
+def sound(numbers: Row) -> Row:
+    """Leaves out what is not finite, or larger than anything that a run measures."""
+    return {name: number for name, number in numbers.items() if abs(number) <= LARGEST}
 
 
 def _one(epoch: dict[str, list[float]]) -> Row:

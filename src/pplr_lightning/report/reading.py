@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pplr_lightning.report.history import BEFORE, FILE, Row, read_history
+from pplr_lightning.report.history import BEFORE, FILE, Row, read_history, sound
 
 METRICS = "metrics.csv"  # of Lightning's CSVLogger
 PARTS = (FILE, METRICS, "summary.json", "config.yaml")  # any of them makes a folder a run's
@@ -117,7 +117,7 @@ def _read(file: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[str
         return {}
     try:
         values = parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         values = None
     if not isinstance(values, dict):
         notes.append(f"{file.name} is not readable and was left out.")
@@ -150,11 +150,15 @@ def _read_rows(folder: Path, summary: dict[str, Any], notes: list[str]) -> list[
     first = min((epoch for epoch in by_epoch if epoch > BEFORE), default=0)
     if first > 0:
         notes.append(f"The log begins at epoch {first}: what came before is in another folder.")
-    for values in summary.get("history") or []:
+    evaluations = summary.get("history") or []
+    if not isinstance(evaluations, list):
+        notes.append("summary.json: its history is no list and was left out.")
+        evaluations = []
+    for values in evaluations:
         try:
-            numbers = {name: float(value) for name, value in values.items()}
+            numbers = sound({name: float(value) for name, value in values.items()})
             row = by_epoch.setdefault(int(numbers["epoch"]), {"epoch": numbers.pop("epoch")})
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             continue  # something else than an evaluation
         row.update({f"val/{name}": value for name, value in numbers.items() if name != "epoch"})
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
@@ -170,6 +174,11 @@ def _read_figures(folder: Path, notes: list[str]) -> list[Figure]:
     figures = []
     for name in sorted(found, key=lambda name: (order.get(name, len(order)), name)):
         epoch, file = max(found[name])
-        source = "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+        try:
+            content = file.read_bytes()
+        except OSError:  # a folder, or not ours to read
+            notes.append(f"{file.name} is not readable and was left out.")
+            continue
+        source = "data:image/png;base64," + base64.b64encode(content).decode()
         figures.append(Figure(name, epoch, str(captions.get(file.name, "")), source))
     return figures

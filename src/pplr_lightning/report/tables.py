@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pplr_lightning.report.history import BEFORE, Row, working_times
+from pplr_lightning.report.history import BEFORE, LARGEST, Row, working_times
 from pplr_lightning.report.reading import Run
 from pplr_lightning.report.setting import duration, run_seconds
 
@@ -80,7 +80,7 @@ def metrics(run: Run) -> list[str]:
 
     def place(name: str) -> tuple[bool, str, int]:
         word, _, rank = name.rpartition("-")
-        ranked = rank.isdigit()
+        ranked = rank.isdecimal()
         return name != "val/mAP", word if ranked else name, int(rank) if ranked else 0
 
     return sorted(names, key=place)
@@ -111,7 +111,9 @@ def labels(run: Run) -> Table | None:
 def times(run: Run) -> list[Time]:
     """Adds up each stage's seconds over the run; the longest share is where to save time."""
     whole = run_seconds(run)
-    found = []
+    found: list[Time] = []
+    if whole <= 0:  # of a damaged history, which has negative ones
+        return found
     for stage, text in STAGES.items():
         seconds = [row[f"time/{stage}"] for row in run.rows if f"time/{stage}" in row]
         total = sum(seconds)
@@ -128,11 +130,16 @@ def _images(run: Run, stage: str, passes: int) -> float:
     if stage == "training":
         batch = run.option("data.batch_size")
         steps = sum(row.get("iterations", 0.0) for row in run.epochs)
-        return steps * batch if isinstance(batch, int) else 0.0
+        return steps * _whole(batch)
     data = run.environment.get("data")
     parts = ("query", "gallery") if stage == "evaluation" else ("training",)
     counts = [data.get(f"{part} images") if isinstance(data, dict) else 0 for part in parts]
-    return passes * sum(count for count in counts if isinstance(count, int))
+    return passes * sum(map(_whole, counts))
+
+
+def _whole(value: Any) -> int:
+    """Returns a number that should be whole, 0 where it is none."""
+    return value if isinstance(value, int) and abs(value) <= LARGEST else 0
 
 
 def compared(one: Run, other: Run) -> Table:
