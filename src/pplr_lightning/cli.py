@@ -36,7 +36,11 @@ from pplr_lightning.layouts import read_weights
 from pplr_lightning.module import PPLRModule
 
 COMPLAINTS = (ValueError, OSError, ImportError, FloatingPointError, MisconfigurationException)
-DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+# What is wrong with a place that the user named.
+DISK = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR,
+    errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG,
+)  # fmt: skip
 # Each a module of `commands` with a function `run`.
 COMMANDS = {
     "demo": "random weights, warm start and PPLR on drawn people, in minutes on a CPU",

@@ -68,6 +68,7 @@ def export_module(
     Raises:
         FileNotFoundError: There is no such folder to write into.
         ImportError: A package that writes or runs ONNX is missing.
+        IsADirectoryError: The file's name is that of a folder.
         ValueError: The file's name or the image size does not fit, or the difference is too large.
     """
     path = Path(path)
@@ -100,12 +101,15 @@ def check_destination(path: Path, format: Format) -> None:
     Raises:
         FileNotFoundError: There is no such folder.
         ImportError: A package that the format needs is missing.
+        IsADirectoryError: The file's name is that of a folder.
         ValueError: The file's name has another ending than those of its format.
     """
     if path.suffix != SUFFIXES[format]:
         raise ValueError(f"{path}: a file of format {format} is named *{SUFFIXES[format]}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write into")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; give the name of a file in it")
     if format == "onnx":
         _import_onnxruntime()
 

@@ -113,6 +113,15 @@ class TestRefuses:
         match = r"a.onnx: a file of format torch is named \*.pt2"
         refused(match, "--ckpt_path", "no.ckpt", out="a.onnx")
 
+    def test_a_folder(self, run, tmp_path, capsys):
+        out = tmp_path / "a.pt2"
+        out.mkdir()
+        with pytest.raises(SystemExit) as stop:
+            run("export", "--format=torch", f"--out={out}", "--ckpt_path=no.ckpt")
+        assert stop.value.code == 1
+        error = capsys.readouterr().err
+        assert error == f"error: {out}: is a folder; give the name of a file in it\n"
+
     def test_a_difference_above_tolerance(self, refused, checkpoint, monkeypatch):
         monkeypatch.setattr(export, "TOLERANCE", -1.0)
         match = r"a.pt2: not written, because its features differ from the module's by"

@@ -53,6 +53,34 @@ def test_no_run_is_one_line(run, folder, capsys, monkeypatch, path, message):
     assert message in line
 
 
+@pytest.mark.parametrize("runs", [("nowhere",), ("nowhere", "nowhere")])
+def test_an_output_that_is_a_folder(run, capsys, tmp_path, runs):
+    with pytest.raises(SystemExit) as stop:
+        run("report", *runs, "--output", str(tmp_path))  # before a run is read
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line == f"error: --output {tmp_path}: is a folder; give the name of a file"
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.html.part"])
+def test_a_folder_in_the_place_of_a_page_is_one_line(run, folder, capsys, name):
+    one = folder("one")
+    (one / name / "inside").mkdir(parents=True)
+    with pytest.raises(SystemExit) as stop:
+        run("report", str(one))
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert str(one / name) in line
+
+
+def test_a_name_too_long_is_one_line(run, folder, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("report", str(folder("one")), "--output", 300 * "x")
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "File name too long" in line
+
+
 def test_more_than_two(run, capsys):
     with pytest.raises(SystemExit) as stop:
         run("report", "a", "b", "c")

@@ -177,6 +177,11 @@ class TestBadInput:
             str(images[0]),
         )  # fmt: skip
 
+    def test_a_sheet_that_is_a_folder(self, run, capsys, tmp_path):
+        options = ["--index=nowhere", "--ckpt_path=nowhere", "--query=nowhere"]  # none is read
+        error = self.fails(run, capsys, tmp_path, *options, f"--sheet={tmp_path}")
+        assert error == f"error: --sheet {tmp_path}: is a folder; give the name of a file"
+
     def test_none_to_show(self, run, capsys, options):
         with pytest.raises(SystemExit) as stop:
             run("search", *options, "--query", "a.jpg", "--top=0")

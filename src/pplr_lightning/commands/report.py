@@ -13,6 +13,8 @@ COMPARISON = "comparison.html"
 def run(args: list[str]) -> Path:
     """Writes `report.html` into a run's folder, or compares two runs in `comparison.html`."""
     options = _parse(args)
+    if options.output is not None and options.output.is_dir():
+        raise IsADirectoryError(f"--output {options.output}: is a folder; give the name of a file")
     if len(options.runs) == 1:
         file = write_report(options.runs[0], options.output)
     else:

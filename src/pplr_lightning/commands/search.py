@@ -19,6 +19,8 @@ from pplr_lightning.visualization import matches_figure, save_figure
 def run(args: list[str]) -> Matches:
     """Searches a gallery, prints what is found and draws it."""
     options = _parse(args)
+    if options.sheet.is_dir():
+        raise IsADirectoryError(f"--sheet {options.sheet}: is a folder; give the name of a file")
     for path in options.query:
         read_image(path)  # before the model is loaded
     finder = Finder.load(options.index, options.ckpt_path)
