@@ -57,6 +57,20 @@ def test_takes_the_preprocessing_that_the_checkpoint_names(checkpoint, run, tmp_
     assert metadata["std"] == "[0.25, 0.25, 0.25]"
 
 
+def test_imports_nothing_that_the_checkpoint_names(checkpoint, run, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('imported').touch()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    named = torch.load(checkpoint, weights_only=True)
+    named["hyper_parameters"]["_instantiator"] = "evil.make"
+    torch.save(named, tmp_path / "named.ckpt")
+    out = tmp_path / "a.pt2"
+    run("export", f"--ckpt_path={tmp_path / 'named.ckpt'}", "--format=torch", f"--out={out}", *SIZE)
+    assert out.is_file()
+    assert not (tmp_path / "imported").exists()
+
+
 class TestRefuses:
     """One line, exit code 1, no file; before a model is built where it can be known."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from pplr_lightning.checkpoints import read_checkpoint
 from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.export import SUFFIXES, check_destination, export_module
+from pplr_lightning.loading import load_module
 from pplr_lightning.module import PPLRModule
 
 
@@ -33,9 +34,7 @@ def run(args: list[str]) -> float:
     height, width = image_size
     if min(height, width) < 1:
         raise ValueError(f"--image_size {height} {width}: give height and width in pixels")
-    module = PPLRModule.load_from_checkpoint(
-        options.ckpt_path, map_location="cpu", weights_only=True
-    )
+    module = load_module(options.ckpt_path)
     difference = export_module(
         module,
         options.out,
