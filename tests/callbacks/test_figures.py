@@ -18,9 +18,11 @@ from PIL import Image
 
 from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling, RetrievalEvaluation
 from pplr_lightning.callbacks import Figures, scene
+from pplr_lightning.callbacks import figures as figures_module
 from pplr_lightning.callbacks.figures import NAMES
 from pplr_lightning.checkpoints import WholeCheckpointIO
 from pplr_lightning.data import ImageFolder, Market1501
+from pplr_lightning.visualization.page import new_page
 
 from ..generators import generators
 
@@ -228,6 +230,46 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(drawn, tmp_path, monkeypatch
     with pytest.warns(UserWarning, match="clusters is left out, LookupError: no colour left"):
         run = Run(Market1501(drawn), tmp_path, figures, max_epochs=1)
     assert run.drawn == {"label_quality-epoch0.png"}
+
+
+@pytest.fixture
+def draw(tmp_path, monkeypatch):
+    """Draws an epoch of an empty figure, without a training."""
+    page = new_page(4, 3, title="A title", caption="A caption")[0]
+    scene = SimpleNamespace(figures=lambda *_, **__: {"ranking": lambda: page})
+    monkeypatch.setattr(Figures, "_scene", lambda *_: scene)
+    monkeypatch.setattr(figures_module, "run_folder", lambda _: tmp_path)
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[], global_step=0)
+    return lambda epoch: Figures(names=("ranking",))._draw(trainer, None, epoch)
+
+
+def test_a_kill_leaves_the_captions_of_before(draw, tmp_path, monkeypatch):
+    file = tmp_path / "figures/captions.json"
+    draw(0)
+    draw(1)
+    captions = {f"ranking-epoch{epoch}.png": "A caption" for epoch in range(2)}
+    assert json.loads(file.read_text()) == captions
+
+    def stops(self, text, **options):
+        self.write_bytes(text[:20].encode())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", stops)
+        with pytest.raises(KeyboardInterrupt):
+            draw(2)
+    assert json.loads(file.read_text()) == captions
+    draw(3)
+    assert json.loads(file.read_text()) == {**captions, "ranking-epoch3.png": "A caption"}
+
+
+@pytest.mark.parametrize("text", ["{", "5", "[1]", "null"])
+def test_captions_that_cannot_be_read_do_not_end_the_run(draw, tmp_path, text):
+    file = tmp_path / "figures/captions.json"
+    file.parent.mkdir()
+    file.write_text(text)
+    draw(0)
+    assert json.loads(file.read_text()) == {"ranking-epoch0.png": "A caption"}
 
 
 def test_only_rank_zero_looks_at_anything():

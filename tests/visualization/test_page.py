@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -131,3 +133,21 @@ def test_a_figure_is_saved_under_a_name_or_a_path(tmp_path):
         save_figure(figure, path)
         with Image.open(path) as image:
             assert image.format == "PNG"
+
+
+def test_a_figure_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
+    figure, _ = new_page(4, 3, title="A title", caption="A caption")
+    path = tmp_path / "one.png"
+    save_figure(figure, path)
+    assert list(tmp_path.iterdir()) == [path]
+    before = path.read_bytes()
+
+    def stops(file, **options):
+        Path(file).write_bytes(before[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figure, "savefig", stops)
+    with pytest.raises(KeyboardInterrupt):
+        save_figure(figure, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

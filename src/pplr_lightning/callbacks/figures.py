@@ -20,6 +20,7 @@ from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.label_quality import label_statistics
 from pplr_lightning.module import PPLRModule
 from pplr_lightning.pseudo_labels import PseudoLabels
+from pplr_lightning.report.files import write_whole
 from pplr_lightning.visualization import Embedding, caption_of, save_figure
 
 FigureName = Literal["ranking", "agreement", "clusters", "embedding", "label_quality", "refinement"]
@@ -150,7 +151,7 @@ class Figures(Callback):
                     log_picture(logger, name, path, caption=captions[path.name], step=step)
         with _harmless("captions"):
             text = json.dumps(captions, indent=2, ensure_ascii=False)
-            (folder / CAPTIONS).write_text(text + "\n", encoding="utf-8")
+            write_whole(folder / CAPTIONS, text + "\n")
 
     def _scene(self, trainer: Trainer, module: LightningModule) -> Scene:
         return Scene(trainer, cast(PPLRModule, module), images=self.images, part=self.part)
@@ -173,9 +174,10 @@ def _is_trial(trainer: Trainer) -> bool:
 def _read_captions(folder: Path) -> dict[str, str]:
     """Reads the captions of what was drawn before, by a run that this one goes on with."""
     try:
-        return dict(json.loads((folder / CAPTIONS).read_text(encoding="utf-8")))
+        captions = json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
+        captions = None
+    return captions if isinstance(captions, dict) else {}
 
 
 @contextmanager

@@ -55,16 +55,21 @@ def caption_of(figure: Figure) -> str:
 
 @on_white
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a PNG that holds its caption as its description, too."""
+    """Writes a PNG, whole or not at all, that holds its caption as its description, too."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(
-        path,
-        format="png",
-        facecolor="white",
-        metadata={"Description": caption_of(figure)},
-        pil_kwargs={"compress_level": 4},  # 6 takes twice as long for files no smaller
-    )
+    aside = path.with_name(f"{path.name}.part")
+    try:
+        figure.savefig(
+            aside,
+            format="png",
+            facecolor="white",
+            metadata={"Description": caption_of(figure)},
+            pil_kwargs={"compress_level": 4},  # 6 takes twice as long for files no smaller
+        )
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def sample(count: int, most: int, seed: int) -> list[int]:
