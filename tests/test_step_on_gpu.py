@@ -6,9 +6,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from pplr_lightning import PPLRModule
 from pplr_lightning.cli import run_cli
 
 from .conftest import run_options
+from .test_step_watch import Weights
 
 pytestmark = [
     pytest.mark.gpu,
@@ -71,8 +73,6 @@ def losses(drawn, folder, *options) -> torch.Tensor:
         def on_train_batch_end(self, trainer: Trainer, pl_module, *args):
             steps.append(pl_module.losses["train/loss"].clone())
 
-    from pplr_lightning import PPLRModule
-
     plain = PPLRModule.configure_callbacks
     PPLRModule.configure_callbacks = lambda self: [Losses()]
     try:
@@ -106,7 +106,9 @@ def test_losses_over_20_steps(drawn, tmp_path, options, tolerance):
     assert torch.allclose(fast, plain, rtol=tolerance)
 
 
-def test_the_fused_optimiser_skips_a_broken_step(drawn, tmp_path, capsys):
+def test_the_fused_optimiser_skips_a_broken_step(drawn, tmp_path, monkeypatch):
+    weights = Weights()
+    monkeypatch.setattr(PPLRModule, "configure_callbacks", lambda self: [weights])
     with pytest.raises(FloatingPointError, match="epoch 0, step 1: train/loss is nan"):
         run_cli(
             [
@@ -117,3 +119,8 @@ def test_the_fused_optimiser_skips_a_broken_step(drawn, tmp_path, capsys):
                 "--trainer.callbacks.step=1",
             ]
         )
+    before = weights.before  # each step
+    assert len(before) == 3  # the step after the broken one began, and took no weight with it
+    assert any(not torch.equal(a, b) for a, b in zip(before[0], before[1], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before[1], before[2], strict=True))
+    assert all(weight.isfinite().all() for weight in before[2])
