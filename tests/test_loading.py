@@ -47,6 +47,20 @@ def change(path, folder, **content):
     return changed
 
 
+def test_lightnings_way_imports_nothing_that_the_checkpoint_names(
+    tiny_checkpoint, tmp_path, monkeypatch
+):
+    (tmp_path / "evil.py").write_text("open(__file__ + '.imported', 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    options = torch.load(tiny_checkpoint, weights_only=True)["hyper_parameters"]
+    named = {**options, "_instantiator": "evil.make"}
+    changed = change(tiny_checkpoint, tmp_path, hyper_parameters=named)
+    with pytest.raises(Exception, match="not in the allowlist"):
+        PPLRModule.load_from_checkpoint(changed, weights_only=True)
+    assert not (tmp_path / "evil.py.imported").exists()
+    assert isinstance(load_module(changed), PPLRModule)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
