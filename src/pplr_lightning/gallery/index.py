@@ -13,7 +13,7 @@ from pplr_lightning.gallery.embeddings import Embeddings
 PURPOSE = "a gallery's index"
 WIDTHS = (4, 5, 6, 7, 8)  # dimensions that a code of one byte stands for, the first that divides D
 TRAINED_FROM = 39 * 256  # vectors: FAISS's least for 256 codewords
-ITERATIONS = 10  # of k-means for the codewords, which take most of the time; FAISS's own are 25
+ITERATIONS = 10  # of k-means for the codewords; FAISS's own 25 find no more neighbours
 PER_CELL = 64  # vectors that a cell's centre is learned from
 SAMPLE = 1000  # queries that recall is measured on
 TOP = 10  # neighbours of recall@10
