@@ -21,12 +21,12 @@ from cameras import COUNTS
 from scipy import sparse
 from torch import Tensor
 
-from pplr_lightning import PPLRDataModule, PPLRModule
+from pplr_lightning import PPLRDataModule
 from pplr_lightning import functional as F
 from pplr_lightning.data import SyntheticReID
-from pplr_lightning.extraction import extract_features
-from pplr_lightning.label_quality import label_quality
-from pplr_lightning.layouts import load_weights, read_weights
+from pplr_lightning.evaluation.extraction import extract_features
+from pplr_lightning.evaluation.label_quality import label_quality
+from pplr_lightning.networks import PartNetwork
 
 
 class Images(NamedTuple):
@@ -88,9 +88,8 @@ def embed(shift: float, identities: int, warm_start: str) -> Images:
     data = PPLRDataModule(dataset, image_size=(64, 32), num_workers=0)
     data.prepare_data()
     data.setup("fit")
-    module = PPLRModule("resnet10t", pretrained=False, num_parts=2, max_clusters=600)
-    load_weights(module.model, read_weights(warm_start), classifiers=False)
-    features, _ = extract_features(module.model, data.labeling_dataloader())
+    network = PartNetwork("resnet10t", weights=warm_start, num_parts=2)
+    features, _ = extract_features(network, data.labeling_dataloader())
     ids, cameras = torch.tensor([sample[1:] for sample in data.train_samples]).unbind(1)
     return Images(features, ids, cameras)
 

@@ -32,9 +32,9 @@ EPS = 0.6
 SAMPLER = ["--data.use_cameras=true"]
 LOSS = ["--model.camera_weight=0.5"]
 JACCARD = [
-    "--pseudo_labels.camera_jaccard=true",
-    f"--pseudo_labels.eps={EPS}",
-    *(f"--pseudo_labels.{name}={count}" for name, count in COUNTS.items()),
+    "--pseudo_labels.labeler=CameraDBSCAN",
+    f"--pseudo_labels.labeler.eps={EPS}",
+    *(f"--pseudo_labels.labeler.{name}={count}" for name, count in COUNTS.items()),
 ]
 ROWS = {
     "none": [],

@@ -6,9 +6,9 @@
 Trains some epochs with the command line's `fit` and reads the clock that every run keeps
 (`time/...`). The first epoch warms up and is left out where there are more. `--size` draws people
 in the numbers of a data set; without it the config's data are taken. All other options are those of
-`fit`: `--trainer.precision bf16-mixed --model.compile true` and so on. `--trace trace.json` writes
-a record of some training steps of the last epoch, or with `--trace_steps 0` of the whole epoch, for
-ui.perfetto.dev; it slows that epoch down.
+`fit`: `--trainer.precision bf16-mixed --model.network.compile true` and so on. `--trace trace.json`
+writes a record of some training steps of the last epoch, or with `--trace_steps 0` of the whole
+epoch, for ui.perfetto.dev; it slows that epoch down.
 
 "pure step" is forward, backward and optimiser, again and again on one batch that lies on the
 device: what part of a step's time is arithmetic. "scaled" is the time of a whole training at this
@@ -29,10 +29,10 @@ from lightning.pytorch import Trainer
 from watching import PureStep
 
 from pplr_lightning.callbacks import RunRecord
-from pplr_lightning.cli import run_cli
+from pplr_lightning.commands.training import run_cli
 from pplr_lightning.report.history import Row
 
-STAGES = ("extraction", "neighbors", "jaccard", "dbscan", "agreement", "centroids", "training")
+STAGES = ("extraction", "neighbors", "jaccard", "clustering", "agreement", "centroids", "training")
 # The first makes 12,957 training and 19,304 test images; Market-1501 has 12,936 and 19,281.
 SIZES = {
     "market1501": {

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
+from pplr_lightning.evaluation.metric import ReIDRetrieval
 from pplr_lightning.functional import retrieval_metrics
-from pplr_lightning.metrics import ReIDRetrieval
 
 TOPK = (1, 5, 10)
 NOISE = 3.0  # makes the task as hard as a real one

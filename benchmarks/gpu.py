@@ -15,13 +15,16 @@ from pathlib import Path
 
 import torch
 
-FAST = ["--trainer.precision=bf16-mixed", "--model.channels_last=true", "--model.compile=true"]
+FAST = [
+    "--trainer.precision=bf16-mixed", "--model.network.channels_last=true",
+    "--model.network.compile=true",
+]  # fmt: skip
 EPOCH = [
     "benchmarks/epoch.py", "--config=configs/market1501.yaml", "--size=market1501",
-    "--model.pretrained=false", "--trainer.devices=1", "--trainer.max_epochs=3",
+    "--model.network.weights=null", "--trainer.devices=1", "--trainer.max_epochs=3",
     "--trainer.check_val_every_n_epoch=3", "--trainer.callbacks=[]",
 ]  # fmt: skip
-VIT = ["--model.backbone=vit_small_patch16_224.dino", "--model.last_stride=2"]
+VIT = ["--model.network.backbone=vit_small_patch16_224.dino", "--model.network.last_stride=2"]
 LABELS = ["benchmarks/labels.py", "--ranks=1", "--no-dense", "--dim=2048", "--parts=3"]
 COMMANDS = [
     ["-m", "pytest", "-q", "-m", "gpu"],

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from pplr_lightning.data import ImageFolder, PPLRDataModule, SyntheticReID
 from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache
-from pplr_lightning.pseudo_labels import PseudoLabels
+from pplr_lightning.data.pseudo_labels import PseudoLabels
 
 SIZES = ((256, 128), (384, 128))
 
@@ -61,10 +61,8 @@ def make_data(folder: Path, size: tuple[int, int], *, cache: str, batches: int) 
     )
     data.setup("fit")
     images = len(data.train_samples)
-    labels = torch.arange(images) % 16
-    data.pseudo_labels = PseudoLabels(
-        labels, torch.rand(images, 3), torch.empty(16, 0), torch.empty(16, 0, 3)
-    )
+    columns = {"agreement": torch.rand(images, 3)}
+    data.pseudo_labels = PseudoLabels(torch.arange(images) % 16, columns)
     return data
 
 

@@ -32,12 +32,11 @@ from measuring import Cost, Images, draw, measure
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
-from pplr_lightning import PseudoLabeling
 from pplr_lightning import functional as F
 from pplr_lightning.functional.agreement import overlap
 from pplr_lightning.functional.sharding import Share
 from pplr_lightning.functional.warm_up import compile_loops
-from pplr_lightning.stages import Stages
+from pplr_lightning.labelers import DBSCAN, CameraDBSCAN, Labeler, Space
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -222,40 +221,55 @@ def _work(rank: int, ranks: int, folder: str, options: argparse.Namespace) -> No
     own = torch.arange(len(whole)).tensor_split(ranks)[rank]
     features, part_features = whole[own], torch.stack([part[own] for part in parts], dim=2)
     del whole, parts
-    labeling = PseudoLabeling(
-        k1=options.k1,
-        k2=options.k2,
-        eps=options.eps,
-        min_samples=options.min_samples,
-        agreement_k=options.agreement_k,
+    labeler: Labeler = CameraDBSCAN(eps=options.eps, min_samples=options.min_samples)
+    if not options.camera_jaccard:
+        labeler = DBSCAN(
+            k1=options.k1, k2=options.k2, eps=options.eps, min_samples=options.min_samples
+        )
+    if torch.cuda.is_available():  # wake it
+        few = Space.of(features[:2000], part_features[:2000], cameras=cameras[own][:2000])
+        begin_epoch(labeler, few, options.agreement_k)
+    share = Share(len(features), dist.group.WORLD if ranks > 1 else None)
+    space = Space(
+        lambda: (features, part_features),
+        share=share,
+        cameras=cameras,
         backend=options.backend,
         index=options.index,
         probes=options.probes,
-        camera_jaccard=options.camera_jaccard,
     )
-    share = Share(len(features), dist.group.WORLD if ranks > 1 else None)
-    if torch.cuda.is_available():  # wake it
-        labeling.label(features[:2000], part_features[:2000], cameras=cameras[:2000], proxies=False)
     dist.barrier()
-    start, stages = time.perf_counter(), Stages()
-    labels, cost = measure(
-        lambda: labeling.label(
-            features, part_features, cameras=cameras, proxies=False, share=share, stages=stages
-        )
-    )
+    start = time.perf_counter()
+    classes, cost = measure(lambda: begin_epoch(labeler, space, options.agreement_k))
     torch.save(
         {
             "seconds": time.perf_counter() - start,
             "cpu": cost.seconds,
             "memory": cost.memory,
             "received": share.received / 2**20,
-            "labels": labels.labels,
-            "stages": stages.seconds,
+            "labels": classes,
+            "stages": space.stages.seconds,
         },
         f"{folder}/{rank}.pt",
     )
     dist.barrier()
     dist.destroy_process_group()
+
+
+def begin_epoch(labeler: Labeler, space: Space, k: int) -> Tensor:
+    """Does all that comes before an epoch's first batch in PPLR, and returns the classes."""
+    classes = labeler.label(space)
+    neighbors = space.neighbors(k + 1)
+    with space.stages("agreement"):
+        scores = [
+            overlap(neighbors, space.search(part, k + 1), k=k, start=space.share.start)
+            for part in space.part_features.unbind(2)
+        ]
+        if scores:
+            space.share.gather(torch.stack(scores, dim=1))
+    with space.stages("centroids"):
+        space.centroids(classes)
+    return classes
 
 
 def _yes(value: bool) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pplr_lightning.cli import run_cli
+from pplr_lightning.commands.training import run_cli
 
 
 class Run(NamedTuple):
@@ -28,7 +28,7 @@ def row_parser(description: str, *, runs: str) -> argparse.ArgumentParser:
     """A parser of the options that all rows share; what it leaves goes to `fit`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--warm_start", help="checkpoint; {seed} is replaced by the seed")
+    parser.add_argument("--warm_start", help="weights; {seed} is replaced by the seed")
     parser.add_argument("--runs", type=Path, default=Path(runs))
     return parser
 
@@ -57,13 +57,15 @@ def _train(
     version = f"{name.replace(' ', '-')}-{seed}"
     folder = options.runs / "runs" / version
     if not (folder / "summary.json").is_file():
-        warm_start = options.warm_start.format(seed=seed) if options.warm_start else "null"
+        start = []  # else as the config says
+        if options.warm_start:
+            start = [f"--model.network.weights={options.warm_start.format(seed=seed)}"]
         run_cli(
             [
                 "fit",
                 *arguments,
                 f"--seed_everything={seed}",
-                f"--model.warm_start={warm_start}",
+                *start,
                 f"--trainer.logger.save_dir={options.runs}",
                 "--trainer.logger.name=runs",
                 f"--trainer.logger.version={version}",

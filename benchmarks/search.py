@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from pplr_lightning.data import Sample
 from pplr_lightning.data.transforms import Preprocessing
+from pplr_lightning.evaluation.fingerprint import Fingerprint
 from pplr_lightning.gallery import Gallery
 from pplr_lightning.gallery.embeddings import Embeddings, items_table
-from pplr_lightning.recipe import Recipe
 
 T = TypeVar("T")
 CHUNK = 16_384  # vectors drawn at a time
@@ -105,9 +105,8 @@ def embeddings_of(draw: Drawing, images: int, path: Path) -> Embeddings:
         vectors[start : start + CHUNK] = draw(min(CHUNK, images - start), start=start)
     vectors.flush()
     items = items_table([Sample(f"{number:08d}.jpg", -1, -1) for number in range(images)])
-    return Embeddings(
-        np.load(path, mmap_mode="r"), items, Recipe("drawn", "global", Preprocessing((384, 128)))
-    )
+    fingerprint = Fingerprint("drawn", "global", Preprocessing((384, 128)))
+    return Embeddings(np.load(path, mmap_mode="r"), items, fingerprint)
 
 
 def _measure(

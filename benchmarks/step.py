@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from watching import WARM_UP, synchronize
 
+from pplr_lightning import PPLRModule
 from pplr_lightning.functional import aals_loss, pglr_loss, softmax_triplet_loss
-from pplr_lightning.models import GroupBatchNorm, PartModel
-from pplr_lightning.models.norm import normalise_at_once, normalise_one_by_one
+from pplr_lightning.networks import GroupBatchNorm, PartNetwork
+from pplr_lightning.networks.batch_norm import normalise_at_once, normalise_one_by_one
 
 CLUSTERS = 700
 ROWS: dict[str, dict[str, bool]] = {
@@ -89,33 +90,34 @@ def train(
     """Returns the losses of all steps, the seconds of one and the GPU's peak memory in GiB."""
     torch.manual_seed(0)
     device = options.device
-    model = PartModel(
+    network = PartNetwork(
         options.backbone,
         image_size=tuple(options.image_size),
+        weights=None,
         last_stride=options.last_stride,
         norm_batch_size=options.group,
         channels_last=channels_last,
         compile=compile,
     )
-    parts = model.num_parts
-    centroids = F.normalize(torch.randn(CLUSTERS, model.num_features, parts + 1), dim=1)
-    model.reset_classifiers(centroids[..., 0], centroids[..., 1:])
+    module = PPLRModule(network, max_clusters=CLUSTERS)
+    parts = network.num_parts
+    centroids = F.normalize(torch.randn(CLUSTERS, network.num_features, parts + 1), dim=1)
+    module.reset_classifiers(centroids[..., 0], centroids[..., 1:])
     images = torch.randn(options.batch, 3, *options.image_size).to(device)
     targets = (torch.arange(options.batch) // 4).to(device)
     agreement = torch.rand(options.batch, parts).to(device)
-    model.to(device)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    module.to(device)
+    parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=options.lr, fused=fused or None)
 
     def step() -> Tensor:
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            output = model(images)
-        rows, labels = (
-            output.part_logits.transpose(1, 2).flatten(0, 1),
-            targets.repeat_interleave(parts),
-        )
-        loss = pglr_loss(output.logits, output.part_logits, targets, agreement)
+            output = network(images)
+        logits, part_logits = module.logits(output)
+        rows = part_logits.transpose(1, 2).flatten(0, 1)
+        labels = targets.repeat_interleave(parts)
+        loss = pglr_loss(logits, part_logits, targets, agreement)
         loss = loss + aals_loss(rows, labels, agreement.flatten())
         loss = loss + softmax_triplet_loss(output.features, targets)
         loss.backward()

@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import sys
 
-from pplr_lightning import retrieval_module
 from pplr_lightning.cli import main
-from pplr_lightning.models import GroupBatchNorm
+from pplr_lightning.methods import base
+from pplr_lightning.networks import GroupBatchNorm
 
 
 def break_norm():
     """Takes the statistics of a process's images, as plain batch normalisation does."""
     GroupBatchNorm._num_groups = lambda self, batch: 1
-    retrieval_module.share_groups = lambda model, ranks: None
+    base.share_groups = lambda model, ranks: None
 
 
 def break_triplet():
     """Compares the images of each process alone."""
-    retrieval_module.RetrievalModule.gather = lambda self, rows: rows
+    base.ReIDModule.gather = lambda self, rows: rows
 
 
 def break_statistics():
     """Leaves the running statistics of each process as they are; DDP then takes rank 0's."""
-    retrieval_module.RetrievalModule.on_after_backward = lambda self: None
+    base.ReIDModule.on_after_backward = lambda self: None
 
 
 if __name__ == "__main__":

@@ -62,12 +62,12 @@ def run_options(drawn: Path, folder: Path) -> list[str]:
         "--data.batch_size=16",
         "--data.iterations=3",
         "--data.num_workers=0",
-        "--model.norm_batch_size=8",
+        "--model.network.norm_batch_size=8",
         "--model.max_clusters=64",
-        "--pseudo_labels.k1=6",
-        "--pseudo_labels.k2=2",
-        "--pseudo_labels.agreement_k=4",
-        "--pseudo_labels.min_samples=2",
+        "--pseudo_labels.labeler.k1=6",
+        "--pseudo_labels.labeler.k2=2",
+        "--model.agreement_k=4",
+        "--pseudo_labels.labeler.min_samples=2",
         "--figures.names=[]",
         "--trainer.max_epochs=2",
         "--trainer.check_val_every_n_epoch=1",
@@ -159,7 +159,7 @@ def searchable(drawn: Path, trained: Path, tmp_path_factory) -> Path:
     paths = sorted((drawn / "bounding_box_train").glob("*.png"))[:12]
     made = PPLRModule.load_from_checkpoint(trained / "checkpoints/last.ckpt")
     samples = [Sample(str(path), -1, -1) for path in paths]
-    write_embeddings(folder / "embeddings.parquet", samples, made.embed(paths), made.recipe())
+    write_embeddings(folder / "embeddings.parquet", samples, made.embed(paths), made.fingerprint())
     Image.open(paths[4]).save(folder / "someone.jpg", quality=100, subsampling=0)
     return folder
 
@@ -184,16 +184,15 @@ def made_small(monkeypatch) -> None:
     """Makes trainings that Python starts such of two steps, whatever their options."""
     large = "resnet50.tv_in1k"
     small = {
-        "PPLRModule": lambda given: {
-            "pretrained": False, "norm_batch_size": 8,
+        "PartNetwork": lambda given: {
+            "weights": None, "norm_batch_size": 8,
             **({"backbone": "resnet10t"} if given.get("backbone", large) == large else {}),
         },
         "PPLRDataModule": lambda given: {
             "image_size": (64, 32), "batch_size": 16, "iterations": 2, "num_workers": 0,
         },
-        "PseudoLabeling": lambda given: {
-            "k1": 6, "k2": 2, "agreement_k": 4, "eps": 0.6, "min_samples": 2,
-        },
+        "PPLRModule": lambda given: {"agreement_k": 4},
+        "DBSCAN": lambda given: {"k1": 6, "k2": 2, "eps": 0.6, "min_samples": 2},
     }  # fmt: skip
     for name, options in small.items():
         monkeypatch.setattr(pplr_lightning, name, _Smaller(getattr(pplr_lightning, name), options))

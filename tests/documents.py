@@ -108,8 +108,16 @@ def _parses(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _then_stop(parse: Any) -> Any:
-    def parse_args(self: Any, *args: Any, **options: Any) -> None:
-        parse(self, *args, **options)
+    calls: list[Any] = []  # under way: a class within a class is read by a parser of its own
+
+    def parse_args(self: Any, *args: Any, **options: Any) -> Any:
+        calls.append(self)
+        try:
+            found = parse(self, *args, **options)
+        finally:
+            calls.pop()
+        if calls:
+            return found
         raise Parsed
 
     return parse_args

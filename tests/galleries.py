@@ -33,7 +33,7 @@ def make(drawn: Path, folder: Path) -> Made:
     model = module()
     samples = [Sample(str(path), number, number % 3) for number, path in enumerate(images)]
     rows = model.embed(images, kind="both").numpy()
-    recipe = model.recipe(kind="both")
-    Gallery.build(Embeddings(rows, items_table(samples), recipe)).save(folder / "some.index")
+    found = Embeddings(rows, items_table(samples), model.fingerprint(kind="both"))
+    Gallery.build(found).save(folder / "some.index")
     images[5].unlink()
     return Made(folder / "some.index", save(model, folder / "last.ckpt"), images)

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from pplr_lightning import commands
-from pplr_lightning.cli import COMMANDS, PPLRCLI
+from pplr_lightning.cli import COMMANDS, LIGHTNING_COMMANDS
 from pplr_lightning.gallery.embeddings import read_embeddings
 
 NAMES = {
@@ -46,7 +46,7 @@ class TestFit:
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["last"]["mAP"] == pytest.approx(column(folder, "val/mAP")[-1], abs=1e-6)
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        assert config["pseudo_labels"]["k1"] == 6
+        assert config["pseudo_labels"]["labeler"]["init_args"]["k1"] == 6
         assert "first (before training)" in capsys.readouterr().out
 
         checkpoint = folder / "checkpoints/last.ckpt"
@@ -63,7 +63,7 @@ class TestFit:
             summary["last"]["mAP"], abs=1e-6
         )
 
-        cli = run("fit", *run_args, f"--model.warm_start={checkpoint}")
+        cli = run("fit", *run_args, f"--model.network.weights={checkpoint}")
         first = json.loads(Path(cli.trainer.log_dir, "summary.json").read_text())["first"]
         assert first["mAP"] == pytest.approx(summary["last"]["mAP"], abs=1e-6)
 
@@ -156,7 +156,7 @@ def test_predict_with_a_config_embeds_its_data_set(run, run_args, tmp_path, draw
     paths = saved.items["path"].to_pylist()
     assert paths[: len(queries)] == queries
     assert len(set(paths)) == images
-    assert saved.recipe.preprocessing.image_size == (64, 32)
+    assert saved.fingerprint.preprocessing.image_size == (64, 32)
 
 
 def test_predict_with_a_config_and_a_name_that_is_not_utf8(run, run_args, tmp_path, drawn, capsys):
@@ -174,7 +174,7 @@ def test_predict_with_a_config_and_a_name_that_is_not_utf8(run, run_args, tmp_pa
 def test_predict_with_a_config_gives_the_features_that_are_tested(run, run_args, tmp_path):
     run("predict", *run_args, "--evaluation.test_features=both")
     saved = read_embeddings(tmp_path / "demo/version_0/embeddings.parquet")
-    assert saved.recipe.features == "both"
+    assert saved.fingerprint.features == "both"
     assert saved.vectors.shape[1] == 3 * 512
 
 
@@ -200,8 +200,8 @@ class TestOverview:
         assert stop.value.code == 0
         printed = capsys.readouterr().out
         files = {file.stem for file in Path(commands.__file__).parent.glob("[!_]*.py")}
-        assert files == set(COMMANDS)
-        for name in (*PPLRCLI.subcommands(), *files):
+        assert files == {*COMMANDS, "training"}
+        for name in (*LIGHTNING_COMMANDS, *COMMANDS):
             assert f"\n    {name} " in printed
 
     @pytest.mark.parametrize(
@@ -228,15 +228,15 @@ class TestBadInput:
         ("options", "message"),
         [
             (["--data.dataset.init_args.root=nowhere"], "nowhere/bounding_box_train: no such"),
-            (["--model.backbone=resnet5O"], "'resnet5O' is no timm model; did you mean"),
+            (["--model.network.backbone=resnet5O"], "'resnet5O' is no timm model; did you mean"),
             (["--data.batch_size=30"], "batch_size=30 does not divide"),
-            (["--pseudo_labels.k1=5000"], "k1=5000"),
-            (["--model.warm_start=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
-            (["--model.backbone_weights=nowhere.pth"], "nowhere.pth: no such checkpoint"),
+            (["--pseudo_labels.labeler.k1=5000"], "k1=5000"),
+            (["--model.network.weights=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+            (["--model.network.weights=nowhere.pth"], "nowhere.pth: no such checkpoint"),
             (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
-            (["--pseudo_labels.eps=2"], "eps=2"),
+            (["--pseudo_labels.labeler.eps=2"], "eps=2"),
             (["--data.num_workers=-1"], "num_workers=-1: must not be negative"),
-            (["--model.max_clusters=0"], "max_clusters=0: must be at least 1"),
+            (["--model.max_clusters=0"], "max_clusters must be at least 1, got 0"),
             (["--seed_everything=-1"], "seed_everything=-1: must lie in [0, 4294967295]"),
             (["--data.batch_size=20"], "norm_batch_size=8"),
             (["--trainer.devices=0"], "`Trainer(devices='0')` value is not a valid input"),
@@ -290,9 +290,9 @@ class TestBadInput:
 
     def test_no_cluster_while_training(self, run, run_args, capsys):
         with pytest.raises(SystemExit):
-            run("fit", *run_args, "--pseudo_labels.min_samples=90")
+            run("fit", *run_args, "--pseudo_labels.labeler.min_samples=90")
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith("error: no cluster in")
+        assert error.startswith("error: no class in")
         assert "eps" in error
 
     def test_errors_that_are_not_ours_keep_their_traceback(self, run, run_args, monkeypatch):

@@ -8,8 +8,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
-from pplr_lightning.cli import PPLRCLI, TrainingCLI, run_cli
-from pplr_lightning.simclr import SimCLRModule
+from pplr_lightning.commands.training import run_cli
 
 from .conftest import ROOT
 from .data.trees import as_msmt17, as_veri776
@@ -22,24 +21,18 @@ ABLATION = {
     "pglr": {"aals": False, "pglr": True},
     "both": {"aals": True, "pglr": True},
 }
-SMALL = ("k1=6", "k2=2", "agreement_k=4", "min_samples=2", "eps=0.6")
-LABELS = [*(f"--pseudo_labels.{option}" for option in SMALL), "--figures.names=[]"]
+DBSCAN = [f"--pseudo_labels.labeler.{o}" for o in ("k1=6", "k2=2", "min_samples=2", "eps=0.6")]
 DATA_YAML = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/data.md").read_text(), flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
 def test_every_config_trains(config: Path, drawn, tmp_path):
     """Each file as it stands, but for root, image size, batch, backbone and length."""
-    simclr = config.name.startswith("simclr")
-    command = {"cli": PPLRCLI, "module": SimCLRModule} if simclr else {"cli": TrainingCLI}
-    small = [
-        *small_options(config, drawn, tmp_path),
-        f"--trainer.logger.init_args.save_dir={tmp_path}",
-        *([] if simclr else LABELS),
-    ]
-    trainer = run_cli(["fit", "--config", str(config), *small], **command).trainer
+    small = small_options(config, drawn, tmp_path)
+    folder = f"--trainer.logger.init_args.save_dir={tmp_path}"
+    trainer = run_cli(["fit", "--config", str(config), *small, folder]).trainer
     assert trainer.global_step == 2
-    assert trainer.lightning_module.model.image_size == (64, 32)  # linked to the data's
+    assert trainer.lightning_module.network.image_size == (64, 32)  # linked to the data's
     adam, sgd = torch.optim.Adam, torch.optim.SGD
     assert isinstance(trainer.optimizers[0], sgd if "vit" in config.stem else adam)
     assert Path(trainer.log_dir, "checkpoints/last.ckpt").is_file()
@@ -50,7 +43,7 @@ def test_every_row_of_the_ablation_trains(row, drawn, tmp_path, monkeypatch):
     """The two files as they stand, but for root, image size, batch, backbone and length."""
     monkeypatch.chdir(tmp_path)  # the folder of results is the row's own
     config = ROOT / "configs/market1501.yaml"
-    small = [*small_options(config, drawn, tmp_path), *LABELS]
+    small = small_options(config, drawn, tmp_path)
     trainer = run_cli(["fit", "--config", str(config), *override(row), *small]).trainer
     assert trainer.global_step == 2
     assert Path(f"runs/ablation/{row}/market1501/version_0/checkpoints/last.ckpt").is_file()
@@ -64,7 +57,8 @@ def test_a_row_of_the_ablation_changes_what_it_names(base, monkeypatch):
     for row, changed in ABLATION.items():
         cli = run_cli([*config, *override(row)])
         assert (cli.model.aals, cli.model.beta < 1) == (changed["aals"], changed["pglr"])
-        expected = {**plain, "model": {**plain["model"], **changed}}
+        options = {**plain["model"]["init_args"], **changed}
+        expected = {**plain, "model": {**plain["model"], "init_args": options}}
         found = cli.config.fit.as_dict()
         logger = found["trainer"]["logger"]["init_args"]
         assert (logger.pop("save_dir"), logger["name"]) == (f"runs/ablation/{row}", base)
@@ -83,15 +77,20 @@ def override(row: str) -> list[str]:
 
 def small_options(config: Path, drawn: Path, folder: Path) -> list[str]:
     """Makes a training of two steps of a config."""
+    options = yaml.safe_load(config.read_text())
+    labeler = options["pseudo_labels"]["labeler"]
     return [
         *dataset_options(config, drawn, folder / "set"),
+        *(DBSCAN if isinstance(labeler, dict) and labeler["class_path"] == "DBSCAN" else []),
+        *(["--model.agreement_k=4"] if options["model"]["class_path"] == "PPLRModule" else []),
+        "--figures.names=[]",
         "--data.image_size=[64,32]",
         "--data.batch_size=16",
         "--data.iterations=2",
         "--data.num_workers=0",
-        f"--model.backbone={'test_vit' if 'vit' in config.stem else 'resnet10t'}",
-        "--model.pretrained=false",
-        "--model.norm_batch_size=8",
+        f"--model.network.backbone={'test_vit' if 'vit' in config.stem else 'resnet10t'}",
+        "--model.network.weights=null",
+        "--model.network.norm_batch_size=8",
         "--trainer.accelerator=cpu",
         "--trainer.max_epochs=1",
         "--trainer.precision=32-true",
@@ -117,15 +116,15 @@ def test_person_configs_hold_the_papers_values(name):
     assert config["data"]["batch_size"] == 16 * config["data"]["instances"] == 64
     assert config["data"]["image_size"] == [384, 128]
     assert config["trainer"]["max_epochs"] == 50
-    assert config["pseudo_labels"]["eps"] == 0.5
-    assert config["model"]["norm_batch_size"] == 16
+    assert config["pseudo_labels"]["labeler"]["init_args"]["eps"] == 0.5
+    assert config["model"]["init_args"]["network"]["norm_batch_size"] == 16
 
 
 def test_veri776_holds_the_authors_values():
     config = yaml.safe_load((ROOT / "configs/veri776.yaml").read_text())
     assert config["data"]["batch_size"] == 8 * config["data"]["instances"] == 64
     assert config["data"]["image_size"] == [256, 256]
-    assert config["pseudo_labels"]["eps"] == 0.7
+    assert config["pseudo_labels"]["labeler"]["init_args"]["eps"] == 0.7
 
 
 class TestJoined:

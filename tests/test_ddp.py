@@ -71,9 +71,9 @@ def test_the_setting_with_cameras_trains_as_one(run, run_process, run_args, tmp_
     cameras = (
         "--data.use_cameras=true",
         "--model.camera_weight=0.5",
-        "--pseudo_labels.camera_jaccard=true",
-        "--pseudo_labels.k1_intra=2",
-        "--pseudo_labels.k1_inter=5",
+        "--pseudo_labels.labeler=CameraDBSCAN",
+        "--pseudo_labels.labeler.k1_intra=2",
+        "--pseudo_labels.labeler.k1_inter=5",
     )
     run("fit", *run_args, *FLOAT64, *cameras, "--trainer.logger.init_args.version=one")
     options = (*several(2), *cameras, "--trainer.logger.init_args.version=two")
@@ -86,7 +86,7 @@ def test_the_setting_with_cameras_trains_as_one(run, run_process, run_args, tmp_
 
 
 def test_chunks_train_as_the_whole_batch(alone, run, run_args, tmp_path):
-    run("fit", *run_args, *FLOAT64, "--model.chunk_size=8")
+    run("fit", *run_args, *FLOAT64, "--model.network.chunk_size=8")
     folder = tmp_path / "demo/version_0"
     for name in COMPARED:
         assert column(folder, name) == pytest.approx(column(alone, name), rel=1e-6), name
@@ -128,11 +128,11 @@ def test_an_error_of_rank_zero_ends_the_whole_job(run_process, run_args):
         *run_args,
         "--trainer.devices=2",
         "--trainer.strategy=ddp",
-        "--pseudo_labels.min_samples=90",
+        "--pseudo_labels.labeler.min_samples=90",
         timeout=120,
     )
     assert done.returncode != 0
-    assert "error: no cluster in" in done.stderr
+    assert "error: no class in" in done.stderr
 
 
 def test_torchrun_on_two_nodes(run, run_args, tmp_path):

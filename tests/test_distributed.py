@@ -10,16 +10,16 @@ from pplr_lightning.distributed import (
     average_,
     consecutive_group,
     gather_rows,
-    new_patient_group,
+    new_waiting_group,
 )
-from pplr_lightning.metrics import ReIDRetrieval
-from pplr_lightning.models import GroupBatchNorm, average_running_statistics, share_groups
+from pplr_lightning.evaluation.metric import ReIDRetrieval
+from pplr_lightning.networks import GroupBatchNorm, average_running_statistics, share_groups
 
 from .processes import launch
 
 
 def _everything(rank):
-    group = new_patient_group()
+    group = new_waiting_group()
     rows = torch.arange(rank * 3, dtype=torch.float).view(rank, 3) + 10 * rank  # 0, 1, 2.. rows
     tensors = [torch.full((2,), float(rank)), torch.full((1, 3), 10.0 * rank)]
     average_(tensors)

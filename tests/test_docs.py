@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
@@ -40,6 +41,36 @@ def test_commands_and_configs_parse(page, desk, monkeypatch):
     for text in blocks(page, "bash"):
         for call in commands(text, desk):
             check(call, monkeypatch)
+
+
+def test_imports_point_down_the_table_of_rooms():
+    text = (ROOT / "docs/architecture.md").read_text().split("## Rooms")[1].split("\n## ")[0]
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    level = {
+        re.sub(r"(\.py|/)$", "", name): place
+        for place, cell in enumerate(cells)
+        for name in re.findall(r"`([\w.]+/?)`", cell)
+    }
+    package = ROOT / "src/pplr_lightning"
+    found = {file.relative_to(package).parts[0] for file in package.rglob("*.py")}
+    assert {name.removesuffix(".py") for name in found} == {*level, "__init__"}
+    upward = [
+        f"{file.relative_to(package)} imports {room}"
+        for file in package.rglob("*.py")
+        if (own := file.relative_to(package).parts[0].removesuffix(".py")) != "__init__"
+        for room in rooms_imported(file)
+        if level.get(room, len(cells)) < level[own]
+    ]
+    assert not upward
+
+
+def rooms_imported(file):
+    """The rooms of which a file imports something, in whatever scope."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "pplr_lightning":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("pplr_lightning."):
+            yield node.module.split(".")[1]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
+from torch.optim.lr_scheduler import StepLR
 
 from pplr_lightning import (
     PPLRDataModule,
@@ -18,8 +20,10 @@ from pplr_lightning import (
     RetrievalEvaluation,
     RunRecord,
 )
-from pplr_lightning.checkpoints import WholeCheckpointIO
 from pplr_lightning.data import Market1501
+from pplr_lightning.labelers import DBSCAN
+from pplr_lightning.networks import PartNetwork
+from pplr_lightning.weights.checkpoints import WholeCheckpointIO
 
 
 class Dropping(PPLRModule):
@@ -84,17 +88,17 @@ class Training:
 
     def run(self, *, ckpt_path=None, workers=0, cache="auto", callbacks=(), **options) -> Run:
         seed_everything(3, verbose=False)
-        module = Dropping(
-            "resnet10t", pretrained=False, num_parts=2, max_clusters=64, norm_batch_size=8,
-            lr=2e-4, lr_step=1, camera_weight=0.5,
-        )  # fmt: skip
+        network = PartNetwork("resnet10t", weights=None, num_parts=2, norm_batch_size=8)
+        module = Dropping(network, max_clusters=64, agreement_k=4, camera_weight=0.5)
+        module.optimizer = partial(torch.optim.Adam, lr=2e-4, weight_decay=5e-4)
+        module.lr_scheduler = partial(StepLR, step_size=1, gamma=0.1)
         data = PPLRDataModule(
             Market1501(self.drawn), image_size=(64, 32), batch_size=16, iterations=2,
             num_workers=workers, cache=cache, padding=3, seed=3,
         )  # fmt: skip
         record, evaluation = Record(), RetrievalEvaluation(before_training=False)
         history = RunRecord(report=False)
-        labels = PseudoLabeling(k1=6, k2=2, agreement_k=4, min_samples=2)
+        labels = PseudoLabeling(DBSCAN(k1=6, k2=2, min_samples=2))
         logger = CSVLogger(self.folder, name="logs")
         trainer = Trainer(
             accelerator="cpu", max_epochs=2, logger=logger, log_every_n_steps=1,

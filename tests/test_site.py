@@ -6,17 +6,22 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
 from extensions import options
 
+from pplr_lightning import labelers, methods
+
 from .conftest import ROOT
 
 SECTIONS = ("model", "data", "pseudo_labels", "evaluation", "figures", "record")
+WITHIN = ("model.network", "pseudo_labels.labeler")  # classes that have options of their own
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
 
 
@@ -92,13 +97,30 @@ def test_formulas_are_drawn_by_the_browser(site):
 
 def test_every_option_of_the_command_line_is_described(site, run, capsys):
     with pytest.raises(SystemExit):
-        run("fit", "--print_config")
+        run("fit", f"--config={ROOT / 'configs/market1501.yaml'}", "--print_config")
     config = yaml.safe_load(capsys.readouterr().out)
     text = (site / "configuration.html").read_text()
-    for section in SECTIONS:
-        assert config[section]
-        for name in config[section]:
-            assert f'id="confval-{section}.{name}"' in text, f"{section}.{name}"
+    names = [name for section in SECTIONS for name in option_names(section, config[section])]
+    assert {"model.beta", "model.network.num_parts", "pseudo_labels.labeler.eps"} <= set(names)
+    for name in names:
+        assert f'id="confval-{name}"' in text, name
+
+
+def option_names(section: str, values: dict[str, Any]) -> Iterator[str]:
+    """The options of a section, and of the classes within it."""
+    for name, value in values.get("init_args", values).items():
+        yield f"{section}.{name}"
+        if f"{section}.{name}" in WITHIN:
+            yield from option_names(f"{section}.{name}", value)
+
+
+def test_every_method_and_labeler_is_described(site):
+    text = (site / "configuration.html").read_text()
+    for room, base in ((methods, methods.ReIDModule), (labelers, labelers.Labeler)):
+        kinds = [kind.__name__ for kind in options.exported(room, base)]
+        assert len(kinds) > 1
+        for kind in kinds:
+            assert re.search(rf"<h3>{kind}<", text), kind
 
 
 def test_an_option_says_its_default_and_type(site):

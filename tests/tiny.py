@@ -12,23 +12,24 @@ from torch.nn.functional import normalize
 from pplr_lightning import PPLRModule
 from pplr_lightning.data import Sample
 from pplr_lightning.data.transforms import Preprocessing
+from pplr_lightning.evaluation.fingerprint import Fingerprint
 from pplr_lightning.gallery.embeddings import Embeddings, items_table
-from pplr_lightning.recipe import Recipe
-from pplr_lightning.retrieval_module import RetrievalModule
+from pplr_lightning.methods import ReIDModule
+from pplr_lightning.networks import PartNetwork
 
-RECIPE = Recipe("0123456789abcdef", "global", Preprocessing((64, 32)))
+FINGERPRINT = RECIPE = Fingerprint("0123456789abcdef", "global", Preprocessing((64, 32)))
 
 
 def module(seed: int = 0) -> PPLRModule:
     """A module of random weights, with running statistics of its own."""
     torch.manual_seed(seed)
-    made = PPLRModule("test_resnet", pretrained=False, num_parts=2, max_clusters=8)
+    made = PPLRModule(PartNetwork("test_resnet", weights=None, num_parts=2), max_clusters=8)
     made.preprocessing = Preprocessing((64, 32))
-    made.model(torch.randn(32, 3, 64, 32))
+    made.network(torch.randn(32, 3, 64, 32))
     return made.eval()
 
 
-def save(made: RetrievalModule, path: Path) -> Path:
+def save(made: ReIDModule, path: Path) -> Path:
     """Writes a module as the Trainer does."""
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(made)
@@ -44,7 +45,9 @@ def vectors(images: int, *, seed: int = 0, dimension: int = 16) -> Tensor:
     return normalize(centres.repeat(11, 1)[:images] + 0.5 * noise, dim=1)
 
 
-def embeddings(rows: Tensor, *, prefix: str = "a", recipe: Recipe = RECIPE) -> Embeddings:
+def embeddings(
+    rows: Tensor, *, prefix: str = "a", fingerprint: Fingerprint = FINGERPRINT
+) -> Embeddings:
     """Vectors (N, D) of images `a/0.jpg`, ... of persons 0, 1, ... and cameras not known."""
     samples = [Sample(f"{prefix}/{number}.jpg", number, -1) for number in range(len(rows))]
-    return Embeddings(rows.numpy(), items_table(samples), recipe)
+    return Embeddings(rows.numpy(), items_table(samples), fingerprint)

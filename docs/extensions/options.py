@@ -1,4 +1,4 @@
-"""The directive `options`: what a class takes, read from its signature and its docstring."""
+"""The directives `options` and `kinds`: what classes take, read from signatures and docstrings."""
 
 from __future__ import annotations
 
@@ -29,12 +29,53 @@ class Options(SphinxDirective):
         """Writes the options as `confval` directives and has them parsed as a part of the page."""
         module, _, name = self.arguments[0].rpartition(".")
         try:
-            described = list(describe(getattr(importlib.import_module(module), name)))
+            cls = getattr(importlib.import_module(module), name)
+            text = _entries(cls, self.options["section"])
         except (ImportError, AttributeError, ValueError) as error:
             raise self.error(f"options of {self.arguments[0]}: {error}") from error
-        prefix = self.options["section"]
-        text = "\n\n".join(_entry(f"{prefix}.{option}", *rest) for option, *rest in described)
         return self.parse_text_to_nodes(text)
+
+
+class Kinds(SphinxDirective):
+    """Describes every class that a section may name: those of one base that a room exports.
+
+    The argument is the dotted path of the base; `:section:` stands before the options of the class
+    that is the section's `:default:`, the name of the class before those of any other.
+    """
+
+    required_arguments = 1
+    option_spec: ClassVar = {
+        "section": directives.unchanged_required,
+        "default": directives.unchanged_required,
+    }
+
+    def run(self) -> list[nodes.Node]:
+        """Writes a heading, what the class is, and its options; the default comes first."""
+        room, _, name = self.arguments[0].rpartition(".")
+        try:
+            module = importlib.import_module(room)
+            kinds = list(exported(module, getattr(module, name)))
+            kinds.sort(key=lambda kind: kind.__name__ != self.options["default"])
+            text = "\n\n".join(self._describe(kind) for kind in kinds)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise self.error(f"kinds of {self.arguments[0]}: {error}") from error
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+    def _describe(self, kind: type) -> str:
+        name = kind.__name__
+        is_default = name == self.options["default"]
+        summary = docstring_parser.parse(inspect.getdoc(kind) or "").short_description
+        entries = _entries(kind, self.options["section"] if is_default else name)
+        note = " The default." if is_default else ""
+        return f"### {name}\n\n{summary}{note}\n\n{entries or 'It has no options.'}"
+
+
+def exported(module: Any, base: type) -> Iterator[type]:
+    """Yields the classes of `module.__all__` that are made of `base`, in their order."""
+    for name in module.__all__:
+        found = getattr(module, name)
+        if isinstance(found, type) and issubclass(found, base) and found is not base:
+            yield found
 
 
 def describe(cls: type) -> Iterator[tuple[str, str, str | None, str]]:
@@ -63,12 +104,17 @@ def _literal(value: Any) -> str:
     return str(value)
 
 
+def _entries(cls: type, prefix: str) -> str:
+    return "\n\n".join(_entry(f"{prefix}.{name}", *rest) for name, *rest in describe(cls))
+
+
 def _entry(name: str, kind: str, default: str | None, text: str) -> str:
     state = "required" if default is None else f"default `{default}`"
     return f"```{{confval}} {name}\n`{kind}`, {state}\n\n{text}\n```"
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
-    """Registers the directive."""
+    """Registers the directives."""
     app.add_directive("options", Options)
+    app.add_directive("kinds", Kinds)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

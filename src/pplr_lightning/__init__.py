@@ -3,9 +3,7 @@
 from pplr_lightning.callbacks import PseudoLabeling, RetrievalEvaluation, RunRecord
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.gallery import Gallery, read_embeddings
-from pplr_lightning.module import PPLRModule
-from pplr_lightning.pseudo_labels import PseudoLabels
-from pplr_lightning.simclr import SimCLRModule
+from pplr_lightning.methods import PPLRModule, SimCLRModule
 
 __version__ = "0.1.0"
 
@@ -14,7 +12,6 @@ __all__ = [
     "PPLRDataModule",
     "PPLRModule",
     "PseudoLabeling",
-    "PseudoLabels",
     "RetrievalEvaluation",
     "RunRecord",
     "SimCLRModule",

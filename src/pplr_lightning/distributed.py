@@ -20,7 +20,7 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def new_patient_group() -> dist.ProcessGroup | None:
+def new_waiting_group() -> dist.ProcessGroup | None:
     """Makes a group for work in which ranks wait long for each other; all ranks must call it.
 
     Clustering can outlast the default group's timeout, which kills the job without a traceback;

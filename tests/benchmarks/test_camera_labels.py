@@ -8,6 +8,7 @@ from camera_labels import Images
 from measuring import draw
 
 from pplr_lightning import PPLRModule
+from pplr_lightning.networks import PartNetwork
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_compares_at_a_share_of_outliers(images):
 
 def test_embeds_a_set_with_a_warm_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    module = PPLRModule("resnet10t", pretrained=False, num_parts=2, max_clusters=600)
+    module = PPLRModule(PartNetwork("resnet10t", weights=None, num_parts=2), max_clusters=600)
     torch.save({"state_dict": module.state_dict()}, "warm.ckpt")
     found = benchmark.embed(0.3, 2, "warm.ckpt")
     assert found.features.shape == (len(found.ids), 512)

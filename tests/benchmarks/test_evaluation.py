@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import sys
 
-import evaluation as benchmark
 import pytest
 import torch
+
+import evaluation as benchmark
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from measuring import draw
 
-from pplr_lightning import PseudoLabeling
 from pplr_lightning.functional import dbscan, jaccard, jaccard_distance, nearest_neighbors
 from pplr_lightning.functional.sharding import Share
+from pplr_lightning.labelers import DBSCAN, Space
 
 from ..processes import launch
 
@@ -74,10 +74,9 @@ def label_cases(rank):
         group = dist.group.WORLD if dist.is_initialized() else None
         world = dist.get_world_size() if dist.is_initialized() else 1
         own = torch.arange(len(features)).tensor_split(world)[rank]
-        labeling = PseudoLabeling(k1=k1, k2=k2, agreement_k=10)
-        share = Share(len(own), group)
-        labels = labeling.label(features[own], features[own][:, :, None], share=share)
-        found.append(labels.labels)
+        rows = features[own], features[own][:, :, None]
+        space = Space(lambda rows=rows: rows, share=Share(len(own), group))
+        found.append(benchmark.begin_epoch(DBSCAN(k1=k1, k2=k2), space, 10))
     return found
 
 

@@ -32,7 +32,7 @@ def test_trains_each_seed_once(options, monkeypatch, tmp_path):
         "fit",
         "--config=c.yaml",
         "--seed_everything=3",
-        "--model.warm_start=warm-3.ckpt",
+        "--model.network.weights=warm-3.ckpt",
         f"--trainer.logger.save_dir={tmp_path}",
         "--trainer.logger.name=runs",
         "--trainer.logger.version=a-row-3",
@@ -47,12 +47,12 @@ def test_trains_each_seed_once(options, monkeypatch, tmp_path):
     assert again == [first, second]
 
 
-def test_without_a_warm_start(options, monkeypatch):
+def test_without_a_warm_start_the_weights_are_those_of_the_config(options, monkeypatch):
     calls = []
     monkeypatch.setattr(rows, "run_cli", lambda args: calls.append(args) or finish(args))
     options.warm_start = None
     train_row("row", [], options, [])
-    assert "--model.warm_start=null" in calls[0]
+    assert not [word for word in calls[0] if "weights" in word]
 
 
 def test_spread():

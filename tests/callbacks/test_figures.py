@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,12 +18,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling, RetrievalEvaluation
-from pplr_lightning.callbacks import Figures, scene
+from pplr_lightning.callbacks import Figures, snapshot
 from pplr_lightning.callbacks import figures as figures_module
 from pplr_lightning.callbacks.figures import NAMES
-from pplr_lightning.checkpoints import WholeCheckpointIO
 from pplr_lightning.data import ImageFolder, Market1501
-from pplr_lightning.visualization.page import new_page
+from pplr_lightning.labelers import DBSCAN
+from pplr_lightning.networks import PartNetwork
+from pplr_lightning.visualization.layout import new_page
+from pplr_lightning.weights.checkpoints import WholeCheckpointIO
 
 from ..generators import generators
 
@@ -86,15 +89,14 @@ class Run:
         self, dataset, folder, figures=None, *, callbacks=(), ckpt_path=None, model=None, **options
     ):
         seed_everything(3, verbose=False)
-        self.module = PPLRModule(
-            "resnet10t", pretrained=False, num_parts=2, max_clusters=64, norm_batch_size=8,
-            lr=2e-4, **(model or {}),
-        )  # fmt: skip
+        network = PartNetwork("resnet10t", weights=None, num_parts=2, norm_batch_size=8)
+        self.module = PPLRModule(network, max_clusters=64, agreement_k=4, **(model or {}))
+        self.module.optimizer = partial(torch.optim.Adam, lr=2e-4, weight_decay=5e-4)
         data = PPLRDataModule(
             dataset, image_size=(64, 32), batch_size=16, iterations=2, num_workers=0, padding=3,
             seed=3,
         )  # fmt: skip
-        labels = PseudoLabeling(k1=6, k2=2, agreement_k=4, min_samples=2)
+        labels = PseudoLabeling(DBSCAN(k1=6, k2=2, min_samples=2))
         # Figures stands before PseudoLabeling: the order must not matter.
         used = [*([figures] if figures else []), labels, RetrievalEvaluation(), *callbacks]
         logger = CSVLogger(folder, name="run")
@@ -222,7 +224,7 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(drawn, tmp_path, monkeypatch
     def fail(*args, **options):
         raise LookupError("no colour left")
 
-    monkeypatch.setattr(scene, "clusters_figure", fail)
+    monkeypatch.setattr(snapshot, "clusters_figure", fail)
     figures = Figures(names=("clusters", "label_quality"))
     with pytest.raises(UserWarning, match="clusters is left out, LookupError: no colour left"):
         Run(Market1501(drawn), tmp_path, figures, max_epochs=1)
@@ -236,8 +238,8 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(drawn, tmp_path, monkeypatch
 def draw(tmp_path, monkeypatch):
     """Draws an epoch of an empty figure, without a training."""
     page = new_page(4, 3, title="A title", caption="A caption")[0]
-    scene = SimpleNamespace(figures=lambda *_, **__: {"ranking": lambda: page})
-    monkeypatch.setattr(Figures, "_scene", lambda *_: scene)
+    snapshot = SimpleNamespace(figures=lambda *_, **__: {"ranking": lambda: page})
+    monkeypatch.setattr(Figures, "_scene", lambda *_: snapshot)
     monkeypatch.setattr(figures_module, "run_folder", lambda _: tmp_path)
     trainer = SimpleNamespace(is_global_zero=True, loggers=[], global_step=0)
     return lambda epoch: Figures(names=("ranking",))._draw(trainer, None, epoch)
@@ -312,7 +314,7 @@ def test_bad_options(options, message):
 
 
 def test_a_part_that_the_model_has_not(drawn, tmp_path):
-    with pytest.raises(ValueError, match=r"figures.part=3: the model has 2 parts"):
+    with pytest.raises(ValueError, match=r"figures.part=3: the network has 2 parts"):
         Run(Market1501(drawn), tmp_path, Figures(part=3))
 
 
@@ -321,5 +323,5 @@ def test_wrong_partners():
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
         callbacks=[Figures()],
     )  # fmt: skip
-    with pytest.raises(MisconfigurationException, match=r"PPLRModule learns from a PPLRDataMod"):
+    with pytest.raises(MisconfigurationException, match=r"PPLRModule or its kin learns from a PPLRDataMod"):
         trainer.fit(BoringModel())

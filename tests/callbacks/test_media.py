@@ -109,11 +109,12 @@ class TestWandb:
         updates = [u for one in first if one.HasField("config") for u in one.config.update]
         config = {update.key: json.loads(update.value_json) for update in updates}
         assert config["data"]["eval_batch_size"] == config["data"]["batch_size"] == 16
-        assert config["pseudo_labels"]["k1"] == 6
+        assert config["pseudo_labels"]["labeler"]["init_args"]["k1"] == 6
         assert config["figures"]["names"] == list(NAMES)
         assert config["trainer"]["max_epochs"] == 2
         assert config["seed_everything"] == 0
-        assert config["backbone"] == "resnet10t"  # the module's own, as Lightning logs them
+        assert config["model"]["init_args"]["network"]["init_args"]["backbone"] == "resnet10t"
+        assert config["beta"] == 0.5  # the module's own, as Lightning logs them
 
     def test_gets_the_checkpoint_as_an_artifact(self, first):
         (artifact,) = [one.artifact for one in first if one.HasField("artifact")]

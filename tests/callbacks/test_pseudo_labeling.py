@@ -8,7 +8,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling
 from pplr_lightning.data import Market1501
-from pplr_lightning.extraction import extract_features
+from pplr_lightning.evaluation.extraction import extract_features
+from pplr_lightning.labelers import DBSCAN, CameraDBSCAN, Instances, Space
+from pplr_lightning.methods import ReIDModule
+from pplr_lightning.networks import PartNetwork
 
 
 @pytest.fixture
@@ -20,15 +23,20 @@ def data(drawn):
     return data
 
 
-def test_generate_works_without_a_trainer(data):
+def network():
+    return PartNetwork("resnet10t", weights=None, norm_batch_size=8)
+
+
+def dbscan(**options):
+    return DBSCAN(**{"k1": 6, "k2": 2, "eps": 0.6, "min_samples": 2, **options})
+
+
+def test_a_labeler_works_without_a_trainer(data):
     torch.manual_seed(0)
-    module = PPLRModule("resnet10t", pretrained=False)
-    labeling = PseudoLabeling(k1=6, k2=2, agreement_k=4, eps=0.8, min_samples=2)
-    labels = labeling.generate(module.model, data.labeling_dataloader())
-    expected = labeling.label(*extract_features(module.model, data.labeling_dataloader()))
-    assert labels.proxies is None
-    assert all(torch.equal(a, b) for a, b in zip(labels[:4], expected[:4], strict=True))
-    assert len(labels.labels) == len(data.train_samples)
+    space = Space.of(*extract_features(network(), data.labeling_dataloader()))
+    classes = dbscan(eps=0.8).label(space)
+    assert len(classes) == len(data.train_samples)
+    assert classes.max() > 0
 
 
 class Recorder(PPLRModule):
@@ -39,17 +47,17 @@ class Recorder(PPLRModule):
 
     def training_step(self, batch, batch_idx):
         labels = self.trainer.datamodule.pseudo_labels
-        fresh = torch.equal(batch.targets, labels.labels[batch.indices])
-        rows = self.model.head.classifier.num_clusters
-        self.seen.append((self.current_epoch, id(labels), fresh and rows == labels.num_clusters))
+        fresh = torch.equal(batch.targets, labels.classes[batch.indices])
+        rows = self.classifier.num_clusters
+        self.seen.append((self.current_epoch, id(labels), fresh and rows == labels.num_classes))
         return super().training_step(batch, batch_idx)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_labels_are_fresh_before_the_first_batch_of_every_epoch(data, num_workers):
     data.num_workers = num_workers
-    module = Recorder("resnet10t", pretrained=False, norm_batch_size=8, max_clusters=60)
-    labeling = PseudoLabeling(k1=6, k2=2, agreement_k=4, eps=0.6, min_samples=2)
+    module = Recorder(network(), max_clusters=60, agreement_k=4)
+    labeling = PseudoLabeling(dbscan())
     trainer = Trainer(
         max_epochs=3,
         accelerator="cpu",
@@ -69,80 +77,103 @@ def test_labels_are_fresh_before_the_first_batch_of_every_epoch(data, num_worker
     assert {"labels/ari", "labels/precision", "labels/recall"} <= set(trainer.callback_metrics)
 
 
-def fit(labeling, data, module=None):
-    module = module or PPLRModule("resnet10t", pretrained=False, norm_batch_size=8)
-    Trainer(
-        max_epochs=1,
+class Plain(ReIDModule):
+    """The least that a method is: a loss."""
+
+    def training_step(self, batch, batch_idx):
+        return self.network(batch.images).features.square().mean()
+
+
+def fit(labeling, data, module=None, *, max_epochs=1, ckpt_path=None):
+    module = module or PPLRModule(network(), agreement_k=4)
+    trainer = Trainer(
+        max_epochs=max_epochs,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         callbacks=[labeling],
-    ).fit(module, datamodule=data)
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+    return trainer
 
 
 def test_more_neighbours_than_images(data):
-    with pytest.raises(ValueError, match=r"images, but the search needs 500 .*k1=500"):
-        fit(PseudoLabeling(k1=500), data)
+    with pytest.raises(ValueError, match=r"number of images, got labeler.k1=500 for"):
+        fit(PseudoLabeling(dbscan(k1=500)), data)
 
 
 def test_cameras_that_are_not_known(data):
     train = [sample._replace(camera_id=-1) for sample in data.splits.train]
     data.splits = data.splits._replace(train=train)
-    module = PPLRModule("resnet10t", pretrained=False, norm_batch_size=8, camera_weight=0.5)
+    module = PPLRModule(network(), agreement_k=4, camera_weight=0.5)
     with pytest.raises(ValueError, match=r"camera_weight is above 0, but all .* give the data set"):
-        fit(PseudoLabeling(k1=6, k2=2, agreement_k=4), data, module)
+        fit(PseudoLabeling(dbscan()), data, module)
 
 
-@pytest.mark.parametrize(
-    ("cameras", "message"),
-    [
-        ([-1], r"camera_jaccard: cameras must be known, .* got -1 for (\d+) of \1 images.*or set"),
-        (
-            [2, -1],
-            "first image 1; give every image its camera, or set pseudo_labels.camera_jaccard",
-        ),
-        (
-            [2],
-            r"must be two or more, got \[2\] for all .* set pseudo_labels.camera_jaccard to false",
-        ),
-    ],
-)
-def test_camera_jaccard_without_cameras_stops_before_work(data, monkeypatch, cameras, message):
-    train = [
-        sample._replace(camera_id=cameras[index % len(cameras)])
-        for index, sample in enumerate(data.splits.train)
-    ]
+def test_a_labeler_that_cannot_label_stops_before_work(data, monkeypatch):
+    train = [sample._replace(camera_id=-1) for sample in data.splits.train]
     data.splits = data.splits._replace(train=train)
-    labeling = PseudoLabeling(k1=6, k2=2, agreement_k=4, camera_jaccard=True)
-    monkeypatch.setattr(labeling, "generate", None)
-    with pytest.raises(ValueError, match=message):
-        fit(labeling, data)
+    labeler = CameraDBSCAN()
+    monkeypatch.setattr(labeler, "label", None)
+    with pytest.raises(ValueError, match=r"CameraDBSCAN: cameras must be known"):
+        fit(PseudoLabeling(labeler), data)
 
 
-def test_camera_jaccard_trains_without_proxies(data):
-    labeling = PseudoLabeling(
-        k1_intra=2, k1_inter=4, agreement_k=4, eps=0.6, min_samples=2, camera_jaccard=True
-    )
-    fit(labeling, data)
-    assert data.pseudo_labels.num_clusters > 1
-    assert data.pseudo_labels.proxies is None
+def test_camera_aware_labels_train_without_proxies(data):
+    module = PPLRModule(network(), agreement_k=4)
+    fit(PseudoLabeling(CameraDBSCAN(k1_intra=2, k1_inter=4, eps=0.6, min_samples=2)), data, module)
+    assert data.pseudo_labels.num_classes > 1
+    assert module.proxies is None
 
 
 def test_more_neighbours_than_images_for_the_agreement(data):
-    with pytest.raises(ValueError, match=r"needs 501 neighbours: lower pseudo_labels.agreement_k"):
-        fit(PseudoLabeling(k1=600, agreement_k=500, camera_jaccard=True), data)
+    with pytest.raises(ValueError, match=r"model.agreement_k=500 for"):
+        fit(PseudoLabeling(dbscan()), data, PPLRModule(network(), agreement_k=500))
+
+
+class Counted(DBSCAN):
+    """Counts its epochs."""
+
+    epochs = 0
+
+    def label(self, space):
+        self.epochs += 1
+        return super().label(space)
+
+    def state_dict(self):
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state_dict):
+        self.epochs = state_dict["epochs"]
+
+
+def test_what_a_labeler_keeps_is_in_the_checkpoint(data, tmp_path):
+    counted = Counted(k1=6, k2=2, eps=0.6, min_samples=2)
+    trainer = fit(PseudoLabeling(counted), data)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    again = Counted(k1=6, k2=2, eps=0.6, min_samples=2)
+    fit(PseudoLabeling(again), data, max_epochs=2, ckpt_path=tmp_path / "one.ckpt")
+    assert (counted.epochs, again.epochs) == (1, 2)
+
+
+def test_instances_need_no_neighbours_of_a_method_without_columns(data):
+    labeling = PseudoLabeling(Instances())
+    fit(labeling, data, Plain(network()))
+    assert list(labeling.stages.seconds) == []
+    assert labeling.report["labels/clusters"] == len(data.train_samples)
+    assert "labels/agreement_mean" not in labeling.report
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_faiss_gpu_without_a_gpu_stops_before_training(data):
     with pytest.raises(ValueError, match=r"faiss-gpu.*no GPU"):
-        fit(PseudoLabeling(k1=6, agreement_k=4, backend="faiss-gpu"), data)
+        fit(PseudoLabeling(dbscan(), backend="faiss-gpu"), data)
 
 
 def test_wrong_partners(data):
     with pytest.raises(MisconfigurationException, match="PPLRModule"):
-        fit(PseudoLabeling(k1=6, agreement_k=4), data, BoringModel())
+        fit(PseudoLabeling(dbscan()), data, BoringModel())
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",

@@ -19,7 +19,7 @@ def test_is_in_the_runs_folder_and_with_the_logger(run, run_args, tmp_path):
     assert config["figures"]["names"] == []
     logged = options_in(tmp_path / "demo/version_0/hparams.yaml")
     assert logged["data"] == config["data"]
-    assert logged["backbone"] == "resnet10t"
+    assert logged["model"]["init_args"]["network"]["init_args"]["backbone"] == "resnet10t"
 
 
 def test_the_file_runs_again(run, run_args, tmp_path):
@@ -33,4 +33,4 @@ def test_the_file_runs_again(run, run_args, tmp_path):
 def test_without_a_logger(run, run_args, tmp_path):
     options = [one for one in run_args if "trainer.logger" not in one]
     run("validate", *options, "--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}")
-    assert options_in(tmp_path / "config.yaml")["pseudo_labels"]["k1"] == 6
+    assert options_in(tmp_path / "config.yaml")["pseudo_labels"]["labeler"]["init_args"]["k1"] == 6

@@ -13,11 +13,13 @@ from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling
 from pplr_lightning.callbacks import RunRecord
 from pplr_lightning.cli import main
 from pplr_lightning.data import Market1501
+from pplr_lightning.labelers import DBSCAN
+from pplr_lightning.networks import PartNetwork
 from pplr_lightning.report.history import read_history
 
 from ..conftest import run_options
 
-LABEL_STAGES = {"extraction", "neighbors", "jaccard", "dbscan", "agreement", "centroids"}
+LABEL_STAGES = {"extraction", "neighbors", "jaccard", "clustering", "agreement", "centroids"}
 
 
 def logged(folder: Path, name: str) -> list[float]:
@@ -125,14 +127,13 @@ class Slow(Callback):
 
 def test_what_other_callbacks_do_is_no_time_of_training(drawn, tmp_path):
     record = RunRecord(report=False)
-    labels = PseudoLabeling(k1=6, k2=2, agreement_k=4, eps=0.6, min_samples=2)
+    labels = PseudoLabeling(DBSCAN(k1=6, k2=2, eps=0.6, min_samples=2))
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         default_root_dir=tmp_path, max_epochs=1, callbacks=[record, labels, Slow()],
     )  # fmt: skip
-    module = PPLRModule(
-        "resnet10t", pretrained=False, norm_batch_size=8, max_clusters=60, image_size=(64, 32)
-    )
+    network = PartNetwork("resnet10t", weights=None, norm_batch_size=8, image_size=(64, 32))
+    module = PPLRModule(network, max_clusters=60, agreement_k=4)
     data = PPLRDataModule(
         Market1501(drawn), image_size=(64, 32), batch_size=16, iterations=8, num_workers=0
     )

@@ -41,8 +41,8 @@ def as_published(run_args: list[str]) -> list[str]:
     """The options of a run, with the model that the weights are of."""
     return [
         *[option for option in run_args if "--model.max_clusters" not in option],
-        "--model.backbone=resnet18.tv_in1k",
-        "--model.num_parts=3",
+        "--model.network.backbone=resnet18.tv_in1k",
+        "--model.network.num_parts=3",
     ]
 
 
@@ -67,10 +67,10 @@ def test_there_is_tested_and_back_is_the_same(
 ):
     output = tmp_path / "own/new.ckpt"
     assert run("convert", str(best), str(output), RESNET18) == output
-    assert "of this library, for --ckpt_path" in capsys.readouterr().out
+    assert "of this library, for --ckpt_path and network.weights" in capsys.readouterr().out
     options = [*as_published(run_args), "--model.max_clusters=20"]
     converted = run("test", *options, f"--ckpt_path={output}")
-    given = run("test", *options, f"--model.warm_start={best}")
+    given = run("test", *options, f"--model.network.weights={best}")
     expected = score(authors, drawn)
     for cli in (converted, given):
         found = cli.trainer.callback_metrics
@@ -91,15 +91,17 @@ def test_global_branch_alone_is_a_checkpoint_to_predict_and_start_from(
 ):
     output = tmp_path / "new.ckpt"
     run("convert", str(spcl), str(output), RESNET18)
-    module = PPLRModule.load_from_checkpoint(output, weights_only=True)
-    assert module.hparams.backbone == "resnet18.tv_in1k"
+    module = PPLRModule.load_from_checkpoint(output)
+    assert module.network.backbone_name == "resnet18.tv_in1k"
     options = as_published(run_args)
     cli = run("predict", *options, "--model.max_clusters=3000", f"--ckpt_path={output}")
-    start = run("validate", *options, f"--model.warm_start={output}", "--model.max_clusters=64")
+    start = run(
+        "validate", *options, f"--model.network.weights={output}", "--model.max_clusters=64"
+    )
     neck = torch.load(spcl, weights_only=True)["state_dict"]["module.feat_bn.running_mean"]
     for module in (cli.model, start.model):
-        assert torch.equal(module.model.head.neck.running_mean, neck)
-        assert torch.equal(module.model.part_heads[2].neck.running_mean, neck)
+        assert torch.equal(module.network.neck.running_mean, neck)
+        assert torch.equal(module.network.part_necks[2].running_mean, neck)
 
 
 class TestRefused:
@@ -137,16 +139,24 @@ class TestRefused:
         error = self.refusal(run, capsys, spcl, tmp_path / "file/new.ckpt", RESNET18)
         assert f"{tmp_path / 'file/new.ckpt'}: the checkpoint cannot be written" in error
 
-    def test_warm_start_of_no_known_layout_before_any_work(self, run, run_args, capsys, tmp_path):
+    def test_weights_that_cannot_be_read_before_any_work(self, run, run_args, capsys, tmp_path):
+        (tmp_path / "odd.pth").write_bytes(b"text")
+        with pytest.raises(SystemExit):
+            run("fit", *run_args, f"--model.network.weights={tmp_path / 'odd.pth'}",
+                "--data.dataset.init_args.root=nowhere")  # fmt: skip
+        assert "odd.pth: no readable checkpoint" in capsys.readouterr().err
+
+    def test_weights_of_no_known_layout_before_any_work(self, run, run_args, capsys, tmp_path):
         torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "odd.pth")
         with pytest.raises(SystemExit):
-            run("fit", *run_args, f"--model.warm_start={tmp_path / 'odd.pth'}",
+            run("fit", *run_args, f"--model.network.weights={tmp_path / 'odd.pth'}",
                 "--data.dataset.init_args.root=nowhere")  # fmt: skip
-        assert "odd.pth: no weights of this library" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "odd.pth: none of its 1 tensors has a name of the backbone's" in error
 
     def test_published_checkpoint_as_ckpt_path(self, run, run_args, capsys, spcl):
         with pytest.raises(SystemExit):
             run("test", *run_args, f"--ckpt_path={spcl}")
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert "can be given as model.warm_start" in error
+        assert "can be given as network.weights" in error
         assert "python -m pplr_lightning convert" in error

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pplr_lightning import PPLRModule, export
+from pplr_lightning import PPLRModule, SimCLRModule
+from pplr_lightning.networks import PartNetwork
+from pplr_lightning.sharing import exporter
+
+from ..tiny import save
 
 pytest.importorskip("onnxruntime")
 SIZE = ["--image_size", "64", "32"]
@@ -38,8 +42,25 @@ def test_exports_what_was_trained(format, name, checkpoint, run, tmp_path, capsy
         features = torch.from_numpy(
             onnxruntime.InferenceSession(out).run(None, {"images": images.numpy()})[0]
         )
-    module = PPLRModule.load_from_checkpoint(checkpoint, weights_only=True).eval()
+    module = PPLRModule.load_from_checkpoint(checkpoint).eval()
     torch.testing.assert_close(features, module(images).detach(), rtol=0, atol=1e-5)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    extra = {"metadata.json": ""}
+    torch.export.load(path, extra_files=extra)
+    return json.loads(extra["metadata.json"])
+
+
+def test_exports_another_methods(run, tmp_path):
+    pytest.importorskip("pytorch_metric_learning")
+    network = PartNetwork("test_resnet", image_size=(64, 32), weights=None, num_parts=0)
+    module = SimCLRModule(network, projection_size=8)
+    path, out = save(module, tmp_path / "simclr.ckpt"), tmp_path / "a.pt2"
+    run("export", f"--ckpt_path={path}", "--format=torch", f"--out={out}")
+    images = torch.randn(2, 3, 64, 32)
+    features = torch.export.load(out).module()(images)
+    torch.testing.assert_close(features, module.eval()(images).detach(), rtol=0, atol=1e-5)
 
 
 def test_takes_the_preprocessing_that_the_checkpoint_names(checkpoint, run, tmp_path):
@@ -49,12 +70,22 @@ def test_takes_the_preprocessing_that_the_checkpoint_names(checkpoint, run, tmp_
     torch.save(named, path)
     out = tmp_path / "a.pt2"
     run("export", "--ckpt_path", str(path), "--format", "torch", "--out", str(out))
-    extra = {"metadata.json": ""}
-    torch.export.load(out, extra_files=extra)
-    metadata = json.loads(extra["metadata.json"])
+    metadata = read_metadata(out)
     assert metadata["image_size"] == "[64, 32]"
     assert metadata["mean"] == "[0.5, 0.5, 0.5]"
     assert metadata["std"] == "[0.25, 0.25, 0.25]"
+
+
+def test_without_a_preprocessing_takes_the_networks_own(checkpoint, run, tmp_path):
+    other = torch.load(checkpoint, weights_only=True)
+    del other["preprocessing"]
+    other["network"]["init_args"]["image_size"] = (96, 32)
+    torch.save(other, tmp_path / "converted.ckpt")
+    out = tmp_path / "a.pt2"
+    run("export", f"--ckpt_path={tmp_path / 'converted.ckpt'}", "--format=torch", f"--out={out}")
+    metadata = read_metadata(out)
+    assert metadata["image_size"] == "[96, 32]"
+    assert metadata["mean"] == "[0.485, 0.456, 0.406]"
 
 
 def test_imports_nothing_that_the_checkpoint_names(checkpoint, run, tmp_path, monkeypatch):
@@ -101,23 +132,26 @@ class TestRefuses:
         refused("hostile.ckpt: refused, .* would execute code", "--ckpt_path", path, *SIZE)
         assert not (tmp_path / "executed").exists()
 
-    def test_another_modules_checkpoint(self, refused, checkpoint, tmp_path):
+    def test_another_methods_options(self, refused, checkpoint, tmp_path):
         other = torch.load(checkpoint, weights_only=True)
         other["hyper_parameters"]["temperature"] = 0.1
-        torch.save(other, tmp_path / "simclr.ckpt")
-        match = r"simclr.ckpt: no checkpoint of PPLRModule, it has the options temperature; give"
-        refused(match, "--ckpt_path", tmp_path / "simclr.ckpt", *SIZE)
-        del other["hyper_parameters"]
-        torch.save(other, tmp_path / "none.ckpt")
-        match = r"none.ckpt: no checkpoint of PPLRModule, it names no options"
-        refused(match, "--ckpt_path", tmp_path / "none.ckpt", *SIZE)
+        torch.save(other, tmp_path / "other.ckpt")
+        match = r"error: .*other.ckpt: .*unexpected keyword argument 'temperature'"
+        refused(match, "--ckpt_path", tmp_path / "other.ckpt", *SIZE)
 
-    def test_an_unknown_image_size(self, refused, checkpoint, tmp_path):
+    def test_an_unknown_method(self, refused, checkpoint, tmp_path):
         other = torch.load(checkpoint, weights_only=True)
-        del other["preprocessing"]
-        torch.save(other, tmp_path / "old.ckpt")
-        match = r"old.ckpt: does not say which images .*, as in --image_size 384 128"
-        refused(match, "--ckpt_path", tmp_path / "old.ckpt")
+        torch.save({**other, "method": "Other"}, tmp_path / "other.ckpt")
+        match = r"error: .*other.ckpt: a checkpoint of Other, which is no ReIDModule that is import"
+        refused(match, "--ckpt_path", tmp_path / "other.ckpt", *SIZE)
+
+    @pytest.mark.parametrize("key", ["hyper_parameters", "network"])
+    def test_a_checkpoint_without_options(self, refused, checkpoint, tmp_path, key):
+        other = torch.load(checkpoint, weights_only=True)
+        del other[key]
+        torch.save(other, tmp_path / "none.ckpt")
+        match = rf"error: .*none.ckpt: a checkpoint without '{key}'"
+        refused(match, "--ckpt_path", tmp_path / "none.ckpt", *SIZE)
 
     def test_an_image_size_that_is_none(self, refused, checkpoint):
         match = r"--image_size 0 32: give height and width in pixels"
@@ -137,6 +171,6 @@ class TestRefuses:
         assert error == f"error: {out}: is a folder; give the name of a file in it\n"
 
     def test_a_difference_above_tolerance(self, refused, checkpoint, monkeypatch):
-        monkeypatch.setattr(export, "TOLERANCE", -1.0)
-        match = r"a.pt2: not written, because its features differ from the module's by"
+        monkeypatch.setattr(exporter, "TOLERANCE", -1.0)
+        match = r"a.pt2: not written, because its features differ from the network's by"
         refused(match, "--ckpt_path", checkpoint, *SIZE)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pplr_lightning.evaluation.fingerprint import checksum
 from pplr_lightning.gallery.embedding_parts import EmbeddingParts
 from pplr_lightning.gallery.embeddings import read_embeddings
-from pplr_lightning.recipe import checksum
 
 from ..tiny import module, save
 
@@ -78,8 +78,8 @@ def test_one_process(alone, crops):
     assert found.items["person_id"].to_pylist() == [int(person) for person, _ in ids]
     assert found.items["camera_id"].to_pylist() == [int(camera) for _, camera in ids]
     made = module()
-    assert found.recipe.weights == checksum(made.model)
-    assert found.recipe.preprocessing == made.preprocessing
+    assert found.fingerprint.weights == checksum(made.network)
+    assert found.fingerprint.preprocessing == made.preprocessing
     vectors = torch.from_numpy(found.vectors[0:42])
     assert torch.allclose(vectors, made.embed(images), atol=1e-5)
     assert [path.name for path in alone.parent.iterdir()] == ["e.parquet"]
@@ -105,7 +105,7 @@ def test_features(run, options, out, features, width):
     run("predict", *options, f"--features={features}")
     found = read_embeddings(out)
     assert found.vectors.shape == (42, width)
-    assert found.recipe.features == features
+    assert found.fingerprint.features == features
 
 
 class Stop:
@@ -254,7 +254,7 @@ class TestBadInput:
         older = f"--ckpt_path={save(made, tmp_path / 'older.ckpt')}"
         assert "give their image_size, (height, width)" in self.fails(run, capsys, *options, older)
         run("predict", *options, older, "--data.image_size=[96,32]")
-        assert read_embeddings(out).recipe.preprocessing.image_size == (96, 32)
+        assert read_embeddings(out).fingerprint.preprocessing.image_size == (96, 32)
 
     def test_parts_of_another_run(self, run, options, capsys, out, monkeypatch):
         monkeypatch.setattr(EmbeddingParts, "merge", lambda _: 1 / 0)

@@ -30,7 +30,7 @@ def index(images, root, kind, cameras):
     """Builds a gallery as a user does."""
     made = module()
     samples = [Sample(str(path), number, cameras[number]) for number, path in enumerate(images)]
-    vectors, recipe = made.embed(images, kind=kind), made.recipe(kind=kind)
+    vectors, recipe = made.embed(images, kind=kind), made.fingerprint(kind=kind)
     write_embeddings(root / "e.parquet", samples, vectors, recipe)
     main(["index", f"--embeddings={root / 'e.parquet'}", f"--out={root / 'gallery.index'}"])
     return root / "gallery.index"

@@ -12,9 +12,9 @@ from pplr_lightning.data.images import (
     TrainImages,
     read_image,
 )
+from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.data.sampler import View
 from pplr_lightning.data.transforms import EvalTransform
-from pplr_lightning.pseudo_labels import PseudoLabels
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_view_carries_its_label_agreement_and_camera(samples, labels):
     item = TrainImages(samples, labels, TrainTransform((32, 16)))[View(2, 7)]
     assert item.images.shape == (3, 32, 16)
     assert (item.indices, item.targets, item.cameras) == (2, 0, 7)
-    assert torch.equal(item.agreement, labels.agreement[2])
+    assert torch.equal(item.columns["agreement"], labels.columns["agreement"][2])
 
 
 def test_pixels_are_a_function_of_the_view(samples, labels):

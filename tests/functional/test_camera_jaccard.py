@@ -9,7 +9,7 @@ import torch.distributed as dist
 from sklearn.metrics import adjusted_rand_score
 from torch.nn import functional as F
 
-from pplr_lightning.distributed import new_patient_group
+from pplr_lightning.distributed import new_waiting_group
 from pplr_lightning.functional import camera_jaccard_distance, dbscan, jaccard_distance
 from pplr_lightning.functional import jaccard as module
 from pplr_lightning.functional.camera_jaccard import camera_jaccard_rows, joined_entries
@@ -159,7 +159,7 @@ def _distance(rank):
     cameras = draw_cameras(0, 180)
     group, own = None, slice(None)
     if dist.is_initialized():
-        group = new_patient_group()
+        group = new_waiting_group()
         # one of four ranks has no image
         cuts = [0, 35, 35, 85, 180] if dist.get_world_size() == 4 else [0, 150, 180]
         own = slice(cuts[rank], cuts[rank + 1])

@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 
-from pplr_lightning.distributed import new_patient_group
+from pplr_lightning.distributed import new_waiting_group
 from pplr_lightning.functional import engines, neighbor_lists, sharding
 from pplr_lightning.functional.camera_neighbors import search_cameras
 from pplr_lightning.functional.sharding import Share
@@ -77,7 +77,7 @@ def _search(rank):
     group, own = None, slice(None)
     if dist.is_initialized():
         sharding.BLOCK_BYTES = 20 * 8 * 4  # blocks smaller than a share
-        group = new_patient_group()
+        group = new_waiting_group()
         cuts = [0, 30, 30, 50, 120] if dist.get_world_size() == 4 else [0, 30, 120]
         own = slice(cuts[rank], cuts[rank + 1])
     with Share(len(features[own]), group) as share:

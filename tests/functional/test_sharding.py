@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from scipy import sparse
 
-from pplr_lightning.distributed import new_patient_group
+from pplr_lightning.distributed import new_waiting_group
 from pplr_lightning.functional import neighbors, sharding
 from pplr_lightning.functional.sharding import Share
 
@@ -31,7 +31,7 @@ def _exchange(rank):
     sharding.BLOCK_BYTES = 20  # two rows of 8 bytes
     rows = 10.0 * rank + torch.arange(2.0 * count).view(count, 2)
     dense = np.arange(count * 4).reshape(count, 4) % 3
-    with Share(count, new_patient_group()) as share:
+    with Share(count, new_waiting_group()) as share:
         return {
             "range": (share.start, share.stop, share.total),
             "blocks": [(start, block.clone()) for start, block in share.blocks(rows)],
@@ -59,7 +59,7 @@ def test_exchanges_rows_in_the_order_of_ranks(tmp_path):
 
 
 def _fail(rank):
-    with Share(2, new_patient_group()) as share:
+    with Share(2, new_waiting_group()) as share:
         share.gather(torch.ones(2))
         if rank == 1:
             raise KeyError("lost")
@@ -79,7 +79,7 @@ def test_an_error_of_one_ends_all(world_size, tmp_path):
 def _no_memory(rank):
     if rank == 1:
         torch.Tensor.new_empty = lambda *_, **__: (_ for _ in ()).throw(MemoryError("full"))
-    with Share(2, new_patient_group()) as share:
+    with Share(2, new_waiting_group()) as share:
         share.gather(torch.ones(2))
 
 
@@ -93,7 +93,7 @@ def _recall(rank):
     features = torch.nn.functional.normalize(
         torch.randn(3000, 8, generator=torch.Generator().manual_seed(0)), dim=1
     )
-    with Share(count, new_patient_group()) as share:
+    with Share(count, new_waiting_group()) as share:
         own = features[share.start : share.stop]
         return neighbors.recall(own, neighbors.search(own, 5, share), share)
 
@@ -103,7 +103,7 @@ def test_recall_is_measured_over_all_ranks(tmp_path):
 
 
 def _fail_last(rank):
-    with Share(2, new_patient_group()):
+    with Share(2, new_waiting_group()):
         if rank == 1:
             raise ValueError("too late for any exchange but the last")
 
@@ -114,7 +114,7 @@ def test_an_error_after_the_last_exchange_ends_all(tmp_path):
 
 
 def _outlast(rank):
-    with Share(1, new_patient_group()) as share:
+    with Share(1, new_waiting_group()) as share:
         if rank == 0:
             time.sleep(3)
         return share.gather(torch.tensor([rank])).tolist()

@@ -5,10 +5,11 @@ import sys
 
 PROGRAM = """
 import torch
-from pplr_lightning import PseudoLabeling
+from pplr_lightning.functional import cross_agreement
+from pplr_lightning.labelers import DBSCAN, CameraDBSCAN, Space
 from pplr_lightning.functional import agreement, jaccard_loops, neighbor_lists, retrieval_loops
 from pplr_lightning.functional.warm_up import compile_loops
-from pplr_lightning.metrics import ReIDRetrieval
+from pplr_lightning.evaluation.metric import ReIDRetrieval
 
 LOOPS = (
     neighbor_lists._entry_dots, jaccard_loops.mutual, jaccard_loops.expand, jaccard_loops.average,
@@ -23,9 +24,10 @@ features = torch.randn(40, 16).repeat_interleave(8, dim=0) + 0.4 * torch.randn(3
 features[-4:] = features[:4]
 features = torch.nn.functional.normalize(features, dim=1)
 for options in ({"k1": 12, "agreement_k": 5}, {"k1": 6, "agreement_k": 10, "k2": 1}):
-    for camera_jaccard in (False, True):
-        stage = PseudoLabeling(eps=0.6, camera_jaccard=camera_jaccard, **options)
-        stage.label(features, features[:, :, None], cameras=torch.arange(320) % 7)
+    space = Space.of(features, cameras=torch.arange(320) % 7)
+    for labeler in (DBSCAN(eps=0.6, k1=options["k1"], k2=options.get("k2", 6)), CameraDBSCAN()):
+        labeler.label(space)
+    cross_agreement(features, features[:, :, None], k=options["agreement_k"])
 metric, ids = ReIDRetrieval(rerank=True), torch.arange(320)
 metric.update(features, ids % 9, ids % 2, ids < 30, ids)
 metric.compute()

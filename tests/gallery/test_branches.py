@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from pplr_lightning.extraction import join_features
+from pplr_lightning.evaluation.extraction import join_features
 from pplr_lightning.functional import rerank_distance
 from pplr_lightning.gallery.branches import (
     branch_shares,

@@ -9,7 +9,7 @@ from pplr_lightning.data import Sample
 from pplr_lightning.gallery.embedding_parts import EmbeddingParts
 from pplr_lightning.gallery.embeddings import read_embeddings
 
-from ..tiny import RECIPE, vectors
+from ..tiny import FINGERPRINT, vectors
 
 SAMPLES = [Sample(f"{number}.jpg", number, -1) for number in range(10)]
 ROWS = vectors(10).numpy()
@@ -17,9 +17,11 @@ ROWS = vectors(10).numpy()
 
 @pytest.fixture
 def start(tmp_path):
-    def call(*, samples=SAMPLES, recipe=RECIPE, block_size=4, precision="32-true"):
+    def call(*, samples=SAMPLES, fingerprint=FINGERPRINT, block_size=4, precision="32-true"):
         path = tmp_path / "new/e.parquet"
-        return EmbeddingParts(path, samples, recipe, block_size=block_size, precision=precision)
+        return EmbeddingParts(
+            path, samples, fingerprint, block_size=block_size, precision=precision
+        )
 
     return call
 
@@ -42,7 +44,7 @@ def test_goes_on_and_joins_in_order(start, tmp_path):
     found = read_embeddings(tmp_path / "new/e.parquet")
     assert found.items["path"].to_pylist() == [sample.path for sample in SAMPLES]
     assert np.array_equal(found.vectors[0:10], ROWS)
-    assert found.recipe == RECIPE
+    assert found.fingerprint == FINGERPRINT
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["e.parquet"]
 
 
@@ -70,8 +72,11 @@ def test_a_name_that_is_not_utf8(start, tmp_path):
         ({"samples": SAMPLES[:9]}, "of a run with other images: remove that folder"),
         ({"block_size": 5}, r"another batch size \(4, here 5\)"),
         ({"precision": "bf16-mixed"}, r"another precision \(32-true, here bf16-mixed\): remove"),
-        ({"recipe": replace(RECIPE, features="parts")}, r"other features \(global, here parts\)"),
-        ({"recipe": replace(RECIPE, weights="f")}, r"another model \(weights 0123"),
+        (
+            {"fingerprint": replace(FINGERPRINT, features="parts")},
+            r"other features \(global, here parts\)",
+        ),
+        ({"fingerprint": replace(FINGERPRINT, weights="f")}, r"another model \(weights 0123"),
     ],
 )
 def test_parts_of_another_run(start, other, message):

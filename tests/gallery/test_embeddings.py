@@ -15,7 +15,7 @@ from pplr_lightning.gallery.embeddings import (
     write_embeddings,
 )
 
-from ..tiny import RECIPE, vectors
+from ..tiny import FINGERPRINT, vectors
 
 SAMPLES = [Sample("a.jpg", 3, -1), Sample("b/c.jpg", -1, 0), Sample("ü [x].jpg", 0, 7)]
 
@@ -23,9 +23,9 @@ SAMPLES = [Sample("a.jpg", 3, -1), Sample("b/c.jpg", -1, 0), Sample("ü [x].jpg"
 class TestFile:
     def test_gives_back_what_was_written(self, tmp_path):
         rows = vectors(3)
-        write_embeddings(tmp_path / "new/e.parquet", SAMPLES, rows, RECIPE)
+        write_embeddings(tmp_path / "new/e.parquet", SAMPLES, rows, FINGERPRINT)
         found = read_embeddings(tmp_path / "new/e.parquet")
-        assert found.recipe == RECIPE
+        assert found.fingerprint == FINGERPRINT
         assert found.vectors.shape == (3, 16)
         assert np.array_equal(found.vectors[0:3], rows.numpy())
         assert found.items.to_pylist() == [
@@ -36,7 +36,7 @@ class TestFile:
         assert [path.name for path in (tmp_path / "new").iterdir()] == ["e.parquet"]
 
     def test_other_programs_read_it(self, tmp_path):
-        write_embeddings(tmp_path / "e.parquet", SAMPLES, vectors(3), RECIPE)
+        write_embeddings(tmp_path / "e.parquet", SAMPLES, vectors(3), FINGERPRINT)
         schema = pq.read_schema(tmp_path / "e.parquet")
         assert schema.names == ["path", "person_id", "camera_id", "vector"]
         assert schema.field("vector").type == pa.list_(pa.float32(), 16)
@@ -46,7 +46,7 @@ class TestFile:
         rows = vectors(11)
         samples = [Sample(str(number), -1, -1) for number in range(11)]
         path = tmp_path / "e.parquet"
-        write_embeddings(path, samples, rows, RECIPE)
+        write_embeddings(path, samples, rows, FINGERPRINT)
         assert pq.ParquetFile(path).num_row_groups == 3
         found = read_embeddings(path)
         for start, stop in ((0, 11), (3, 5), (4, 8), (10, 99), (11, 20)):
@@ -58,20 +58,20 @@ class TestFile:
     def test_a_name_that_is_not_utf8(self, tmp_path):
         samples = [*SAMPLES, Sample("bad/caf\udce9.jpg", 0, -1)]
         with pytest.raises(ValueError, match=r"^'bad/caf\\udce9.jpg': the name is not UTF-8"):
-            write_embeddings(tmp_path / "e.parquet", samples, vectors(4), RECIPE)
+            write_embeddings(tmp_path / "e.parquet", samples, vectors(4), FINGERPRINT)
         assert not list(tmp_path.iterdir())
 
     def test_of_no_image(self, tmp_path):
-        write_embeddings(tmp_path / "e.parquet", [], torch.empty(0, 16), RECIPE)
+        write_embeddings(tmp_path / "e.parquet", [], torch.empty(0, 16), FINGERPRINT)
         assert read_embeddings(tmp_path / "e.parquet").vectors.shape == (0, 16)
 
     def test_an_error_leaves_what_was_there(self, tmp_path):
         path = tmp_path / "e.parquet"
-        write_embeddings(path, SAMPLES, vectors(3), RECIPE)
+        write_embeddings(path, SAMPLES, vectors(3), FINGERPRINT)
         before = path.read_bytes()
 
         def fail():
-            with EmbeddingWriter(path, RECIPE, 16) as writer:
+            with EmbeddingWriter(path, FINGERPRINT, 16) as writer:
                 writer.write(items_table(SAMPLES), vectors(3).numpy())
                 raise KeyError
 
@@ -81,7 +81,7 @@ class TestFile:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_vectors_that_are_not_normalised(self, tmp_path):
-        write_embeddings(tmp_path / "e.parquet", SAMPLES, 2 * vectors(3), RECIPE)
+        write_embeddings(tmp_path / "e.parquet", SAMPLES, 2 * vectors(3), FINGERPRINT)
         with pytest.raises(ValueError, match="must be L2-normalised, got a norm of 2"):
             list(read_embeddings(tmp_path / "e.parquet").chunks())
 
@@ -96,7 +96,7 @@ class TestBadFile:
             read_embeddings(path)
 
     def test_cut_off(self, path):
-        write_embeddings(path, SAMPLES, vectors(3), RECIPE)
+        write_embeddings(path, SAMPLES, vectors(3), FINGERPRINT)
         path.write_bytes(path.read_bytes()[:-100])
         with pytest.raises(ValueError, match=r"e.parquet: no whole parquet file \("):
             read_embeddings(path)
@@ -114,7 +114,7 @@ class TestBadFile:
             read_embeddings(path)
 
     def test_of_an_unknown_model(self, path):
-        write_embeddings(path, SAMPLES, vectors(3), RECIPE)
+        write_embeddings(path, SAMPLES, vectors(3), FINGERPRINT)
         pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
         with pytest.raises(ValueError, match="does not say which model its vectors are of"):
             read_embeddings(path)

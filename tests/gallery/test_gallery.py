@@ -12,7 +12,7 @@ from pplr_lightning.functional import engines, rerank_distance
 from pplr_lightning.gallery import Gallery
 from pplr_lightning.gallery import embeddings as files
 
-from ..tiny import RECIPE, embeddings, vectors
+from ..tiny import FINGERPRINT, embeddings, vectors
 
 pytest.importorskip("faiss")
 ROWS = vectors(60)
@@ -81,7 +81,7 @@ class TestOptions:
     @pytest.fixture
     def both(self, either):
         """The same, of vectors of two branches of 8 dimensions, in cameras 0, 1 and unknown."""
-        either.recipe = replace(RECIPE, features="both")
+        either.fingerprint = replace(FINGERPRINT, features="both")
         cameras = [[0, 1, None][number % 3] for number in range(60)]
         items = either.items
         either.items = items.set_column(2, "camera_id", pa.array(cameras, pa.int64()))
@@ -183,7 +183,9 @@ class TestChange:
         assert len(either) == 60
 
     def test_of_another_model(self, gallery):
-        other = embeddings(ROWS[:2], prefix="b", recipe=replace(RECIPE, weights="fedcba9876543210"))
+        other = embeddings(
+            ROWS[:2], prefix="b", fingerprint=replace(FINGERPRINT, weights="fedcba9876543210")
+        )
         with pytest.raises(ValueError, match=r"another model \(weights 0123456789ab, here fedcba"):
             gallery.add(other)
 

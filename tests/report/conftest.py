@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,30 @@ from pplr_lightning.report.reading import Run
 CONFIG = {
     "trainer": {"max_epochs": 3, "callbacks": [{"class_path": "a.B"}, {"class_path": "c.D"}]},
     "model": {
-        "backbone": "resnet10t", "pretrained": True, "warm_start": None, "camera_weight": 0.0,
-        "max_clusters": 600, "lr": 2e-4, "lr_step": 4, "num_parts": 2,
+        "class_path": "pplr_lightning.PPLRModule",
+        "init_args": {
+            "network": {
+                "class_path": "pplr_lightning.networks.PartNetwork",
+                "init_args": {"backbone": "resnet10t", "weights": "pretrained", "num_parts": 2},
+            },
+            "max_clusters": 600, "beta": 0.5, "camera_weight": 0.0,
+        },
     },
     "data": {
         "dataset": {"class_path": "pplr_lightning.data.Market1501", "init_args": {"root": "data"}},
         "batch_size": 64, "instances": 4, "use_cameras": False, "image_size": [64, 32],
     },
-    "pseudo_labels": {"source": "clusters", "eps": 0.45, "min_samples": 4, "k1": 20},
+    "pseudo_labels": {
+        "labeler": {
+            "class_path": "pplr_lightning.labelers.DBSCAN",
+            "init_args": {"k1": 20, "eps": 0.45, "min_samples": 4},
+        },
+        "backend": "auto",
+    },
+    "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 2e-4}},
+    "lr_scheduler": {
+        "class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 4},
+    },
 }  # fmt: skip
 ENVIRONMENT = {
     "data": {
@@ -38,6 +55,24 @@ ENVIRONMENT = {
 }
 
 
+def options(**values: Any) -> dict[str, Any]:
+    """Copies the options with others in place; `model__network__weights` as users type dots.
+
+    A word for a class makes it one without options.
+    """
+    config = deepcopy(CONFIG)
+    for path, value in values.items():
+        *sections, name = path.split("__")
+        place: dict[str, Any] = config
+        for section in sections:
+            place = place[section]
+            place = place.get("init_args", place)
+        if isinstance(place.get(name), dict) and isinstance(value, str):
+            value = {"class_path": value}
+        place[name] = value
+    return config
+
+
 def epoch(number: int, **values: float) -> dict[str, float]:
     """A finished epoch's row; a name's first underscore stands for the slash."""
     named = {
@@ -48,7 +83,7 @@ def epoch(number: int, **values: float) -> dict[str, float]:
         "lr": 2e-4, "train/loss": 6.0 - number, "train/loss_pglr": 2.0,
         "labels/clusters": 70.0 + number, "labels/outliers": 0.3, "labels/agreement_mean": 0.4,
         "labels/ari": 0.7, "labels/precision": 0.6, "labels/recall": 0.8,
-        "time/extraction": 4.0, "time/dbscan": 1.0, "time/training": 20.0, **named,
+        "time/extraction": 4.0, "time/clustering": 1.0, "time/training": 20.0, **named,
     }  # fmt: skip
 
 
@@ -73,8 +108,8 @@ def make_run() -> Callable[..., Run]:
     """Makes a `Run` of the history, options and environment above, or of others."""
 
     def make(**values: Any) -> Run:
-        options = {"rows": history(), "config": CONFIG, "environment": ENVIRONMENT}
-        return Run(name="demo/one", **{**options, **values})
+        given = {"rows": history(), "config": CONFIG, "environment": ENVIRONMENT}
+        return Run(name="demo/one", **{**given, **values})
 
     return make
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from copy import deepcopy
+import itertools
 
 import pytest
 
-from pplr_lightning.report.advice import advise, is_clustered
+from pplr_lightning.report.advice import advise
+from pplr_lightning.report.reading import read_run
 
-from .conftest import CONFIG, epoch, evaluated
+from .conftest import epoch, evaluated, options
+
+EPS = "pseudo_labels.labeler.eps (now 0.45)"
 
 
 def rules(run) -> list[str]:
@@ -22,17 +25,12 @@ def one(run, word: str):
 def make(make_run):
     """Makes a finished run of one labelled epoch, with other values and options."""
 
-    def make(map_before=0.4, map_after=0.4, options=None, **values):
-        config = deepcopy(CONFIG)
-        config["trainer"]["max_epochs"] = 1
-        for path, value in (options or {}).items():
-            section, name = path.split(".")
-            config[section][name] = value
+    def make(map_before=0.4, map_after=0.4, config=None, **values):
         rows = [
             {"epoch": -1.0, **evaluated(map_before)},
             {**epoch(0, **values), **evaluated(map_after)},
         ]
-        return make_run(rows=rows, config=config)
+        return make_run(rows=rows, config=options(**{"trainer__max_epochs": 1, **(config or {})}))
 
     return make
 
@@ -48,17 +46,25 @@ def test_many_outliers(make, outliers, found):
     if found:
         advice = one(run, "outliers")
         assert advice.finding == "41 % of the images are outliers and were not trained on."
-        assert "Raise pseudo_labels.eps (now 0.45)" in advice.attempt
-        assert "pseudo_labels.min_samples (now 4)" in advice.attempt
+        assert advice.attempt == (
+            f"Raise {EPS} by 0.05, or lower pseudo_labels.labeler.min_samples (now 4), or lower "
+            "pseudo_labels.labeler.k1 (now 20)."
+        )
         assert advice.rule == "outliers above 40 % in the last epoch"
 
 
-def test_few_clusters(make):
-    merged = one(make(labels_clusters=15), "fewer clusters")
-    assert merged.finding.startswith("15 clusters are fewer than the 16 of a batch")
-    assert "Lower pseudo_labels.eps" in merged.attempt
-    sparse = one(make(labels_clusters=15, labels_outliers=0.8), "fewer clusters")
-    assert "Raise pseudo_labels.eps" in sparse.attempt
+@pytest.mark.parametrize("clusters", [1, 15])
+def test_few_clusters(make, clusters):
+    merged = one(make(labels_clusters=clusters), "fewer clusters")
+    assert merged.finding.startswith(f"{clusters} clusters are fewer than the 16 of a batch")
+    assert merged.finding.endswith("people have merged.")
+    assert merged.attempt == f"Lower {EPS} by 0.05."
+    sparse = one(make(labels_clusters=clusters, labels_outliers=0.8), "fewer clusters")
+    assert "merged" not in sparse.finding
+    assert sparse.attempt.startswith(f"Raise {EPS}")
+
+
+def test_as_many_clusters_as_a_batch_has_places(make):
     assert advise(make(labels_clusters=16)) == []
 
 
@@ -70,27 +76,84 @@ def test_more_clusters_than_rows(make):
 def test_low_agreement(make):
     advice = one(make(labels_agreement_mean=0.19), "agreement")
     assert "19 %" in advice.finding
-    assert "model.num_parts (now 2)" in advice.attempt
+    assert "model.network.weights (now pretrained)" in advice.attempt
+    assert "model.network.num_parts (now 2)" in advice.attempt
+    assert "data.image_size (now [64, 32])" in advice.attempt
     assert advise(make(labels_agreement_mean=0.2)) == []
 
 
 @pytest.mark.parametrize(("name", "change"), [("precision", "Lower"), ("recall", "Raise")])
 def test_labels_that_miss_the_identities(make, name, change):
     advice = one(make(**{f"labels_{name}": 0.49}), name)
-    assert advice.attempt.startswith(f"{change} pseudo_labels.eps (now 0.45)")
+    assert advice.attempt.startswith(f"{change} {EPS}")
     assert "not label-free" in advice.attempt
     assert advise(make(**{f"labels_{name}": 0.5})) == []
+
+
+def test_eps_is_turned_one_way_only(make):
+    faults = {"outliers": 0.8, "clusters": 3, "precision": 0.1, "recall": 0.1}
+    for count in range(1, 5):
+        for names in itertools.combinations(faults, count):
+            found = advise(make(**{f"labels_{name}": faults[name] for name in names}))
+            assert len(found) == count
+            text = " ".join(advice.attempt for advice in found)
+            ways = [way for way in ("Raise", "Lower") if f"{way} pseudo_labels" in text]
+            assert len(ways) == ("better features" not in text)
+
+
+def test_clusters_that_mix_and_split_people(make):
+    first, second = advise(make(labels_precision=0.4, labels_recall=0.4))
+    assert first.attempt == second.attempt
+    assert "better features (model.network.weights (now pretrained))" in first.attempt
+    assert "not label-free" in first.attempt
+
+
+class TestOtherMethods:
+    def test_without_agreement(self, make_run):
+        row = {**epoch(0), **evaluated(0.4)}
+        del row["labels/agreement_mean"]
+        assert advise(make_run(rows=[row], config=options(trainer__max_epochs=1))) == []
+
+    def test_names_only_options_that_the_labeler_has(self, make):
+        labeler = {"class_path": "some.KMeans", "init_args": {"min_samples": 9}}
+        run = make(config={"pseudo_labels__labeler": labeler}, labels_outliers=0.9)
+        attempt = one(run, "outliers").attempt
+        assert attempt == "Lower pseudo_labels.labeler.min_samples (now 9)."
+        run = make(config={"pseudo_labels__labeler": "some.KMeans"}, labels_outliers=0.9)
+        assert one(run, "outliers").attempt == "Try other options of pseudo_labels.labeler."
+
+    def test_another_schedule(self, make):
+        scheduler = {"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR"}
+        run = make(config={"lr_scheduler": scheduler}, map_after=0.42)
+        assert one(run, "is the best").attempt.endswith("and lr_scheduler with it.")
+
+    def test_another_network(self, make):
+        assert advise(make(config={"model__network": "some.Network"})) == []
+
+    @pytest.mark.parametrize("labeler", ["Identities", "Instances"])
+    def test_labels_that_are_no_clusters_are_not_judged(self, make_folder, labeler):
+        values = {"clusters": 3, "outliers": 0.9, "agreement_mean": 0.0, "recall": 0.0}
+        row = epoch(0, **{f"labels_{name}": value for name, value in values.items()})
+        config = options(
+            trainer__max_epochs=1, model__network__weights=None,
+            pseudo_labels__labeler=f"pplr_lightning.labelers.{labeler}",
+        )  # fmt: skip
+        run = read_run(make_folder(rows=[{**row, **evaluated(0.4)}], config=config))
+        assert run.labelings == []
+        assert advise(run) == []
 
 
 class TestRetrieval:
     def test_worse_than_before(self, make):
         advice = one(make(map_before=0.4, map_after=0.39), "below the first")
         assert "40.0 % at first, 39.0 % at the end" in advice.finding
+        assert "optimizer.lr (now 0.0002)" in advice.attempt
 
     def test_fallen(self, make, make_run):
         rows = [{**epoch(e), **evaluated(value)} for e, value in enumerate((0.4, 0.5, 0.47))]
         advice = one(make_run(rows=rows), "below the best")
         assert advice.finding == "mAP has fallen by 3.0 points since its best."
+        assert "lr_scheduler.step_size (now 4)" in advice.attempt
         rows[2] |= evaluated(0.49)
         assert advise(make_run(rows=rows)) == []
 
@@ -98,6 +161,7 @@ class TestRetrieval:
         advice = one(make(map_before=0.4, map_after=0.42), "is the best")
         assert "2.0 points" in advice.finding
         assert "trainer.max_epochs (now 1)" in advice.attempt
+        assert "lr_scheduler.step_size (now 4)" in advice.attempt
         assert advise(make(map_before=0.4, map_after=0.405)) == []
 
     def test_not_evaluated(self, make_run):
@@ -106,17 +170,16 @@ class TestRetrieval:
 
 
 def test_stopped_early(make):
-    advice = one(make(options={"trainer.max_epochs": 50}), "fewer epochs")
+    advice = one(make(config={"trainer__max_epochs": 50}), "fewer epochs")
     assert advice.finding == "The run ended after 1 of 50 epochs."
     assert "--ckpt_path last" in advice.attempt
 
 
 def test_random_weights(make):
-    assert "random weights" in one(make(options={"model.pretrained": False}), "pretrained").finding
-    start = {"model.pretrained": False, "model.warm_start": "some.ckpt"}
-    assert advise(make(options=start)) == []
-    start = {"model.pretrained": False, "model.backbone_weights": "some.pth"}
-    assert advise(make(options=start)) == []
+    advice = one(make(config={"model__network__weights": None}), "weights")
+    assert "random weights" in advice.finding
+    assert "model.network.weights" in advice.attempt
+    assert advise(make(config={"model__network__weights": "some.ckpt"})) == []
 
 
 def test_labelling_longer_than_training(make):
@@ -124,27 +187,17 @@ def test_labelling_longer_than_training(make):
     assert "2.0 times as long" in advice.finding
 
 
-def test_identities_as_labels_are_not_judged_as_clusters(make):
-    run = make(
-        options={"pseudo_labels.source": "identities", "model.pretrained": False},
-        labels_clusters=3,
-        labels_outliers=0.9,
-        labels_agreement_mean=0.0,
-        labels_recall=0.0,
-    )
-    assert not is_clustered(run)
-    assert advise(run) == []
-
-
 def test_without_config_or_with_nonsense_in_it(make_run):
     assert advise(make_run(config={})) == []
     nonsense = {"data": {"batch_size": "many"}, "trainer": {"max_epochs": None}, "model": [1]}
+    assert advise(make_run(config=nonsense)) == []
+    nonsense = {"model": {"init_args": 3}, "pseudo_labels": {"labeler": {"class_path": [5]}}}
     assert advise(make_run(config=nonsense)) == []
 
 
 def test_a_run_that_left_nothing(make_run):
     found = rules(make_run(rows=[]))
-    assert found[:2] == [
+    assert found == [
         "fewer epochs finished than trainer.max_epochs",
         "no evaluation in the history",
     ]

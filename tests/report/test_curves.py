@@ -123,6 +123,15 @@ class TestCharts:
             "Seconds per epoch": ["labels", "training", "evaluation"],
         }
 
+    def test_losses_of_another_method(self):
+        row = {"epoch": 0.0, "train/loss": 3.0, "train/loss_new": 1.0, "train/loss_camera": 2.0}
+        (losses,) = charts([row])
+        assert [(c.label, c.style) for c in losses.curves] == [
+            ("sum", 0), ("camera", 4), ("new", 5),
+        ]  # fmt: skip
+        titles = [chart.title for chart in compared_charts({"A": [], "B": [row]})]
+        assert titles[-1] == "Losses (mean over the epoch): new"
+
     def test_values_in_percent(self):
         retrieval = charts(history())[0].curves[0]
         assert retrieval.dots[0][2] == "mAP, before training: 20"

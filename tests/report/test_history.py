@@ -99,6 +99,10 @@ class TestLine:
         row = {"epoch": 0.0, "train/loss": 1.5, "time/training": 2.0}
         assert describe_epoch(row) == "epoch 0: loss 1.500; training 2.0 s"
 
+    def test_without_agreement(self):
+        row = {"epoch": 0.0, "labels/clusters": 7.0, "labels/outliers": 0.25}
+        assert describe_epoch(row) == "epoch 0: 7 clusters, 25.0 % outliers"
+
     def test_of_an_epoch_that_left_nothing(self):
         assert describe_epoch({"epoch": 0.0}) == "epoch 0"
 

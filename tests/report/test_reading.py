@@ -6,7 +6,7 @@ import pytest
 
 from pplr_lightning.report.reading import read_run
 
-from .conftest import epoch, evaluated, history
+from .conftest import epoch, evaluated, history, options
 
 
 def test_reads_what_a_run_left(make_folder):
@@ -16,10 +16,22 @@ def test_reads_what_a_run_left(make_folder):
     assert run.finished == 3
     assert [row["epoch"] for row in run.evaluations] == [-1, 1, 2]
     assert [row["epoch"] for row in run.labelings] == [0, 1, 2]
-    assert run.option("pseudo_labels.eps") == 0.45
-    assert run.option("pseudo_labels.eps.more") is run.option("nothing.at.all") is None
+    assert run.option("pseudo_labels.labeler.eps") == 0.45
+    assert run.option("pseudo_labels.labeler.init_args.eps") == 0.45
+    assert run.option("pseudo_labels.labeler.eps.more") is run.option("nothing.at.all") is None
+    assert run.kind("pseudo_labels.labeler") == "DBSCAN"
+    assert run.kind("pseudo_labels") == run.kind("data.batch_size") == ""
     assert run.environment["versions"] == {"torch": "2.4.0"}
     assert run.notes == []
+
+
+@pytest.mark.parametrize("labeler", ["Identities", "Instances"])
+def test_labels_that_are_known_before_are_left_out(make_folder, labeler):
+    path = f"pplr_lightning.labelers.{labeler}"
+    run = read_run(make_folder(config=options(pseudo_labels__labeler=path)))
+    assert run.labelings == []
+    assert not any(name.startswith("labels/") for row in run.rows for name in row)
+    assert [row["train/loss"] for row in run.epochs] == [6, 5, 4]
 
 
 def test_counts_finished_epochs_only(make_folder):

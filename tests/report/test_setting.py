@@ -1,32 +1,45 @@
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 
 from pplr_lightning.report.setting import describe_setting, duration, flatten, without_home
 
-from .conftest import CONFIG
+from .conftest import options
 
 
 @pytest.fixture
 def say(make_run):
     """Says a topic of a run with some options changed."""
 
-    def say(topic: str, run=None, **options):
-        config = deepcopy(CONFIG)
-        for path, value in options.items():
-            section, _, name = path.partition("__")
-            config[section][name] = value
-        return dict(describe_setting(run or make_run(config=config)))[topic]
+    def say(topic: str, run=None, **values):
+        return dict(describe_setting(run or make_run(config=options(**values))))[topic]
 
     return say
 
 
-def test_labels(say, make_run):
-    assert say("Labels").startswith("Unsupervised: clusters")
-    assert say("Labels", pseudo_labels__source="identities").startswith("Supervised")
-    assert "SimCLR" in say("Labels", make_run(config={"model": {"projection_size": 128}}))
+def test_method(say, make_run):
+    assert say("Method") == "PPLRModule (max_clusters 600, beta 0.5, camera_weight 0.0)"
+    assert say("Method", model="some.SimCLRModule") == "SimCLRModule"
+
+
+def test_labels(say):
+    assert say("Labels") == (
+        "Unsupervised: clusters of the images are the labels; identities were not used. "
+        "Labeler: DBSCAN (k1 20, eps 0.45, min_samples 4)."
+    )
+    labeler = "pplr_lightning.labelers."
+    cameras = say("Labels", pseudo_labels__labeler=f"{labeler}CameraDBSCAN")
+    assert cameras.startswith("Unsupervised: clusters")
+    identities = say("Labels", pseudo_labels__labeler=f"{labeler}Identities")
+    assert identities.startswith("Supervised")
+    assert identities.endswith("not label-free. Labeler: Identities.")
+    instances = say("Labels", pseudo_labels__labeler=f"{labeler}Instances")
+    assert instances.startswith("Unsupervised: every image is a class of its own")
+    other = {"class_path": "some.KMeans", "init_args": {"k": 5}}
+    assert say("Labels", pseudo_labels__labeler=other) == "Labeler: KMeans (k 5)."
+    default = say("Labels", pseudo_labels__labeler=None)
+    assert default.startswith("Unsupervised: clusters")
+    assert default.endswith("Labeler: DBSCAN.")
 
 
 def test_cameras(say):
@@ -35,17 +48,15 @@ def test_cameras(say):
     loss = say("Cameras", data__use_cameras=True, model__camera_weight=0.5)
     assert loss.endswith("in the camera loss (weight 0.5) and in the choice of positives.")
     assert say("Cameras", model__camera_weight=0.5).endswith("(weight 0.5).")
-    distance = say("Cameras", pseudo_labels__camera_jaccard=True)
-    assert distance == "Camera ids were used in the distance between images (camera_jaccard)."
+    distance = say("Cameras", pseudo_labels__labeler="pplr_lightning.labelers.CameraDBSCAN")
+    assert distance == "Camera ids were used in the distance between images (CameraDBSCAN)."
 
 
 def test_start(say):
-    assert say("Start") == "Published weights of resnet10t from timm."
-    assert say("Start", model__pretrained=False) == "Random weights (resnet10t)."
-    other = say("Start", model__pretrained=False, model__backbone_weights="some.pth")
-    assert other == "Weights of resnet10t from some.pth."
-    warm = say("Start", model__warm_start="some.ckpt")
-    assert "some.ckpt" in warm
+    assert say("Start") == "Published weights of resnet10t."
+    assert say("Start", model__network__weights=None) == "Random weights of resnet10t."
+    warm = say("Start", model__network__weights="some.ckpt")
+    assert warm.startswith("resnet10t with the weights of some.ckpt.")
     assert "not label-free" in warm
 
 
@@ -59,8 +70,8 @@ def test_data(say, make_run):
 
 def test_evaluation(say, make_run):
     assert say("Evaluation") == "Query to gallery, the same camera's images left out."
-    options = {**CONFIG, "evaluation": {"topk": [1], "test_features": "parts", "rerank": False}}
-    stopped = make_run(config=options)  # before there was a summary
+    evaluation = {"topk": [1], "test_features": "parts", "rerank": False}
+    stopped = make_run(config=options(evaluation=evaluation))  # before there was a summary
     assert say("Evaluation", stopped).endswith("by the features: parts; no re-ranking.")
     summary = {"features": "both", "reranking": {"k1": 20, "k2": 6}, "last": {"mAP": 1}}
     ended = make_run(summary=summary)
@@ -83,6 +94,11 @@ def test_machine(say, make_run):
     assert say("Machine", run) == "1 process on Some GPU, precision bf16-mixed."
 
 
+def test_another_network(make_run):
+    run = make_run(config=options(model__network="some.Network"))
+    assert "Start" not in dict(describe_setting(run))
+
+
 def test_a_run_of_which_nothing_is_known(make_run):
     run = make_run(rows=[], config={}, environment={"data": "none", "hardware": 3})
     assert [topic for topic, _ in describe_setting(run)] == ["Evaluation", "Length"]
@@ -101,8 +117,10 @@ def test_duration(seconds, text):
 
 def test_flatten():
     values = {"a": {"b": None, "c": True}, "d": [1, 2], "e": [{"f": 1}, "g"], "h": {}}
+    values["i"] = {"class_path": "j.K", "init_args": {"l": 1, "m": {"init_args": {"n": 2}}}}
     assert dict(flatten(values)) == {
         "a.b": "none", "a.c": "true", "d": "[1, 2]", "e.0.f": "1", "e.1": "g", "h": "{}",
+        "i.class_path": "j.K", "i.l": "1", "i.m.n": "2",
     }  # fmt: skip
 
 

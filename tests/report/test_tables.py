@@ -60,14 +60,30 @@ def test_times(make_run):
     found = {time.stage: time for time in times(make_run())}
     extraction = found["features of the training images"]
     assert extraction[1:4] == ("12 s", "4 s", "250")  # 3 x 1000 images
+    assert found["clustering"].total == "3 s"
     assert found["training"][1:4] == ("1 min 0 s", "20 s", "32")  # 30 steps of 64
     assert found["evaluation"][1:4] == ("15 s", "5 s", "100")  # 3 x 500
     assert sum(time.share for time in found.values()) == pytest.approx(100)
 
 
+def test_times_of_stages_that_a_method_adds(make_run):
+    run = make_run(rows=[epoch(0, time_memory=5.0)])
+    assert {time.stage: time.total for time in times(run)}["memory"] == "5 s"
+    assert sum(time.share for time in times(run)) == pytest.approx(100)
+
+
 def test_times_where_the_numbers_of_images_are_not_known(make_run):
     assert {time.rate for time in times(make_run(environment={}, config={}))} == {""}
     assert times(make_run(rows=[])) == []
+
+
+def test_labels_without_agreement(make_run):
+    row = epoch(0)
+    del row["labels/agreement_mean"]
+    names = [row[0] for row in labels(make_run(rows=[row])).rows]
+    assert names[:4] == [
+        "clusters", "identities in truth", "outliers, % of the images", "adjusted Rand index",
+    ]  # fmt: skip
 
 
 def test_compared(make_run):

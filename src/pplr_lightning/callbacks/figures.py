@@ -15,11 +15,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pplr_lightning.callbacks.media import log_histogram, log_picture
 from pplr_lightning.callbacks.run_folder import run_folder
-from pplr_lightning.callbacks.scene import Scene
+from pplr_lightning.callbacks.snapshot import Snapshot
 from pplr_lightning.data import PPLRDataModule
-from pplr_lightning.label_quality import label_statistics
-from pplr_lightning.module import PPLRModule
-from pplr_lightning.pseudo_labels import PseudoLabels
+from pplr_lightning.data.pseudo_labels import PseudoLabels
+from pplr_lightning.evaluation.label_quality import label_statistics
+from pplr_lightning.methods import ReIDModule
 from pplr_lightning.report.files import write_whole
 from pplr_lightning.visualization import Embedding, caption_of, save_figure
 
@@ -77,19 +77,19 @@ class Figures(Callback):
 
         Raises:
             MisconfigurationException: The data module or the module is not of this library.
-            ValueError: The model has no such part.
+            ValueError: The network has no such part.
         """
         if stage != "fit":
             return
         data = getattr(trainer, "datamodule", None)
-        if not isinstance(data, PPLRDataModule) or not isinstance(pl_module, PPLRModule):
+        if not isinstance(data, PPLRDataModule) or not isinstance(pl_module, ReIDModule):
             raise MisconfigurationException(
-                "Figures draws what a PPLRModule learns from a PPLRDataModule: call "
+                "Figures draws what a PPLRModule or its kin learns from a PPLRDataModule: call "
                 "trainer.fit(PPLRModule(...), datamodule=PPLRDataModule(...))"
             )
-        if self.part > pl_module.model.num_parts:
+        if self.part > max(1, pl_module.network.num_parts):
             raise ValueError(
-                f"figures.part={self.part}: the model has {pl_module.model.num_parts} parts"
+                f"figures.part={self.part}: the network has {pl_module.network.num_parts} parts"
             )
 
     def on_train_batch_start(
@@ -153,15 +153,16 @@ class Figures(Callback):
             text = json.dumps(captions, indent=2, ensure_ascii=False)
             write_whole(folder / CAPTIONS, text + "\n")
 
-    def _scene(self, trainer: Trainer, module: LightningModule) -> Scene:
-        return Scene(trainer, cast(PPLRModule, module), images=self.images, part=self.part)
+    def _scene(self, trainer: Trainer, module: LightningModule) -> Snapshot:
+        return Snapshot(trainer, cast(ReIDModule, module), images=self.images, part=self.part)
 
 
 def _log_histograms(trainer: Trainer, labels: PseudoLabels) -> None:
     """Logs the clusters' sizes and each part's agreement."""
-    values = {"cluster_size": torch.bincount(labels.labels[labels.labels >= 0])}
-    for part, agreement in enumerate(labels.agreement.unbind(1), start=1):
-        values[f"agreement_part{part}"] = agreement
+    values = {"cluster_size": torch.bincount(labels.classes[labels.classes >= 0])}
+    if "agreement" in labels.columns:
+        for part, agreement in enumerate(labels.columns["agreement"].unbind(1), start=1):
+            values[f"agreement_part{part}"] = agreement
     for logger in trainer.loggers:
         for name, histogram in values.items():
             log_histogram(logger, name, histogram, step=trainer.global_step)

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 from pplr_lightning.callbacks.interruption import Interrupted
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.data.images import BadImageError, EvalImages, read_image
-from pplr_lightning.distributed import gather_rows, new_patient_group
+from pplr_lightning.distributed import gather_rows, new_waiting_group
 from pplr_lightning.gallery.embedding_parts import EmbeddingParts
 from pplr_lightning.gallery.embeddings import check_names, write_embeddings
-from pplr_lightning.retrieval_module import RetrievalModule
+from pplr_lightning.methods.base import ReIDModule
 
 
 class FeatureWriter(BasePredictionWriter):
@@ -51,7 +51,7 @@ class FeatureWriter(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Gathers and writes, in the order of the data set."""
-        group = new_patient_group()
+        group = new_waiting_group()
         indices, features = (
             gather_rows(torch.cat(column).cpu(), group) for column in zip(*predictions, strict=True)
         )
@@ -61,9 +61,9 @@ class FeatureWriter(BasePredictionWriter):
         images = cast(EvalImages, cast(DataLoader[Any], trainer.predict_dataloaders).dataset)
         samples = [images.samples[index] for index in cast(Tensor, indices)[order].tolist()]
         path = run_folder(trainer) / "embeddings.parquet"
-        module = cast(RetrievalModule, pl_module)
-        recipe = module.recipe(kind=module.predict_kind)
-        write_embeddings(path, samples, cast(Tensor, features)[order], recipe)
+        module = cast(ReIDModule, pl_module)
+        fingerprint = module.fingerprint(kind=module.predict_kind)
+        write_embeddings(path, samples, cast(Tensor, features)[order], fingerprint)
         rank_zero_info(f"{len(samples)} embeddings are in {path}")
 
 
@@ -82,7 +82,7 @@ class PartWriter(BasePredictionWriter):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Makes the group in which ranks wait for the slowest."""
         super().setup(trainer, pl_module, stage)
-        self._group = new_patient_group()
+        self._group = new_waiting_group()
 
     def write_on_batch_end(
         self,

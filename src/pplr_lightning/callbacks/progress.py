@@ -12,14 +12,14 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 from rich.progress import Progress
 
-from pplr_lightning.stages import Advance
+from pplr_lightning.labelers.stages import Advance
 
 T = TypeVar("T")
 
 TITLES = {
     "neighbors": "Searching neighbours",
     "jaccard": "Jaccard distance",
-    "dbscan": "Clustering",
+    "clustering": "Clustering",
     "agreement": "Cross agreement",
     "scoring": "Scoring rankings",
 }

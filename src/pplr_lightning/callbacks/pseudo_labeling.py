@@ -1,81 +1,89 @@
-"""New labels at the start of every epoch: extraction, `LabelStage`, hand-over and report."""
+"""New labels at the start of every epoch: extraction, labeler, method, hand-over and report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 
-from pplr_lightning.callbacks.compilation import compile_before_work
+from pplr_lightning.callbacks.compile_loops import compile_before_work
 from pplr_lightning.callbacks.progress import show_stage, track
-from pplr_lightning.clusters import number_identities
-from pplr_lightning.data import EvalBatch, PPLRDataModule
-from pplr_lightning.distributed import log_own, new_patient_group
-from pplr_lightning.extraction import extract_features
+from pplr_lightning.data import PPLRDataModule
+from pplr_lightning.data.pseudo_labels import PseudoLabels
+from pplr_lightning.distributed import log_own, new_waiting_group
+from pplr_lightning.evaluation.label_quality import label_statistics
+from pplr_lightning.functional.checks import check_count
 from pplr_lightning.functional.engines import choose_engine
 from pplr_lightning.functional.sharding import Share
-from pplr_lightning.label_quality import label_statistics
-from pplr_lightning.label_stage import LabelStage
-from pplr_lightning.models import PartModel
-from pplr_lightning.pseudo_labels import PseudoLabels
-from pplr_lightning.retrieval_module import RetrievalModule
-from pplr_lightning.stages import Stages
+from pplr_lightning.labelers import DBSCAN, Labeler, Space
+from pplr_lightning.labelers.labeler import trainable_classes
+from pplr_lightning.labelers.space import Backend, Index
+from pplr_lightning.labelers.stages import Stages
+from pplr_lightning.methods.base import ReIDModule
 
 
-class PseudoLabeling(LabelStage, Callback):
-    """Clusters the training images and hands the labels to data and classifiers every epoch.
+class PseudoLabeling(Callback):
+    """Labels the training images before every epoch and hands the labels to method and data.
 
-    The options are those of `LabelStage`, which labels without a Trainer.
+    Each rank embeds and searches its share of the images, and all find the same labels. Fewer than
+    two classes stop the run: there is nothing to tell apart. Of more than the method can train on,
+    the largest are kept, with a warning.
+
+    Args:
+        labeler: Gives each image its class; the paper's `DBSCAN` when None.
+        backend: Search neighbours with FAISS or torch; `auto` takes the fastest at hand.
+        index: `flat` finds the nearest neighbours. `ivf` finds most of them, much faster, for
+            50,000 images and more; each epoch's recall is measured on a sample and printed.
+        probes: Cells that `ivf` searches for each image; more find more.
 
     Attributes:
-        stages: The clock of the last label stage.
+        stages: The clock of the last labelling.
         report: What was logged of it, by name (`labels/...`, `time/...`).
+
+    Raises:
+        ValueError: An option is out of range.
     """
 
     stages: Stages
     report: dict[str, float]
     _group: dist.ProcessGroup | None = None
 
+    def __init__(
+        self,
+        labeler: Labeler | None = None,
+        *,
+        backend: Backend = "auto",
+        index: Index = "flat",
+        probes: int = 64,
+    ) -> None:
+        check_count("pseudo_labels.probes", probes)
+        self.labeler = labeler or DBSCAN()
+        self.backend: Backend = backend
+        self.index: Index = index
+        self.probes = probes
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks what can be known before any work.
 
         Raises:
             MisconfigurationException: The data module or the module is not of this library.
-            ValueError: There are fewer images than neighbours, or identities or cameras are wanted
-                of images that have none, or FAISS on the GPU where there is no GPU.
+            ValueError: The labeler or the method cannot work on these images, or FAISS on the GPU
+                is wanted where there is no GPU.
         """
         if stage != "fit":
             return
         data = _data_of(trainer)
-        if not isinstance(pl_module, RetrievalModule):
-            raise MisconfigurationException("PseudoLabeling labels for a PPLRModule")
-        images = len(data.train_samples)
-        if images < self.num_neighbors:
-            jaccard = "" if self.camera_jaccard else f"k1={self.k1}, k2={self.k2} or "
-            raise ValueError(
-                f"{images} training images, but the search needs {self.num_neighbors} neighbours: "
-                f"lower pseudo_labels.{jaccard}agreement_k={self.agreement_k}"
-            )
-        if self.source == "clusters":
-            self.check_cameras(_camera_ids(data), images)
-        elif number_identities(_person_ids(data)).max() < 1:
-            raise ValueError(
-                "pseudo_labels.source=identities needs a data set with person ids: use clusters"
-            )
-        if pl_module.uses_cameras and len(set(_camera_ids(data).tolist())) < 2:
-            raise ValueError(
-                "model.camera_weight is above 0, but all training images are of one camera, or of "
-                "none that is known: give the data set camera ids, or set camera_weight to 0"
-            )
+        if not isinstance(pl_module, ReIDModule):
+            raise MisconfigurationException("PseudoLabeling labels for a PPLRModule or its kin")
+        self.labeler.check(data.train_samples)
+        pl_module.check_images(data.train_samples)
         choose_engine(self.backend, self.index)
         compile_before_work()
-        self._group = new_patient_group()
+        self._group = new_waiting_group()
         self.stages, self.report = Stages(), {}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -83,71 +91,41 @@ class PseudoLabeling(LabelStage, Callback):
         self._group = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Labels the images with the model as it stands, before the epoch's first batch."""
-        data = _data_of(trainer)
-        module = cast(RetrievalModule, pl_module)
-        model = module.model
-        batches = track(trainer, data.labeling_dataloader(), "Extracting features")
+        """Labels the images with the network as it stands, before the epoch's first batch."""
+        data, method = _data_of(trainer), cast(ReIDModule, pl_module)
+        persons = torch.tensor([sample.person_id for sample in data.train_samples])
+        cameras = torch.tensor([sample.camera_id for sample in data.train_samples])
+        loader = data.labeling_dataloader()
         self.stages = Stages(partial(show_stage, trainer))
-        with trainer.precision_plugin.forward_context():
-            labels = self.generate(
-                model,
-                batches,
-                person_ids=_person_ids(data),
-                cameras=_camera_ids(data),
-                proxies=module.uses_cameras,
+        with (
+            trainer.precision_plugin.forward_context(),
+            Share(len(cast(Any, loader.sampler)), self._group) as share,
+        ):
+            space = Space(
+                lambda: method.embed_batches(track(trainer, loader, "Extracting features")),
+                share=share,
+                cameras=cameras,
+                persons=persons,
                 stages=self.stages,
+                backend=self.backend,
+                index=self.index,
+                probes=self.probes,
             )
+            classes = trainable_classes(self.labeler.label(space), method.max_classes)
+            labels = PseudoLabels(classes, method.begin_epoch(space, classes))
         data.pseudo_labels = labels
-        model.reset_classifiers(labels.centroids, labels.part_centroids)
-        self._report(pl_module, labels, _person_ids(data))
-
-    def generate(
-        self,
-        model: PartModel,
-        batches: Iterable[EvalBatch],
-        *,
-        person_ids: Tensor | None = None,
-        cameras: Tensor | None = None,
-        proxies: bool = True,
-        stages: Stages | None = None,
-    ) -> PseudoLabels:
-        """Labels the images of `batches`, with or without a Trainer.
-
-        Args:
-            model: Embeds the images.
-            batches: This rank's share of the images, all of them where there is one process.
-            person_ids: True identities (N,), read only where `source` is `identities`.
-            cameras: Camera of each of the N images, for `camera_jaccard` and for proxies.
-            proxies: Average each cluster in each of its cameras, if cameras are given.
-            stages: Measures `extraction` and what `label` measures.
-
-        Returns:
-            The same labels on every rank.
-
-        Raises:
-            ValueError: Fewer than two clusters were found, or `camera_jaccard` lacks cameras.
-        """
-        stages = stages or Stages()
-        with stages("extraction"):
-            features, part_features = extract_features(model, batches)
-        return self.label(
-            features,
-            part_features,
-            max_clusters=model.max_clusters,
-            person_ids=person_ids,
-            cameras=cameras,
-            proxies=proxies,
-            share=Share(len(features), self._group),
-            stages=stages,
-        )
-
-    def _report(self, module: LightningModule, labels: PseudoLabels, person_ids: Tensor) -> None:
-        """Logs the epoch's `labels/...` values, and the seconds of its stages as `time/...`."""
-        values = label_statistics(labels, person_ids)
+        values = label_statistics(labels, persons)
         self.report = {f"labels/{name}": v for name, v in values.items()}  # the same on every rank
         self.report |= {f"time/{name}": v for name, v in self.stages.seconds.items()}
-        log_own(module, self.report)
+        log_own(pl_module, self.report)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keeps what the labeler keeps."""
+        return self.labeler.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Gives it back to the labeler."""
+        self.labeler.load_state_dict(state_dict)
 
 
 def _data_of(trainer: Trainer) -> PPLRDataModule:
@@ -158,11 +136,3 @@ def _data_of(trainer: Trainer) -> PPLRDataModule:
             "trainer.fit(module, datamodule=PPLRDataModule(...))"
         )
     return data
-
-
-def _camera_ids(data: PPLRDataModule) -> Tensor:
-    return torch.tensor([sample.camera_id for sample in data.train_samples])
-
-
-def _person_ids(data: PPLRDataModule) -> Tensor:
-    return torch.tensor([sample.person_id for sample in data.train_samples])

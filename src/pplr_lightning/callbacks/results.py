@@ -6,7 +6,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from pplr_lightning.metrics import RERANKED
+from pplr_lightning.evaluation.metric import RERANKED
 
 
 def summarize(history: list[dict[str, float]]) -> dict[str, dict[str, float]]:

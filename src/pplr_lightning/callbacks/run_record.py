@@ -15,10 +15,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from pplr_lightning.callbacks import environment
-from pplr_lightning.callbacks.evaluation import RetrievalEvaluation
 from pplr_lightning.callbacks.loss_means import LossMeans
 from pplr_lightning.callbacks.progress import say
 from pplr_lightning.callbacks.pseudo_labeling import PseudoLabeling
+from pplr_lightning.callbacks.retrieval_evaluation import RetrievalEvaluation
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.distributed import log_own
 from pplr_lightning.report import REPORT, history, write_report

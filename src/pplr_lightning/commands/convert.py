@@ -8,9 +8,9 @@ from pathlib import Path
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Trainer
 
-from pplr_lightning.checkpoints import WholeCheckpointIO
-from pplr_lightning.layouts import read_weights, to_official
-from pplr_lightning.module import PPLRModule
+from pplr_lightning.methods.pplr import PPLRModule
+from pplr_lightning.weights.checkpoints import WholeCheckpointIO
+from pplr_lightning.weights.layouts import read_weights, to_official
 
 
 def run(args: list[str]) -> Path:
@@ -27,10 +27,10 @@ def run(args: list[str]) -> Path:
         WholeCheckpointIO().save_checkpoint(to_official(weights), options.output)
         print(f"{options.output}: in the layout of PPLR's authors")
     else:
-        module = PPLRModule.load_official(options.input, backbone=options.backbone)
+        module = PPLRModule.load_official(options.input, network={"backbone": options.backbone})
         _save(module, options.output)
         print(
-            f"{options.output}: a checkpoint of this library, for --ckpt_path and model.warm_start"
+            f"{options.output}: a checkpoint of this library, for --ckpt_path and network.weights"
         )
     return options.output
 

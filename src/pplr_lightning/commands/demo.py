@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pplr_lightning.callbacks import RetrievalEvaluation
 from pplr_lightning.callbacks.run_folder import run_folder
-from pplr_lightning.cli import PPLRCLI, run_cli
+from pplr_lightning.commands.training import PPLRCLI, run_cli
 
 # Installed they are files of the package; in a checkout a link leads to those at its top.
 CONFIGS = (Path(__file__).parents[1] / "configs").resolve()
@@ -32,7 +32,7 @@ def run(args: list[str]) -> dict[str, dict[str, float]]:
     warm = _call("fit", *source, *_in_folder(f"pretrain-{options.seed}"))
     checkpoint = run_folder(warm.trainer) / "checkpoints" / "last.ckpt"
     pplr = _call(
-        "fit", *target, *_in_folder(f"pplr-{options.seed}"), f"--model.warm_start={checkpoint}"
+        "fit", *target, *_in_folder(f"pplr-{options.seed}"), f"--model.network.weights={checkpoint}"
     )
     evaluation = _evaluation(pplr)
     history = evaluation.history

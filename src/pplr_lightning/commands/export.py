@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from pathlib import Path
-from typing import Any
 
-from pplr_lightning.checkpoints import read_checkpoint
-from pplr_lightning.data.transforms import Preprocessing
-from pplr_lightning.export import SUFFIXES, check_destination, export_module
-from pplr_lightning.loading import load_module
-from pplr_lightning.module import PPLRModule
+from pplr_lightning.methods import ReIDModule
+from pplr_lightning.sharing.exporter import SUFFIXES, check_destination, export_network
 
 
 def run(args: list[str]) -> float:
@@ -22,40 +17,21 @@ def run(args: list[str]) -> float:
     """
     options = _parse(args)
     check_destination(options.out, options.format)
-    checkpoint = read_checkpoint(options.ckpt_path, mmap=True)
-    _check_module(checkpoint.get("hyper_parameters", {}), options.ckpt_path)
-    saved = checkpoint.get("preprocessing", {})
-    image_size = options.image_size or saved.get("image_size")
-    if image_size is None:
-        raise ValueError(
-            f"{options.ckpt_path}: does not say which images the model was trained on; give their "
-            "height and width, as in --image_size 384 128"
-        )
-    height, width = image_size
-    if min(height, width) < 1:
+    if options.image_size is not None and min(options.image_size) < 1:
+        height, width = options.image_size
         raise ValueError(f"--image_size {height} {width}: give height and width in pixels")
-    module = load_module(options.ckpt_path)
-    difference = export_module(
-        module,
-        options.out,
-        format=options.format,
-        preprocessing=Preprocessing(**{**saved, "image_size": (height, width)}),
+    module = ReIDModule.load_from_checkpoint(options.ckpt_path)
+    prepared = module.prepared(options.image_size)
+    height, width = prepared.image_size
+    difference = export_network(
+        module.network, options.out, format=options.format, preprocessing=prepared
     )
     print(
         f"{options.out}: images (batch, 3, {height}, {width}) -> L2-normalised features (batch, "
-        f"{module.model.num_features}); the largest difference from the module on random and on "
+        f"{module.network.num_features}); the largest difference from the module on random and on "
         f"drawn images is {difference:.1e}"
     )
     return difference
-
-
-def _check_module(hyper_parameters: dict[str, Any], path: Path) -> None:
-    """Refuses another module's checkpoint, whose options Lightning would leave out in silence."""
-    own = inspect.signature(PPLRModule.__init__).parameters
-    strange = [name for name in hyper_parameters if name not in own and not name.startswith("_")]
-    if strange or not hyper_parameters:
-        options = f"has the options {', '.join(strange)}" if strange else "names no options"
-        raise ValueError(f"{path}: no checkpoint of PPLRModule, it {options}; give one of `fit`")
 
 
 def _parse(args: list[str]) -> argparse.Namespace:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import get_args
 
 from pplr_lightning.gallery.embeddings import read_embeddings
+from pplr_lightning.gallery.faiss_index import Kind
 from pplr_lightning.gallery.gallery import MEMORY_LIMIT, PROBES, Gallery
-from pplr_lightning.gallery.index import Kind
 
 BUILDING = ("kind", "memory_limit", "probes")  # arguments of `Gallery.build`
 

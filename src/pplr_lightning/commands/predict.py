@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from pplr_lightning.callbacks.prediction import PartWriter
-from pplr_lightning.cli import PPLRCLI, run_cli
+from pplr_lightning.commands.training import PPLRCLI, run_cli
 from pplr_lightning.data import EvalBatch, ImageFolder
 from pplr_lightning.data.images import ReadableImages, outlive_sigterm
 from pplr_lightning.data.sampler import ShardSampler
-from pplr_lightning.extraction import FeatureKind
+from pplr_lightning.evaluation.extraction import FeatureKind
 from pplr_lightning.gallery.embedding_parts import EmbeddingParts
-from pplr_lightning.loading import load_module
+from pplr_lightning.methods import ReIDModule
 
 DESCRIPTION = """
 Embeds the images of a folder with a trained model. A run that is killed goes on where it stopped
@@ -78,10 +78,10 @@ def run(args: list[str]) -> Path | PPLRCLI:
     out, data = Path(options.out), options.data
     if out.exists():
         raise ValueError(f"{out} is there already: name another file or remove it")
-    module = load_module(options.ckpt_path)
+    module = ReIDModule.load_from_checkpoint(options.ckpt_path)
     module.predict_kind = options.features
     samples = data.folder.load().train
-    recipe = module.recipe(kind=options.features, image_size=data.image_size)
+    fingerprint = module.fingerprint(kind=options.features, image_size=data.image_size)
     trainer = Trainer(  # before anything is written, as it may refuse its options
         **options.trainer,
         logger=False,
@@ -90,7 +90,7 @@ def run(args: list[str]) -> Path | PPLRCLI:
         callbacks=[] if options.trainer.enable_progress_bar is False else [RichProgressBar()],
     )
     parts = EmbeddingParts(
-        out, samples, recipe, block_size=data.batch_size, precision=trainer.precision
+        out, samples, fingerprint, block_size=data.batch_size, precision=trainer.precision
     )
     trainer.callbacks.append(PartWriter(parts))  # type: ignore[attr-defined]
     images = _Images(parts, module.prepared(data.image_size).transform(), data.num_workers)

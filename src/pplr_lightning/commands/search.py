@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pplr_lightning.data import Sample
 from pplr_lightning.data.images import read_image
-from pplr_lightning.gallery import Finder, Gallery, Matches
+from pplr_lightning.gallery import Gallery, Matches, SearchEngine
 from pplr_lightning.gallery.branches import CANDIDATES
 from pplr_lightning.visualization import matches_figure, save_figure
 
@@ -23,11 +23,11 @@ def run(args: list[str]) -> Matches:
         raise IsADirectoryError(f"--sheet {options.sheet}: is a folder; give the name of a file")
     for path in options.query:
         read_image(path)  # before the model is loaded
-    finder = Finder.load(options.index, options.ckpt_path)
-    finder.check_weights(options.weights)
-    gallery = finder.gallery
+    engine = SearchEngine.load(options.index, options.ckpt_path)
+    engine.check_weights(options.weights)
+    gallery = engine.gallery
     matches = gallery.search(
-        finder.module.embed(options.query, kind=gallery.recipe.features),
+        engine.module.embed(options.query, kind=gallery.fingerprint.features),
         options.top,
         weights=options.weights,
         rerank=options.rerank,

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from pplr_lightning.functional.warm_up import compile_loops
-from pplr_lightning.gallery import Finder
+from pplr_lightning.gallery import SearchEngine
 from pplr_lightning.serving.address import is_loopback, listen
 
 
@@ -35,10 +35,10 @@ def run(args: list[str]) -> None:
                 f"serve needs a package that is missing ({error}): pip install "
                 "'pplr-lightning[serve]'"
             ) from error
-        finder = Finder.load(options.index, options.ckpt_path)
+        engine = SearchEngine.load(options.index, options.ckpt_path)
         compile_loops()  # else the first re-ranking would take seconds
         public = not is_loopback(options.host)
-        app = build_app(finder, hosts=["*"] if public else None)
+        app = build_app(engine, hosts=["*"] if public else None)
         host, port = taken.getsockname()[:2]
         if public:
             print(
@@ -48,7 +48,7 @@ def run(args: list[str]) -> None:
             )
         shown = f"[{host}]" if ":" in host else host
         print(
-            f"{len(finder.gallery):,} images: open http://{shown}:{port}/ in a browser"
+            f"{len(engine.gallery):,} images: open http://{shown}:{port}/ in a browser"
             f"{'' if public else ' of this machine'}; Ctrl-C ends it",
             flush=True,
         )

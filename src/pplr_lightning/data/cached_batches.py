@@ -18,9 +18,9 @@ from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache, Node, new_cache
 from pplr_lightning.data.datasets import Sample
 from pplr_lightning.data.images import EvalBatch, EvalImages, TrainBatch, TrainImages
+from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.data.sampler import View
 from pplr_lightning.data.transforms import BatchTransform, EvalTransform
-from pplr_lightning.pseudo_labels import PseudoLabels
 
 T = TypeVar("T")
 Batched = TypeVar("Batched", bound=BatchTransform)
@@ -101,17 +101,13 @@ class CachedTrainImages(TrainImages):
         indices = torch.tensor([view.image for view in views])
         draws = self.augmentation.draw([view.seed for view in views])
         pixels = self.cache.take(self.rows[indices], self.device)
+        labels, device = self.labels, self.device
         return TrainBatch(
-            self.augmentation.batch(pixels, _send(draws, self.device)),
-            *(
-                _send(column, self.device)
-                for column in (
-                    indices,
-                    self.labels.labels[indices],
-                    self.labels.agreement[indices],
-                    self.cameras[indices],
-                )
-            ),
+            images=self.augmentation.batch(pixels, _send(draws, device)),
+            indices=_send(indices, device),
+            targets=_send(labels.classes[indices], device),
+            cameras=_send(self.cameras[indices], device),
+            columns={name: _send(c[indices], device) for name, c in labels.columns.items()},
         )
 
 

@@ -34,6 +34,7 @@ from pplr_lightning.data.images import (
     TrainImages,
     outlive_sigterm,
 )
+from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.data.sampler import IdentityBatchSampler, ShardSampler, check_batch
 from pplr_lightning.data.synthetic import SyntheticReID
 from pplr_lightning.data.transforms import (
@@ -44,13 +45,12 @@ from pplr_lightning.data.transforms import (
     Preprocessing,
     contrastive_transform,
 )
-from pplr_lightning.pseudo_labels import CameraProxies, PseudoLabels
 
 Augmentation = Literal["pplr", "contrastive"]
 
 
 class PPLRDataModule(LightningDataModule):
-    """Unlabeled images for PPLR; serves the labels that `PseudoLabeling` hands over every epoch.
+    """Unlabeled images for any method; serves the labels that `PseudoLabeling` makes every epoch.
 
     Args:
         dataset: Reader of the images; the drawn `SyntheticReID` when None.
@@ -66,7 +66,7 @@ class PPLRDataModule(LightningDataModule):
             the same pixels. `none` reads a file whenever its image is needed, as does another
             transform than the paper's. `auto` is `ram` where half of the free memory suffices.
         use_cameras: Prefer positives from other cameras when drawing a cluster's K images. The
-            authors do so in both their settings; it is the only use of camera ids in training.
+            authors do so in both their settings.
         augmentation: `pplr` is the paper's; `contrastive` is SimCLR's, for the warm start.
         padding: Pixels by which the paper's augmentation shifts an image at most; the paper's 10
             are for its 384 x 128.
@@ -193,15 +193,9 @@ class PPLRDataModule(LightningDataModule):
         return Node(self.trainer.global_rank, self.trainer.local_rank, processes)
 
     def state_dict(self) -> dict[str, Any]:
-        """Keeps the labels, for a run that goes on in the middle of an epoch.
-
-        The centroids are left out: the classifiers have taken them at the epoch's start.
-        """
+        """Keeps the labels, for a run that goes on in the middle of an epoch."""
         labels = self.pseudo_labels
-        if labels is None:
-            return {}
-        proxies = None if labels.proxies is None else tuple(labels.proxies)
-        return {"labels": labels.labels, "agreement": labels.agreement, "proxies": proxies}
+        return {} if labels is None else {"classes": labels.classes, "columns": labels.columns}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the labels of a checkpoint.
@@ -209,23 +203,15 @@ class PPLRDataModule(LightningDataModule):
         Raises:
             ValueError: Training is to go on with another number of images.
         """
-        images = len(state_dict["labels"])
+        images = len(state_dict["classes"])
         fits = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         if fits and images != len(self.train_samples):
             raise ValueError(
                 f"the checkpoint is of a run on {images} training images, here are "
                 f"{len(self.train_samples)}: go on with the same data, or start on new data from "
-                "its weights with model.warm_start"
+                "its weights with network.weights"
             )
-        clusters = int(state_dict["labels"].max()) + 1
-        parts = state_dict["agreement"].shape[1]
-        self.pseudo_labels = PseudoLabels(
-            labels=state_dict["labels"],
-            agreement=state_dict["agreement"],
-            centroids=torch.empty(clusters, 0),
-            part_centroids=torch.empty(clusters, 0, parts),
-            proxies=CameraProxies(*state_dict["proxies"]) if state_dict["proxies"] else None,
-        )
+        self.pseudo_labels = PseudoLabels(state_dict["classes"], state_dict["columns"])
 
     @property
     def train_samples(self) -> list[Sample]:
@@ -273,7 +259,7 @@ class PPLRDataModule(LightningDataModule):
             )
         cameras = torch.tensor([sample.camera_id for sample in self.train_samples])
         sampler = IdentityBatchSampler(
-            self.pseudo_labels.labels,
+            self.pseudo_labels.classes,
             batch_size=self.batch_size,
             instances=self.instances,
             iterations=self.iterations,

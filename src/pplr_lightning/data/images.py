@@ -14,18 +14,26 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pplr_lightning.data.datasets import Sample
+from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.data.sampler import View
-from pplr_lightning.pseudo_labels import PseudoLabels
 
 
 class TrainBatch(NamedTuple):
-    """B training images: (B, 3, H, W), and of each its index, cluster, agreement (B, P), camera."""
+    """B training images.
+
+    Attributes:
+        images: Augmented, (B, 3, H, W).
+        indices: Of the images, (B,).
+        targets: Their classes, (B,).
+        cameras: Their cameras, -1 where not known, (B,).
+        columns: What the method gave for each image at the epoch's begin, by name, (B, ...).
+    """
 
     images: Tensor
     indices: Tensor
     targets: Tensor
-    agreement: Tensor
     cameras: Tensor
+    columns: dict[str, Tensor]
 
 
 class EvalBatch(NamedTuple):
@@ -84,9 +92,9 @@ class TrainImages(Dataset[TrainBatch]):
         return TrainBatch(
             augmented,
             torch.tensor(view.image),
-            self.labels.labels[view.image],
-            self.labels.agreement[view.image],
+            self.labels.classes[view.image],
             torch.tensor(sample.camera_id),
+            {name: column[view.image] for name, column in self.labels.columns.items()},
         )
 
 

@@ -39,8 +39,8 @@ def rerank_distance(
     Euclidean distance, divided by the query's largest one, and the neighbour lists have k1 + 1
     columns.
 
-    Memory is that of the result, Q·G floats, and some distances at a time; where the metrics are
-    all that is wanted, `pplr_lightning.metrics.ReIDRetrieval` never holds the result, either.
+    Memory is that of the result, Q·G floats, and some distances at a time. `ReIDRetrieval`, which
+    gives the metrics alone, never holds the result, either.
 
     Args:
         query_features: L2-normalised rows, (Q, D).

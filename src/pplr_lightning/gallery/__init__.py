@@ -1,17 +1,17 @@
 """Galleries: vectors of images on disk, and what searches them."""
 
 from pplr_lightning.gallery.embeddings import Embeddings, read_embeddings, write_embeddings
-from pplr_lightning.gallery.finder import Explanation, Finder, Hit, Query
 from pplr_lightning.gallery.gallery import Gallery, Matches
+from pplr_lightning.gallery.search_engine import Explanation, Hit, Query, SearchEngine
 
 __all__ = [
     "Embeddings",
     "Explanation",
-    "Finder",
     "Gallery",
     "Hit",
     "Matches",
     "Query",
+    "SearchEngine",
     "read_embeddings",
     "write_embeddings",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pplr_lightning.extraction import FeatureKind
+from pplr_lightning.evaluation.extraction import FeatureKind
 from pplr_lightning.functional.reranking import K1, K2, rerank_distance
 
 CANDIDATES = 200  # images, the most similar first, that are re-ranked

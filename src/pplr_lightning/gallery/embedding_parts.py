@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pplr_lightning.data import Sample
+from pplr_lightning.evaluation.fingerprint import Fingerprint
 from pplr_lightning.gallery.embeddings import (
     EmbeddingWriter,
     as_column,
@@ -24,7 +25,6 @@ from pplr_lightning.gallery.embeddings import (
     items_table,
     sync,
 )
-from pplr_lightning.recipe import Recipe
 
 
 class EmbeddingParts:
@@ -36,7 +36,7 @@ class EmbeddingParts:
     Args:
         path: The embeddings file.
         samples: All N images.
-        recipe: What the vectors are made with.
+        fingerprint: What the vectors are made with.
         block_size: Images of a block.
         precision: Of the Trainer that computes them, which a run that goes on must share.
 
@@ -48,7 +48,7 @@ class EmbeddingParts:
         self,
         path: Path,
         samples: Sequence[Sample],
-        recipe: Recipe,
+        fingerprint: Fingerprint,
         *,
         block_size: int,
         precision: str,
@@ -56,7 +56,7 @@ class EmbeddingParts:
         check_names(samples)  # which else would come out when all are embedded
         self.path = path
         self.samples = samples
-        self.recipe = recipe
+        self.fingerprint = fingerprint
         self.block_size = block_size
         self.precision = precision
         self.folder = path.with_name(f"{path.name}.parts")
@@ -67,7 +67,7 @@ class EmbeddingParts:
         record = self.folder / "run.json"
         images = hashlib.sha256(json.dumps(list(self.samples)).encode()).hexdigest()
         own = {
-            "recipe": self.recipe.to_json(),
+            "fingerprint": self.fingerprint.to_json(),
             "images": images,
             "block_size": self.block_size,
             "precision": self.precision,
@@ -82,7 +82,7 @@ class EmbeddingParts:
         found = json.loads(record.read_text(encoding="utf-8"))
         if found == own:
             return
-        reason = self.recipe.difference(Recipe.from_json(found["recipe"]))
+        reason = self.fingerprint.difference(Fingerprint.from_json(found["fingerprint"]))
         if not reason and found["images"] != images:
             reason = "other images"
         for key, name in (("block_size", "batch size"), ("precision", "precision")):
@@ -125,7 +125,7 @@ class EmbeddingParts:
         left_out: list[str] = []
         parts = sorted(self.folder.glob("*.parquet"))
         dimension = pq.read_schema(parts[0]).field("vector").type.list_size
-        with EmbeddingWriter(self.path, self.recipe, dimension) as writer:
+        with EmbeddingWriter(self.path, self.fingerprint, dimension) as writer:
             for block, part in enumerate(parts):
                 table = pq.read_table(part)
                 kept = table.column("index").to_pylist()

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pplr_lightning.data.datasets import UNKNOWN, Sample
+from pplr_lightning.evaluation.fingerprint import Fingerprint
 from pplr_lightning.functional.checks import check_features
-from pplr_lightning.recipe import Recipe
 
-KEY = b"pplr_lightning"  # of the recipe in a file's metadata
+KEY = b"pplr_lightning"  # of the fingerprint in a file's metadata
 GROUP_BYTES = 2**26  # of vectors in a row group, and of what is held at a time
 ITEMS = pa.schema(
     [
@@ -47,12 +47,12 @@ class Embeddings(NamedTuple):
     Attributes:
         vectors: L2-normalised float32 rows, (N, D).
         items: A table with the columns of `ITEMS`; an id that is not known is null.
-        recipe: What the vectors were made with.
+        fingerprint: What the vectors were made with.
     """
 
     vectors: Rows
     items: pa.Table
-    recipe: Recipe
+    fingerprint: Fingerprint
 
     def chunks(self, rows: int | None = None) -> Iterator[NDArray[np.float32]]:
         """Yields the vectors, some rows at a time.
@@ -110,15 +110,15 @@ class EmbeddingWriter:
 
     Args:
         path: The file.
-        recipe: What the vectors are made with.
+        fingerprint: What the vectors are made with.
         dimension: Of the vectors, D.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, dimension: int) -> None:
+    def __init__(self, path: Path, fingerprint: Fingerprint, dimension: int) -> None:
         self.path = path
         self.aside = path.with_name(f"{path.name}.part")
         vector = pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False)
-        self.schema = pa.schema([*ITEMS, vector], metadata={KEY: recipe.to_json()})
+        self.schema = pa.schema([*ITEMS, vector], metadata={KEY: fingerprint.to_json()})
         self.rows = rows_of(dimension)
         self.held: list[pa.Table] = []
 
@@ -175,14 +175,14 @@ def sync(path: Path) -> None:
 
 
 def write_embeddings(
-    path: str | Path, samples: Sequence[Sample], vectors: Tensor, recipe: Recipe
+    path: str | Path, samples: Sequence[Sample], vectors: Tensor, fingerprint: Fingerprint
 ) -> None:
     """Writes images with their L2-normalised vectors (N, D) into a file for `index`.
 
     Raises:
         ValueError: A path cannot be written.
     """
-    with EmbeddingWriter(Path(path), recipe, vectors.shape[1]) as writer:
+    with EmbeddingWriter(Path(path), fingerprint, vectors.shape[1]) as writer:
         for start in range(0, len(samples), writer.rows):
             part = slice(start, start + writer.rows)
             writer.write(items_table(samples[part]), vectors[part].float().cpu().numpy())
@@ -244,10 +244,10 @@ def read_embeddings(path: str | Path) -> Embeddings:
             + ", ".join(f"{field.name} ({field.type})" for field in schema)
         )
     try:
-        recipe = Recipe.from_json((schema.metadata or {}).get(KEY, b"{}"))
+        fingerprint = Fingerprint.from_json((schema.metadata or {}).get(KEY, b"{}"))
     except ValueError as error:
         raise ValueError(
             f"{path}: does not say which model its vectors are of; write it with predict or "
             f"write_embeddings ({error})"
         ) from error
-    return Embeddings(_FileRows(file, vector.list_size), file.read(ITEMS.names), recipe)
+    return Embeddings(_FileRows(file, vector.list_size), file.read(ITEMS.names), fingerprint)

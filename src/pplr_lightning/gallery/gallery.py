@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from pplr_lightning.data.datasets import Sample
+from pplr_lightning.evaluation.fingerprint import Fingerprint
 from pplr_lightning.functional.checks import check_count, check_features
 from pplr_lightning.gallery.branches import CANDIDATES, branch_shares, rerank, scale_branches
 from pplr_lightning.gallery.embeddings import Embeddings
-from pplr_lightning.gallery.files import StoredGallery, read_gallery, write_gallery
-from pplr_lightning.gallery.index import (
+from pplr_lightning.gallery.faiss_index import (
     Kind,
     add_vectors,
     compressed_index,
@@ -27,6 +27,7 @@ from pplr_lightning.gallery.index import (
     read_vectors,
     search_index,
 )
+from pplr_lightning.gallery.folders import StoredGallery, read_gallery, write_gallery
 from pplr_lightning.gallery.items import (
     check_paths,
     ids_without,
@@ -35,7 +36,6 @@ from pplr_lightning.gallery.items import (
     sample_of,
     without_paths,
 )
-from pplr_lightning.recipe import Recipe
 
 MEMORY_LIMIT = 16.0  # GiB in which `auto` keeps the vectors
 PROBES = 64  # cells of a compressed index that a query is compared with
@@ -63,19 +63,24 @@ class Gallery:
     Attributes:
         items: A table of the images: `path`, `person_id` and `camera_id` (null if not known), and
             the `id` under which the index holds each.
-        recipe: What the vectors were made with. Vectors of another one are refused.
+        fingerprint: What the vectors were made with. Vectors of another one are refused.
         kind: `flat` compares a query with every vector; `ivfsq` holds codes of D bytes, `ivfpq` of
             D/4 or less, and they compare it with some.
         recall: recall@10 when it was built; None for `flat`, which is exact.
     """
 
     def __init__(
-        self, index: Any, items: pa.Table, recipe: Recipe, kind: Kind, recall: float | None
+        self,
+        index: Any,
+        items: pa.Table,
+        fingerprint: Fingerprint,
+        kind: Kind,
+        recall: float | None,
     ) -> None:
         self._index = index
         self._mapped = False  # the index lies in a file and is read-only
         self.items = items
-        self.recipe = recipe
+        self.fingerprint = fingerprint
         self.kind = kind
         self.recall = recall
 
@@ -113,7 +118,7 @@ class Gallery:
             if kind == "flat"
             else compressed_index(embeddings, kind, probes=probes)
         )
-        return cls(index, numbered(embeddings.items, 0), embeddings.recipe, kind, recall)
+        return cls(index, numbered(embeddings.items, 0), embeddings.fingerprint, kind, recall)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -129,7 +134,7 @@ class Gallery:
         Raises:
             ValueError: The vectors are of another model, or an image is in the gallery already.
         """
-        self.check(embeddings.recipe, "the vectors to add")
+        self.check(embeddings.fingerprint, "the vectors to add")
         check_paths(embeddings.items, self.items)
         self._own()
         first = next_id(self.items)
@@ -160,7 +165,7 @@ class Gallery:
         """Finds the k images of the gallery most similar to each query, all if it has fewer.
 
         Args:
-            vectors: L2-normalised, of this gallery's recipe, (Q, D).
+            vectors: L2-normalised, of this gallery's fingerprint, (Q, D).
             k: At least 1.
             weights: Of the branches that the vectors are joined of: the global feature (of `both`)
                 and each part, top to bottom; only their ratios count. None weighs all the same.
@@ -186,7 +191,7 @@ class Gallery:
         shares = (
             None
             if weights is None
-            else branch_shares(weights, self.recipe.features, self.dimension)
+            else branch_shares(weights, self.fingerprint.features, self.dimension)
         )
         ids = ids_without(self.items, without_cameras) if without_cameras else None
         wanted = min(max(k, candidates) if rerank else k, len(self) if ids is None else len(ids))
@@ -222,13 +227,13 @@ class Gallery:
         """Returns the image of a row."""
         return sample_of(self.items, row)
 
-    def check(self, recipe: Recipe, what: str) -> None:
+    def check(self, fingerprint: Fingerprint, what: str) -> None:
         """Checks that vectors can be compared with those of the gallery.
 
         Raises:
-            ValueError: They are made with another recipe.
+            ValueError: They are made with other weights, features or preprocessing.
         """
-        difference = recipe.difference(self.recipe)
+        difference = fingerprint.difference(self.fingerprint)
         if difference:
             raise ValueError(
                 f"the gallery's vectors are of {difference} than {what}: use the checkpoint that "
@@ -242,7 +247,7 @@ class Gallery:
             FileExistsError: There are other things in `folder`, which are left as they are.
         """
         forget_places(self._index)
-        stored = StoredGallery(self._index, self.items, self.recipe, self.kind, self.recall)
+        stored = StoredGallery(self._index, self.items, self.fingerprint, self.kind, self.recall)
         write_gallery(Path(folder), stored)
 
     @classmethod
@@ -255,7 +260,7 @@ class Gallery:
             ImportError: FAISS is not installed.
         """
         stored = read_gallery(Path(folder))
-        gallery = cls(stored.index, stored.items, stored.recipe, stored.kind, stored.recall)
+        gallery = cls(stored.index, stored.items, stored.fingerprint, stored.kind, stored.recall)
         gallery._mapped = stored.mapped
         return gallery
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from pplr_lightning.report.history import LARGEST, working_times
-from pplr_lightning.report.reading import Run
+from pplr_lightning.report.reading import LABELER, Run
 
 OUTLIERS = 0.4
 AGREEMENT = 0.2
 PAIRS = 0.5
 FALL = 0.02
 RISE = 0.01
+# What to change of a labeler, where it has such an option.
+WIDER = {"eps": "raise {} by 0.05", "min_samples": "lower {}", "k1": "lower {}"}
+NARROWER = {"eps": "lower {} by 0.05"}
 
 
 class Advice(NamedTuple):
@@ -24,188 +28,146 @@ class Advice(NamedTuple):
 
 def advise(run: Run) -> list[Advice]:
     """Applies every rule to a run; the most urgent first."""
-    found = [
-        *_length(run),
-        *_labels(run),
-        *_truth(run),
-        *_retrieval(run),
-        *_start(run),
-        *_time(run),
-    ]
-    return found
+    rules = [_length, *([_clusters, _labels, _start] if run.labelings else []), _retrieval, _time]
+    return [advice for rule in rules for advice in rule(run)]
 
 
-def is_clustered(run: Run) -> bool:
-    """Tells whether the labels are clusters, rather than identities or no labels at all."""
-    return bool(run.labelings) and run.option("pseudo_labels.source") != "identities"
-
-
-def _length(run: Run) -> list[Advice]:
+def _length(run: Run) -> Iterator[Advice]:
     planned = _number(run, "trainer.max_epochs")
-    if run.finished >= planned:
-        return []
-    return [
-        Advice(
+    if run.finished < planned:
+        yield Advice(
             f"The run ended after {run.finished} of {planned:.0f} epochs.",
             "If that was not meant, go on from its newest checkpoint: the same command with "
             "--ckpt_path last.",
             "fewer epochs finished than trainer.max_epochs",
         )
-    ]
 
 
-def _labels(run: Run) -> list[Advice]:
-    if not is_clustered(run):
-        return []
+def _clusters(run: Run) -> Iterator[Advice]:
+    """Judges whether clusters are too narrow or too wide, and turns them one way only."""
     row, found = run.labelings[-1], []
     clusters, outliers = row["labels/clusters"], row.get("labels/outliers", 0.0)
-    eps, samples = (_now(run, f"pseudo_labels.{name}") for name in ("eps", "min_samples"))
-    wider = f"Raise {eps} by 0.05, or lower {samples}."
-    if outliers > OUTLIERS:
-        found.append(
-            Advice(
-                f"{100 * outliers:.0f} % of the images are outliers and were not trained on.",
-                wider,
-                f"outliers above {100 * OUTLIERS:.0f} % in the last epoch",
-            )
-        )
+    precision, recall = (row.get(f"labels/{name}", 1.0) for name in ("precision", "recall"))
+    many = outliers > OUTLIERS
+    if many:
+        finding = f"{100 * outliers:.0f} % of the images are outliers and were not trained on."
+        found.append((finding, f"outliers above {100 * OUTLIERS:.0f} %", WIDER))
     places = _number(run, "data.batch_size") / max(_number(run, "data.instances"), 1)
     if clusters < places:
-        found.append(
-            Advice(
-                f"{clusters:.0f} clusters are fewer than the {places:.0f} of a batch, in "
-                "which they are repeated.",
-                wider
-                if outliers > OUTLIERS
-                else f"Few outliers and few clusters: people have merged. Lower {eps} by 0.05, or "
-                f"{_now(run, 'pseudo_labels.k1')}.",
-                "fewer clusters in the last epoch than data.batch_size / data.instances",
-            )
+        merged = "" if many else ": with so few outliers, people have merged"
+        finding = (
+            f"{clusters:.0f} clusters are fewer than the {places:.0f} of a batch, in which they "
+            f"are repeated{merged}."
         )
-    if clusters == run.option("model.max_clusters"):
-        found.append(
-            Advice(
-                f"The model has rows for {clusters:.0f} clusters only; the smallest were left out.",
-                f"Raise {_now(run, 'model.max_clusters')}.",
-                "as many clusters in the last epoch as model.max_clusters",
-            )
-        )
-    agreement = row.get("labels/agreement_mean", 1.0)
-    if agreement < AGREEMENT:
-        found.append(
-            Advice(
-                f"Global and part features share {100 * agreement:.0f} % of their neighbours, so "
-                "the parts say little about the labels.",
-                "Start from better features (model.warm_start, or model.pretrained), or give the "
-                f"parts more to see: lower {_now(run, 'model.num_parts')} or enlarge "
-                f"{_now(run, 'data.image_size')}.",
-                f"mean agreement below {AGREEMENT} in the last epoch",
-            )
-        )
-    return found
-
-
-def _truth(run: Run) -> list[Advice]:
-    """Compares with the identities, where they are known."""
-    if not is_clustered(run):
-        return []
-    row, eps = run.labelings[-1], _now(run, "pseudo_labels.eps")
+        rule = "fewer clusters than data.batch_size / data.instances"
+        found.append((finding, rule, WIDER if many else NARROWER))
+    unsupervised = len(found)
+    if precision < PAIRS:
+        finding = f"Of the pairs in one cluster {100 * precision:.0f} % are one person."
+        found.append((finding, f"precision of pairs below {100 * PAIRS:.0f} %", NARROWER))
+    if recall < PAIRS:
+        finding = f"Of the pairs of one person {100 * recall:.0f} % share a cluster."
+        found.append((finding, f"recall of pairs below {100 * PAIRS:.0f} %", WIDER))
+    attempt = _turn(run, [change for _, _, change in found])
     warning = " Found with the identities: a choice made by it is not label-free."
-    found = []
-    if row.get("labels/precision", 1.0) < PAIRS:
-        found.append(
-            Advice(
-                f"Of the pairs in one cluster {100 * row['labels/precision']:.0f} % are one "
-                "person: clusters mix people.",
-                f"Lower {eps} by 0.05." + warning,
-                f"precision of pairs below {100 * PAIRS:.0f} % in the last epoch",
-            )
-        )
-    if row.get("labels/recall", 1.0) < PAIRS:
-        found.append(
-            Advice(
-                f"Of the pairs of one person {100 * row['labels/recall']:.0f} % share a cluster: "
-                "people are split.",
-                f"Raise {eps} by 0.05." + warning,
-                f"recall of pairs below {100 * PAIRS:.0f} % in the last epoch",
-            )
-        )
-    return found
+    for place, (finding, rule, _) in enumerate(found):
+        told = attempt if place < unsupervised else attempt + warning
+        yield Advice(finding, told, f"{rule} in the last epoch")
 
 
-def _retrieval(run: Run) -> list[Advice]:
+def _turn(run: Run, changes: list[dict[str, str]]) -> str:
+    """Says how the labeler's own options make clusters wider or narrower."""
+    if WIDER in changes and NARROWER in changes:
+        return (
+            "Clusters are too wide and too narrow at once, which no option of the labeler mends: "
+            f"start from better features ({_now(run, 'model.network.weights')})."
+        )
+    steps = [
+        step.format(_now(run, f"{LABELER}.{name}"))
+        for change in changes[:1]
+        for name, step in change.items()
+        if run.option(f"{LABELER}.{name}") is not None
+    ]
+    told = ", or ".join(steps) or f"try other options of {LABELER}"
+    return f"{told[0].upper()}{told[1:]}."
+
+
+def _labels(run: Run) -> Iterator[Advice]:
+    row = run.labelings[-1]
+    clusters, agreement = row["labels/clusters"], row.get("labels/agreement_mean", 1.0)
+    if clusters == run.option("model.max_clusters"):
+        yield Advice(
+            f"The model has rows for {clusters:.0f} clusters only; the smallest were left out.",
+            f"Raise {_now(run, 'model.max_clusters')}.",
+            "as many clusters in the last epoch as model.max_clusters",
+        )
+    if agreement < AGREEMENT:
+        yield Advice(
+            f"Global and part features share {100 * agreement:.0f} % of their neighbours, so the "
+            "parts say little about the labels.",
+            f"Start from better features ({_now(run, 'model.network.weights')}), or give the parts "
+            f"more to see: lower {_now(run, 'model.network.num_parts')} or enlarge "
+            f"{_now(run, 'data.image_size')}.",
+            f"mean agreement below {AGREEMENT} in the last epoch",
+        )
+
+
+def _start(run: Run) -> Iterator[Advice]:
+    network = run.option("model.network.init_args")
+    if isinstance(network, dict) and network.get("weights", "") is None:
+        yield Advice(
+            "The run started from random weights, whose clusters say little about people.",
+            "Set model.network.weights to pretrained or to a checkpoint; configs/simclr.yaml "
+            "trains one without labels.",
+            "model.network.weights is null",
+        )
+
+
+def _retrieval(run: Run) -> Iterator[Advice]:
     values = [row["val/mAP"] for row in run.evaluations]
     if not values:
-        return [
-            Advice(
-                "The run was not evaluated, so how well it retrieves is not known.",
-                "Give the data set labelled query and gallery images; a few hundred tell much.",
-                "no evaluation in the history",
-            )
-        ]
-    found = []
+        yield Advice(
+            "The run was not evaluated, so how well it retrieves is not known.",
+            "Give the data set labelled query and gallery images; a few hundred tell much.",
+            "no evaluation in the history",
+        )
+        return
     first, best, last = values[0], max(values), values[-1]
+    epochs, step = _now(run, "trainer.max_epochs"), "lr_scheduler.step_size"
+    schedule = "lr_scheduler" if run.option(step) is None else _now(run, step)
     if last < first:
-        found.append(
-            Advice(
-                f"Training made retrieval worse: mAP {100 * first:.1f} % at first, "
-                f"{100 * last:.1f} % at the end.",
-                f"Lower {_now(run, 'model.lr')}, and look at the labels: outliers, clusters and "
-                f"{_now(run, 'pseudo_labels.eps')}.",
-                "the last mAP below the first",
-            )
+        yield Advice(
+            f"Training made retrieval worse: mAP {100 * first:.1f} % at first, {100 * last:.1f} % "
+            "at the end.",
+            f"Lower {_now(run, 'optimizer.lr')}, and look at the labels.",
+            "the last mAP below the first",
         )
     elif best - last > FALL:
-        found.append(
-            Advice(
-                f"mAP has fallen by {100 * (best - last):.1f} points since its best.",
-                f"Lower the learning rate earlier: {_now(run, 'model.lr_step')}. Or train for "
-                f"fewer epochs: {_now(run, 'trainer.max_epochs')}.",
-                f"the last mAP more than {100 * FALL:.0f} points below the best",
-            )
+        yield Advice(
+            f"mAP has fallen by {100 * (best - last):.1f} points since its best.",
+            f"Lower the learning rate earlier: {schedule}. Or train for fewer epochs: {epochs}.",
+            f"the last mAP more than {100 * FALL:.0f} points below the best",
         )
     elif len(values) > 1 and last == best and last - values[-2] > RISE:
-        found.append(
-            Advice(
-                f"mAP was still rising: {100 * (last - values[-2]):.1f} points since the "
-                "evaluation before.",
-                f"Train longer: raise {_now(run, 'trainer.max_epochs')}, and "
-                f"{_now(run, 'model.lr_step')} with it.",
-                f"the last mAP is the best, by more than {100 * RISE:.0f} point",
-            )
+        yield Advice(
+            f"mAP was still rising: {100 * (last - values[-2]):.1f} points since the evaluation "
+            "before.",
+            f"Train longer: raise {epochs}, and {schedule} with it.",
+            f"the last mAP is the best, by more than {100 * RISE:.0f} point",
         )
-    return found
 
 
-def _start(run: Run) -> list[Advice]:
-    model = run.option("model")
-    if not isinstance(model, dict) or not is_clustered(run):
-        return []
-    if any(model.get(name) for name in ("pretrained", "warm_start", "backbone_weights")):
-        return []
-    return [
-        Advice(
-            "The run started from random weights, whose clusters say little about people.",
-            "Set model.pretrained: true, or model.warm_start to a checkpoint of this library.",
-            "model.pretrained is false and there is no model.warm_start",
-        )
-    ]
-
-
-def _time(run: Run) -> list[Advice]:
+def _time(run: Run) -> Iterator[Advice]:
     times = [working_times(row) for row in run.epochs]
     labels, training = (sum(row[name] for row in times) for name in ("labels", "training"))
-    if not 0 < training < labels:
-        return []
-    return [
-        Advice(
+    if 0 < training < labels:
+        yield Advice(
             f"Labelling took longer than training, {labels / training:.1f} times as long.",
             "See under Time which stage it is. Extraction: raise data.eval_batch_size, or "
             "data.num_workers where data.cache is none. Neighbours and agreement: install FAISS, "
             "or set pseudo_labels.index: ivf for 50,000 images and more.",
             "more seconds for labels than for training",
         )
-    ]
 
 
 def _number(run: Run, option: str) -> float:

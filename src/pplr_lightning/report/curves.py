@@ -61,11 +61,21 @@ class Chart:
 
 @dataclass(frozen=True)
 class Panel:
-    """What a chart shows: names in the history, what each is called, and the unit's factor."""
+    """What a chart shows: names in the history, what each is called, and the unit's factor.
+
+    `more` is how the names of others begin that a method may have.
+    """
 
     title: str
     names: tuple[tuple[str, str], ...]
     scale: float = 1.0
+    more: str = ""
+
+    def named(self, rows: Iterable[Row]) -> list[tuple[str, str]]:
+        """Lists the names and what each is called, with those of others that the rows have."""
+        found = {name for row in rows for name in row if self.more and name.startswith(self.more)}
+        others = sorted(found - {name for name, _ in self.names})
+        return [*self.names, *((name, name.removeprefix(self.more)) for name in others)]
 
 
 PANELS = (
@@ -90,6 +100,7 @@ PANELS = (
             ("train/loss_triplet", "triplet"),
             ("train/loss_camera", "camera"),
         ),
+        more="train/loss_",
     ),
     Panel("Clusters", (("labels/clusters", "clusters"),)),
     Panel("Outliers, % of the images", (("labels/outliers", "outliers"),), 100),
@@ -113,7 +124,8 @@ def charts(rows: list[Row]) -> list[Chart]:
     """Draws one run: each panel of which there is something to show."""
     found = []
     for panel in PANELS:
-        series = [Series(label, _points(rows, name, panel.scale)) for name, label in panel.names]
+        names = panel.named(rows)
+        series = [Series(label, _points(rows, name, panel.scale)) for name, label in names]
         found.append(draw(panel.title, series))
     found.append(draw(WORK, [Series(name, _work(rows, name)) for name in working_times({})]))
     return [chart for chart in found if chart is not None]
@@ -123,7 +135,7 @@ def compared_charts(runs: dict[str, list[Row]]) -> list[Chart]:
     """Draws several runs: each quantity on axes of its own, a curve per run."""
     found = []
     for panel in PANELS:
-        for name, label in panel.names:
+        for name, label in panel.named(row for rows in runs.values() for row in rows):
             title = panel.title if len(panel.names) == 1 else f"{panel.title}: {label}"
             series = [Series(run, _points(rows, name, panel.scale)) for run, rows in runs.items()]
             found.append(draw(title, series))

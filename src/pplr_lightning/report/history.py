@@ -60,11 +60,10 @@ def describe_epoch(row: Row) -> str:
     """Tells an epoch in one line: labels, losses, evaluation, time."""
     parts = []
     if "labels/clusters" in row:
-        known = "labels/ari" in row
+        scores = {"agreement": "labels/agreement_mean", "ARI": "labels/ari"}
         parts.append(
             f"{row['labels/clusters']:.0f} clusters, {100 * row['labels/outliers']:.1f} % outliers"
-            f", agreement {row['labels/agreement_mean']:.3f}"
-            + (f", ARI {row['labels/ari']:.3f}" if known else "")
+            + "".join(f", {word} {row[name]:.3f}" for word, name in scores.items() if name in row)
         )
     if "train/loss" in row:
         others = [

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from pplr_lightning.report.history import BEFORE, FILE, Row, read_history, sound
 METRICS = "metrics.csv"  # of Lightning's CSVLogger
 PARTS = (FILE, METRICS, "summary.json", "config.yaml")  # any of them makes a folder a run's
 FIGURE = re.compile(r"(?P<name>\w+)-epoch(?P<epoch>-?\d+)\.png")
+LABELER = "pseudo_labels.labeler"
+FIXED = ("Identities", "Instances")  # labelers whose labels are known before and stay
 FIGURES = ("ranking", "clusters", "embedding", "label_quality", "agreement", "refinement")
 
 
@@ -69,15 +71,24 @@ class Run:
 
     @property
     def labelings(self) -> list[Row]:
-        """The rows in which images were labelled."""
+        """The rows in which images were clustered."""
         return [row for row in self.rows if "labels/clusters" in row]
 
     def option(self, path: str) -> Any:
-        """Returns an option of the config by its dotted name, None where there is none."""
+        """Returns an option by the name that a user types, None where there is none.
+
+        It leaves out `init_args`, in which the config holds the options of a class.
+        """
         value: Any = self.config
         for key in path.split("."):
+            if isinstance(value, dict) and key not in value:
+                value = value.get("init_args")
             value = value.get(key) if isinstance(value, dict) else None
         return value
+
+    def kind(self, path: str) -> str:
+        """Names the class that an option is of, without its module; empty where it has none."""
+        return str(self.option(f"{path}.class_path") or "").rpartition(".")[2]
 
 
 def read_run(folder: Path) -> Run:
@@ -100,7 +111,7 @@ def read_run(folder: Path) -> Run:
     config = _read(folder / "config.yaml", yaml.safe_load, notes)
     if not config:
         notes.append("There is no config.yaml, so the options of this run are not known.")
-    return Run(
+    run = Run(
         name="/".join(folder.resolve().parts[-2:]),
         rows=_read_rows(folder, summary, notes),
         config=config,
@@ -109,6 +120,10 @@ def read_run(folder: Path) -> Run:
         figures=_read_figures(folder / "figures", notes),
         notes=notes,
     )
+    if run.kind(LABELER) not in FIXED:
+        return run
+    rows = [{n: v for n, v in row.items() if not n.startswith("labels/")} for row in run.rows]
+    return replace(run, rows=rows)
 
 
 def _read(file: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[str, Any]:

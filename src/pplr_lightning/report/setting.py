@@ -7,15 +7,26 @@ from collections.abc import Iterator
 from typing import Any
 
 from pplr_lightning.report.history import working_times
-from pplr_lightning.report.reading import Run
+from pplr_lightning.report.reading import LABELER, Run
 
 # A report is passed on: it names nobody's home.
 HOME = re.compile(r"(/home|/Users|[A-Za-z]:\\Users)[/\\][^/\\\s'\"]+|/root(?=/|$)")
+CLUSTERS = "Unsupervised: clusters of the images are the labels; identities were not used."
+LABELERS = {
+    "DBSCAN": CLUSTERS,
+    "CameraDBSCAN": CLUSTERS,
+    "Identities": (
+        "Supervised: trained on the true identities. An upper bound or a warm start, not "
+        "label-free."
+    ),
+    "Instances": "Unsupervised: every image is a class of its own; identities were not used.",
+}
 
 
 def describe_setting(run: Run) -> list[tuple[str, str]]:
     """Says by topic what a stranger must know to compare the run's results."""
     found = [
+        ("Method", _named(run, "model")),
         ("Labels", _labels(run)),
         ("Cameras", _cameras(run)),
         ("Start", _start(run)),
@@ -27,24 +38,27 @@ def describe_setting(run: Run) -> list[tuple[str, str]]:
     return [(topic, sentence) for topic, sentence in found if sentence]
 
 
+def _named(run: Run, path: str) -> str:
+    """Names a class with its own options, but for those that are classes."""
+    options = run.option(f"{path}.init_args")
+    own = options.items() if isinstance(options, dict) else ()
+    said = ", ".join(f"{n} {_plain(value)}" for n, value in own if not isinstance(value, dict))
+    return run.kind(path) + (f" ({said})" if said else "")
+
+
 def _labels(run: Run) -> str:
-    if run.option("pseudo_labels.source") == "identities":
-        return (
-            "Supervised: trained on the true identities. An upper bound or a warm start, "
-            "not label-free."
-        )
-    if run.option("pseudo_labels") is not None:
-        return "Unsupervised: clusters of the images are the labels; identities were not used."
-    if run.option("model.projection_size") is not None:
-        return "Unsupervised: SimCLR, every image its own class; identities were not used."
-    return "Unsupervised: clusters of the images." if run.labelings else ""
+    if run.option("pseudo_labels") is None:
+        return ""
+    labeler = _named(run, LABELER) or "DBSCAN"  # the default
+    said = LABELERS.get(labeler.partition(" ")[0], "")
+    return f"{said} Labeler: {labeler}.".lstrip()
 
 
 def _cameras(run: Run) -> str:
     weight = run.option("model.camera_weight")
     uses = {
         f"the camera loss (weight {weight})": weight,
-        "the distance between images (camera_jaccard)": run.option("pseudo_labels.camera_jaccard"),
+        "the distance between images (CameraDBSCAN)": run.kind(LABELER) == "CameraDBSCAN",
         "the choice of positives": run.option("data.use_cameras"),
     }
     used = [use for use, on in uses.items() if on]
@@ -61,20 +75,15 @@ def _cameras(run: Run) -> str:
 
 
 def _start(run: Run) -> str:
-    model = run.option("model")
-    if not isinstance(model, dict):
+    backbone, weights = (run.option(f"model.network.{name}") for name in ("backbone", "weights"))
+    if backbone is None:
         return ""
-    if model.get("warm_start"):
-        return (
-            f"Warm start from {model['warm_start']}. If that was trained on identities, even of "
-            "other people, the result is not label-free as a whole."
-        )
-    backbone = model.get("backbone", "backbone")
-    if model.get("backbone_weights"):
-        return f"Weights of {backbone} from {model['backbone_weights']}."
-    if model.get("pretrained"):
-        return f"Published weights of {backbone} from timm."
-    return f"Random weights ({backbone})."
+    if weights in (None, "pretrained"):
+        return f"{'Published' if weights else 'Random'} weights of {backbone}."
+    return (
+        f"{backbone} with the weights of {weights}. If they were trained on identities, even of "
+        "other people, the result is not label-free as a whole."
+    )
 
 
 def _data(run: Run) -> str:
@@ -91,8 +100,8 @@ def _data(run: Run) -> str:
             f"{data.get('data set')}: {train} training images (identities known: {persons}, "
             f"cameras known: {cameras}), {query} query and {gallery} gallery images."
         )
-    path = run.option("data.dataset.class_path")
-    return f"{str(path).rpartition('.')[2]}." if path else ""
+    kind = run.kind("data.dataset")
+    return f"{kind}." if kind else ""
 
 
 def _evaluation(run: Run) -> str:
@@ -159,11 +168,14 @@ def duration(seconds: float) -> str:
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields nested values by dotted name, as text, in their order."""
+    """Yields nested values by dotted name, as text, in their order.
+
+    It leaves out `init_args`, as a user does who types the name of an option.
+    """
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict) and value:
-            yield from flatten(value, f"{name}.")
+            yield from flatten(value, prefix if key == "init_args" else f"{name}.")
         elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
             numbered = {str(number): item for number, item in enumerate(value)}
             yield from flatten(numbered, f"{name}.")

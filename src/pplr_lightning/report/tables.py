@@ -12,7 +12,7 @@ STAGES = {
     "extraction": "features of the training images",
     "neighbors": "nearest neighbours",
     "jaccard": "Jaccard distance",
-    "dbscan": "DBSCAN",
+    "clustering": "clustering",
     "agreement": "agreement, with its search",
     "centroids": "means of the clusters",
     "training": "training",
@@ -114,13 +114,15 @@ def times(run: Run) -> list[Time]:
     found: list[Time] = []
     if whole <= 0:  # of a damaged history, which has negative ones
         return found
-    for stage, text in STAGES.items():
+    logged = (n.removeprefix("time/") for row in run.rows for n in row if n.startswith("time/"))
+    for stage in dict.fromkeys([*STAGES, *logged]):
         seconds = [row[f"time/{stage}"] for row in run.rows if f"time/{stage}" in row]
         total = sum(seconds)
         if total > 0:
             images = _images(run, stage, len(seconds))
             rate = f"{images / total:,.0f}" if images else ""
             mean = duration(total / len(seconds))
+            text = STAGES.get(stage, stage)  # a method may have stages of its own
             found.append(Time(text, duration(total), mean, rate, 100 * total / whole))
     return found
 

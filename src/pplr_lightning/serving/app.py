@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from pplr_lightning.gallery import Finder
-from pplr_lightning.serving.page import build_page
+from pplr_lightning.gallery import SearchEngine
+from pplr_lightning.serving.search_page import build_page
 
 STYLE = Path(__file__).parent / "templates" / "style.css"
 LARGEST = "50mb"  # upload
@@ -56,11 +56,11 @@ class Headers:
         await self.app(scope, receive, answer)
 
 
-def build_app(finder: Finder, *, hosts: list[str] | None = None) -> FastAPI:
+def build_app(engine: SearchEngine, *, hosts: list[str] | None = None) -> FastAPI:
     """Builds the application.
 
     Args:
-        finder: Searches.
+        engine: Searches.
         hosts: Names it may be called by in a request, so that no other site's page reaches it by a
             name that leads here; this machine's if None.
     """
@@ -73,7 +73,7 @@ def build_app(finder: Finder, *, hosts: list[str] | None = None) -> FastAPI:
     )
     return gr.mount_gradio_app(
         app,
-        build_page(finder),
+        build_page(engine),
         path="/",
         theme=theme,
         css_paths=STYLE,

@@ -1,13 +1,13 @@
 """What a run has learned, as pictures: functions that return a matplotlib figure."""
 
-from pplr_lightning.visualization.agreement import agreement_figure
-from pplr_lightning.visualization.clusters import clusters_figure
-from pplr_lightning.visualization.embedding import Embedding, embed, embedding_figure
-from pplr_lightning.visualization.label_quality import label_quality_figure
-from pplr_lightning.visualization.matches import matches_figure
-from pplr_lightning.visualization.page import caption_of, save_figure
-from pplr_lightning.visualization.ranking import ranking_figure
-from pplr_lightning.visualization.refinement import refinement_figure
+from pplr_lightning.visualization.agreement_figure import agreement_figure
+from pplr_lightning.visualization.clusters_figure import clusters_figure
+from pplr_lightning.visualization.embedding_figure import Embedding, embed, embedding_figure
+from pplr_lightning.visualization.label_quality_figure import label_quality_figure
+from pplr_lightning.visualization.layout import caption_of, save_figure
+from pplr_lightning.visualization.matches_figure import matches_figure
+from pplr_lightning.visualization.ranking_figure import ranking_figure
+from pplr_lightning.visualization.refinement_figure import refinement_figure
 
 __all__ = [
     "Embedding",

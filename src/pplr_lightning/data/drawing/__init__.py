@@ -4,9 +4,9 @@
 `pplr_lightning.data.synthetic` makes a data set of them.
 """
 
+from pplr_lightning.data.drawing.bodies import VIEWS, draw_person
 from pplr_lightning.data.drawing.cameras import Camera, make_camera
 from pplr_lightning.data.drawing.canvas import Canvas, Paint
-from pplr_lightning.data.drawing.figures import VIEWS, draw_person
 from pplr_lightning.data.drawing.people import Person, make_person
 from pplr_lightning.data.drawing.scenes import draw_crop
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pplr_lightning.data.drawing.figures import VIEWS
+from pplr_lightning.data.drawing.bodies import VIEWS
 from pplr_lightning.data.drawing.people import between, pick, stream
 
 SCENES = ("street", "wall", "tiles", "grass")

@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 
+from pplr_lightning.data.drawing.bodies import VIEWS, draw_person
 from pplr_lightning.data.drawing.cameras import Camera
 from pplr_lightning.data.drawing.canvas import Canvas, Colour, Paint, shade
-from pplr_lightning.data.drawing.figures import VIEWS, draw_person
 from pplr_lightning.data.drawing.people import CLOTH, Person, between, chance, make_person, pick
 
 OCCLUDERS = ("pole", "car", "bench", "bush", "person")

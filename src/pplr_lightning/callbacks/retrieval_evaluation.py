@@ -1,0 +1,217 @@
+"""Query-to-gallery evaluation in fit, validate and test."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from pplr_lightning.callbacks.compile_loops import compile_before_work
+from pplr_lightning.callbacks.progress import show_stage
+from pplr_lightning.callbacks.results import print_table, summarize
+from pplr_lightning.callbacks.run_folder import run_folder
+from pplr_lightning.data import EvalBatch
+from pplr_lightning.distributed import all_gather_list, log_own
+from pplr_lightning.evaluation.extraction import FeatureKind, join_features
+from pplr_lightning.evaluation.metric import ReIDRetrieval
+from pplr_lightning.functional.reranking import K1, K2, LAMBDA
+from pplr_lightning.methods.base import ReIDModule
+
+
+class RetrievalEvaluation(Callback):
+    """Logs `val/mAP`, `val/mINP`, `val/rank-k` (or `test/...`) of the images evaluated.
+
+    In `fit` the whole evaluation also runs before training, as Lightning's sanity check, so that
+    what training brought can be told. At the end a table shows the first, the best and the last
+    epoch, and `summary.json` in the run's folder holds all of them. Best is best on the evaluation
+    set itself, and so no result to publish: the last is. Both say which features were compared and
+    whether the gallery was re-ranked.
+
+    Args:
+        topk: Ranks of the CMC to report.
+        before_training: Evaluate before training too.
+        test_features: Images are compared by the global feature (`global`, as published), by their
+            `parts` or by `both`, every branch of equal weight (`join_features`).
+        rerank: Report the metrics of the re-ranked gallery, too (`rerank_distance`), beside those
+            without: as `val/rerank/mAP` and so on, and in lines of their own.
+
+    Raises:
+        ValueError: `test_features` is none of the three, or `topk` holds no ranks.
+    """
+
+    def __init__(
+        self,
+        *,
+        topk: tuple[int, ...] = (1, 5, 10),
+        before_training: bool = True,
+        test_features: FeatureKind = "global",
+        rerank: bool = False,
+    ) -> None:
+        if test_features not in get_args(FeatureKind):
+            raise ValueError(
+                f"evaluation.test_features={test_features!r}: choose one of "
+                f"{', '.join(get_args(FeatureKind))}"
+            )
+        self.metric = ReIDRetrieval(topk=tuple(topk), rerank=rerank)
+        self.before_training = before_training
+        self.test_features: FeatureKind = test_features
+        self.history: list[dict[str, float]] = []  # by epoch; epoch -1 is before training
+        self._history_features: FeatureKind = test_features
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compiles; lets the sanity check see every image where a first evaluation is wanted.
+
+        In `predict`, the features given are those that are tested.
+
+        Raises:
+            MisconfigurationException: The module is not of this library.
+            ValueError: There are too few images to re-rank.
+        """
+        if not isinstance(pl_module, ReIDModule):
+            raise MisconfigurationException("RetrievalEvaluation evaluates a PPLRModule or its kin")
+        if stage == "predict":
+            pl_module.predict_kind = self.test_features
+        else:
+            self._check_images(trainer)
+        compile_before_work()
+        self.metric.to(pl_module.device)
+        if (
+            stage == "fit"
+            and self._wants_first(trainer)
+            and not getattr(trainer, "fast_dev_run", False)
+        ):
+            trainer.num_sanity_val_steps = float("inf")
+
+    def _check_images(self, trainer: Trainer) -> None:
+        """Refuses, before any work, what would fail at the end of the first evaluation."""
+        splits = getattr(getattr(trainer, "datamodule", None), "splits", None)
+        images = 0 if splits is None else len(splits.query) + len(splits.gallery)
+        if self.metric.rerank and 0 < images <= max(K1, K2):
+            raise ValueError(
+                f"evaluation.rerank compares the {K1} nearest of an image, the data set has "
+                f"{images} query and gallery images: set it to false"
+            )
+
+    def _wants_first(self, trainer: Trainer) -> bool:
+        # A run that goes on from a checkpoint has had its first evaluation.
+        return self.before_training and trainer.ckpt_path is None
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the last evaluation's features."""
+        self.metric.reset()
+        self.metric.to(pl_module.device)
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: EvalBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Takes a batch's features."""
+        self._update(outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: EvalBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Takes a batch's features."""
+        self._update(outputs, batch)
+
+    def _update(self, branches: dict[str, Tensor], batch: EvalBatch) -> None:
+        features = join_features(**branches, kind=self.test_features)
+        self.metric.update(
+            features, batch.person_ids, batch.camera_ids, batch.is_query, batch.indices
+        )
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Computes, logs and remembers the metrics."""
+        if trainer.sanity_checking and not self._wants_first(trainer):
+            return
+        if self._is_partial(trainer.val_dataloaders):
+            return
+        with show_stage(trainer, "scoring", None):
+            values = self.metric.compute()
+        self.metric.reset()
+        if trainer.sanity_checking:
+            # Lightning keeps a sanity check's values out of the loggers; as a baseline it counts.
+            for logger in trainer.loggers:
+                logger.log_metrics(_named("val", values), step=0)
+        else:
+            log_own(pl_module, _named("val", values))
+        epoch = -1 if trainer.sanity_checking else trainer.current_epoch
+        self.history.append({"epoch": epoch, **values})
+        if trainer.state.fn == "validate":
+            self.print_table({"validation": values})
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Computes, logs and prints the metrics."""
+        if self._is_partial(trainer.test_dataloaders):
+            return
+        with show_stage(trainer, "scoring", None):
+            values = self.metric.compute()
+        self.metric.reset()
+        log_own(pl_module, _named("test", values))
+        self.print_table({"test": values})
+
+    def _is_partial(self, loader: Any) -> bool:
+        """Tells, with a warning and the same on every rank, when images were left out."""
+        seen = sum(all_gather_list([len(indices) for indices in self.metric.indices]))
+        total = len(loader.dataset)
+        if seen < total:
+            rank_zero_warn(f"evaluation saw {seen} of {total} images: no metrics are reported")
+        return seen < total
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints first, best and last epoch and writes `summary.json`."""
+        if not self.history or not trainer.is_global_zero:
+            return
+        summary = summarize(self.history)
+        self.print_table(summary)
+        folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        reranking = {"k1": K1, "k2": K2, "lambda": LAMBDA} if self.metric.rerank else None
+        setting = {"features": self.test_features, "reranking": reranking}
+        text = json.dumps({**setting, **summary, "history": self.history}, indent=2)
+        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+    def print_table(self, rows: dict[str, dict[str, float]]) -> None:
+        """Prints one line per named evaluation, in percent, and how they came about."""
+        parameters = f"re-ranked: k1 {K1}, k2 {K2}, lambda {LAMBDA}"
+        reranking = parameters if self.metric.rerank else "no re-ranking"
+        print_table(rows, caption=f"features: {self.test_features}; {reranking}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keeps the evaluations so far, for a run that goes on."""
+        return {"history": self.history, "test_features": self.test_features}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the evaluations of a checkpoint."""
+        self.history = state_dict["history"]
+        self._history_features = state_dict.get("test_features", "global")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves out a checkpoint's evaluations of other features: rows of a table compare."""
+        if self.history and self._history_features != self.test_features:
+            rank_zero_warn(
+                f"the evaluations so far are of evaluation.test_features={self._history_features}, "
+                f"those to come of {self.test_features}: the former are left out of the table"
+            )
+            self.history = []
+
+
+def _named(stage: str, values: dict[str, float]) -> dict[str, float]:
+    return {f"{stage}/{name}": value for name, value in values.items()}

@@ -1,0 +1,164 @@
+"""Lightning's own commands, `fit`, `validate` and `test`, with this library's sections."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from functools import partial
+from typing import Any
+
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    LRSchedulerCallable,
+    OptimizerCallable,
+)
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from pplr_lightning.callbacks import (
+    FeatureWriter,
+    Figures,
+    Interruption,
+    PseudoLabeling,
+    RetrievalEvaluation,
+    RunRecord,
+)
+from pplr_lightning.callbacks.run_config import RunConfig
+from pplr_lightning.data import PPLRDataModule
+from pplr_lightning.methods import PPLRModule, ReIDModule
+from pplr_lightning.weights.checkpoints import (
+    WholeCheckpointIO,
+    newest_checkpoint,
+    read_checkpoint,
+)
+
+
+class PPLRCLI(LightningCLI):
+    """`LightningCLI` of any method, with the sections of labels, evaluation, record and figures.
+
+    `optimizer` and `lr_scheduler` take the place of the method's published ones, each by itself.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the sections; links the seed and the image size."""
+        for kind, section in (
+            (PseudoLabeling, "pseudo_labels"),
+            (RetrievalEvaluation, "evaluation"),
+            (RunRecord, "record"),
+            (Figures, "figures"),
+        ):
+            parser.add_lightning_class_args(kind, section)
+        parser.add_argument(
+            "--optimizer",
+            type=OptimizerCallable | None,
+            help="class and options; the method's published one when null",
+        )
+        parser.add_argument(
+            "--lr_scheduler",
+            type=LRSchedulerCallable | None,
+            help="class and options, likewise; stepped once an epoch",
+        )
+        parser.set_defaults({"model": {"class_path": f"{PPLRModule.__module__}.PPLRModule"}})
+        parser.set_defaults({"pseudo_labels.labeler": {"class_path": "DBSCAN"}})
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_data_seed)
+        parser.link_arguments("data.image_size", "model.init_args.network.init_args.image_size")
+
+    def before_instantiate_classes(self) -> None:
+        """Checks what would else come out only after the data are read."""
+        checkpoint = self.config[self.subcommand].get("ckpt_path")
+        if checkpoint not in (None, "best", "last", "hpc"):
+            read_checkpoint(checkpoint, mmap=True)
+
+    def _parse_ckpt_path(self) -> None:
+        """Does nothing: the options given count.
+
+        Lightning 2.6 would put the options of the model that the checkpoint was made with in their
+        place, without a word.
+        """
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Builds the Trainer, with `WholeCheckpointIO` where the config names no other."""
+        plugins = self.config_init[self.subcommand].trainer.get("plugins") or []
+        plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpointIO())
+        return super().instantiate_trainer(plugins=plugins, **kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """Hands optimiser and schedule to the method; finds what `--ckpt_path last` means.
+
+        Lightning looks into this run's own folder, where a run that goes on has none yet.
+        """
+        config = self.config_init[self.subcommand]
+        self.model.optimizer = config.optimizer or self.model.optimizer
+        self.model.lr_scheduler = config.lr_scheduler or self.model.lr_scheduler
+        self.model.configure_optimizers()  # so that it complains before the data are read
+        self._record_defaults()
+        if config.get("ckpt_path") != "last":
+            return
+        config["ckpt_path"] = newest = newest_checkpoint(self.trainer)
+        if newest is not None:
+            rank_zero_info(f"--ckpt_path last: takes {newest}")
+            read_checkpoint(newest, mmap=True)
+        elif self.subcommand == "fit":  # so that a job which restarts by itself needs no other line
+            rank_zero_warn("--ckpt_path last: there is no checkpoint yet, training starts anew")
+        else:
+            raise FileNotFoundError(
+                "--ckpt_path last: there is no checkpoint of a run of this name"
+            )
+
+    def _record_defaults(self) -> None:
+        """Has `config.yaml` name the network, optimiser and schedule that the method brought."""
+        config = self.config[self.subcommand]
+        if config.model.init_args.get("network") is None:
+            config.model.init_args["network"] = self.model.options["network"]
+        for name in ("optimizer", "lr_scheduler"):
+            made = getattr(self.model, name)
+            if config.get(name) is None and isinstance(made, partial):
+                path = f"{made.func.__module__}.{made.func.__qualname__}"
+                config[name] = {"class_path": path, "init_args": dict(made.keywords)}
+
+
+def run_cli(args: ArgsType = None) -> PPLRCLI:
+    """Parses `args` (those of the process when None), runs the subcommand, returns the CLI."""
+    if args is None or isinstance(args, list):
+        args = _with_nulls(sys.argv[1:] if args is None else args)
+    # Lightning warns of arguments given from Python while the process has some of its own.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    return PPLRCLI(
+        ReIDModule,
+        PPLRDataModule,
+        subclass_mode_model=True,
+        auto_configure_optimizers=False,
+        args=args,
+        seed_everything_default=0,
+        parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m pplr_lightning"},
+        save_config_callback=RunConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        trainer_defaults={"callbacks": [FeatureWriter(), Interruption()]},
+    )
+
+
+def _with_nulls(words: list[str]) -> list[str]:
+    """Writes a null for an option of the network as JSON.
+
+    jsonargparse 4.53 hands an option of a class within a class on as text, a null as "None".
+    """
+    option = r"^--model\.(?:init_args\.)?network\.(?:init_args\.)?(\w+)[=\n]null$"
+    json = r'--model.init_args.network={"init_args":{"\1":null}}'
+    return re.sub(option, json, "\n".join(words), flags=re.MULTILINE).split("\n")
+
+
+def _data_seed(seed: bool | int) -> int:
+    """Takes the seed of the command line for the data.
+
+    Raises:
+        ValueError: Lightning, which would say so in a traceback, does not take it.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed_everything={seed}: must lie in [0, {2**32 - 1}]")
+    return int(seed)

@@ -1,0 +1,31 @@
+"""The labels of an epoch, as they cross from the labelling to the batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Labels of one epoch for N images, on the CPU.
+
+    Attributes:
+        classes: Class of each image, 0 to K - 1, (N,) int64; -1 marks one that is not trained on.
+        columns: What the method wants to find in its batches beside the class, by name, a row for
+            each image, (N, ...); PPLR's is `agreement`, (N, P).
+    """
+
+    classes: Tensor
+    columns: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, K."""
+        return int(self.classes.max()) + 1
+
+    @property
+    def outlier_share(self) -> float:
+        """The share of images left without a class, in [0, 1]."""
+        return (self.classes < 0).double().mean().item()

@@ -1,0 +1,1 @@
+"""Images to vectors, and how well the vectors tell people apart."""

@@ -1,0 +1,191 @@
+"""Retrieval metrics as a torchmetrics `Metric`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from pplr_lightning.distributed import is_distributed
+from pplr_lightning.evaluation.rankings import Ranking, example_rankings
+from pplr_lightning.functional.engines import full_precision, similarity_chunks
+from pplr_lightning.functional.reranking import Reranking, search_both_ends
+from pplr_lightning.functional.retrieval import GalleryIndex, query_blocks, summarize_scores
+
+RERANKED = "rerank/"  # what the names of a re-ranked gallery's metrics begin with
+
+
+class ReIDRetrieval(Metric):
+    """mAP, mINP and CMC of query-to-gallery retrieval, over any number of processes.
+
+    Images that reach it twice (samplers pad so that ranks have equally many) are counted once, and
+    they are put in the order of their index: the value is that of one process.
+
+    Args:
+        topk: Ranks of the CMC to report.
+        rerank: Report the same metrics of the re-ranked gallery, too (`rerank_distance` with the
+            published parameters), under names of their own: `rerank/mAP` and so on.
+
+    Raises:
+        ValueError: `topk` is empty or holds a number below 1.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+
+    features: list[Tensor]
+    person_ids: list[Tensor]
+    camera_ids: list[Tensor]
+    is_query: list[Tensor]
+    indices: list[Tensor]
+    _states = ("features", "person_ids", "camera_ids", "is_query", "indices")
+
+    def __init__(
+        self, *, topk: tuple[int, ...] = (1, 5, 10), rerank: bool = False, **kwargs: Any
+    ) -> None:
+        if not len(topk) or min(topk) < 1:
+            raise ValueError(f"topk={tuple(topk)}: give ranks of 1 or more, such as (1, 5, 10)")
+        super().__init__(**kwargs)
+        self.topk = topk
+        self.rerank = rerank
+        self.rankings: list[Ranking] = []  # of a few queries, from the last `compute`
+        for name in self._states:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(
+        self,
+        features: Tensor,
+        person_ids: Tensor,
+        camera_ids: Tensor,
+        is_query: Tensor,
+        indices: Tensor,
+    ) -> None:
+        """Takes L2-normalised features (B, D) and each image's ids, role and index, all (B,)."""
+        values = (features, person_ids, camera_ids, is_query, indices)
+        for name, value in zip(self._states, values, strict=True):
+            getattr(self, name).append(value)
+
+    def compute(self) -> dict[str, float]:
+        """Computes `mAP`, `mINP` and `rank-k`, in [0, 1], and with `rerank` their `rerank/...`.
+
+        Distances are 2 - 2 cos, of some queries at a time; neither they nor the re-ranked ones are
+        ever held for all queries. Over several processes each takes a share of the queries and of
+        the search for neighbours, and the value is that of one process to the last bit.
+
+        Raises:
+            ValueError: There are no queries or no gallery, features are not finite, there are too
+                few images to re-rank, or no query has a match in the gallery. Every process raises
+                it.
+        """
+        features, persons, cameras, is_query, indices = (
+            dim_zero_cat(getattr(self, name)) for name in self._states
+        )
+        order = _first_of_each(indices)
+        role = is_query[order].bool()
+        query, gallery = order[role], order[~role]
+        # Whole blocks: a product among other rows may be rounded differently.
+        blocks = _share(query_blocks(len(query), len(gallery)), *self._place())
+
+        index = GalleryIndex(persons[gallery], cameras[gallery])
+        persons, cameras = persons[query], cameras[query]
+        features = features.detach().to(torch.promote_types(features.dtype, torch.float32))
+        features = features[torch.cat([query, gallery])]
+        queries, images = features[: len(query)], features[len(query) :]
+        reranking = self._reranking(features, len(query), blocks) if self.rerank else None
+
+        def score(block: slice, distance: Tensor) -> Tensor:
+            scores = index.score(distance, persons[block], cameras[block])
+            if reranking is None:
+                return scores
+            reranking.apply_(distance, block)
+            return torch.cat([scores, index.score(distance, persons[block], cameras[block])], 1)
+
+        parts = _score_blocks(queries, images, blocks, score)
+        empty = torch.empty(0, 8 if self.rerank else 4, dtype=torch.float64)
+        # Nothing was raised for a bad score yet: what is wrong in one share all will see.
+        scores = self._gather(torch.cat([empty, *parts]), features.device)
+        values = summarize_scores(scores[:, :4], self.topk)
+        self.rankings = example_rankings(queries, images, scores[:, 0], scores[:, 1] > 0)
+        if self.rerank:
+            reranked = summarize_scores(scores[:, 4:], self.topk)
+            values |= {f"{RERANKED}{name}": value for name, value in reranked.items()}
+        return values
+
+    def _reranking(self, features: Tensor, queries: int, blocks: list[slice]) -> Reranking:
+        """Searches this process's share of all images and prepares its queries' re-ranking."""
+        place, places = self._place()
+        own = slice(place * len(features) // places, (place + 1) * len(features) // places)
+        found = (self._gather(part, features.device) for part in search_both_ends(features, own))
+        rows = slice(blocks[0].start, blocks[-1].stop) if blocks else slice(0, 0)
+        return Reranking(features, *found, queries=queries, rows=rows)
+
+    def _place(self) -> tuple[int, int]:
+        """Returns this process's rank and the number of processes that compute together."""
+        if not (self._is_synced and is_distributed()):
+            return 0, 1
+        return dist.get_rank(self.process_group), dist.get_world_size(self.process_group)
+
+    def _gather(self, rows: Tensor, device: torch.device) -> Tensor:
+        """Concatenates the (n, ...) CPU rows of all processes, which talk over this device."""
+        if self._place() == (0, 1):
+            return rows
+        gather = self.dist_sync_fn or gather_all_tensors
+        return torch.cat(gather(rows.to(device), group=self.process_group)).cpu()
+
+
+def _score_blocks(
+    queries: Tensor,
+    gallery: Tensor,
+    blocks: list[slice],
+    score: Callable[[slice, Tensor], Tensor],
+) -> list[Tensor]:
+    """Scores blocks of queries (Q, D) by ||a - b||^2 to the gallery (G, D), both of unit length.
+
+    On the CPU each product is one thread's. Threads that share one may round it differently, and
+    processes that share a machine have fewer threads than one process.
+    """
+    if queries.device.type != "cpu":
+        distances = (torch.cat(list(similarity_chunks(queries[b], gallery))) for b in blocks)
+        return [score(b, d.mul_(-2).add_(2)) for b, d in zip(blocks, distances, strict=True)]
+
+    rows = max((block.stop - block.start for block in blocks), default=0)
+
+    def work(some: list[slice]) -> list[Tensor]:
+        torch.set_num_threads(1)
+        # Memory that is taken anew for each block would scatter over the heap.
+        memory, results = queries.new_empty(rows, len(gallery)), []
+        for block in some:
+            # Not `similarity_chunks`: it sets switches of the process, which threads must not.
+            distance = torch.mm(queries[block], gallery.T, out=memory[: block.stop - block.start])
+            results.append(score(block, distance.mul_(-2).add_(2)))
+        return results
+
+    threads = torch.get_num_threads()
+    shares = [_share(blocks, thread, threads) for thread in range(threads)]
+    try:
+        with full_precision(queries.device), ThreadPoolExecutor(threads) as pool:
+            return [result for results in pool.map(work, shares) for result in results]
+    finally:
+        torch.set_num_threads(threads)  # a thread's call also counts for threads to come
+
+
+def _share(blocks: list[slice], part: int, parts: int) -> list[slice]:
+    """Consecutive blocks, as many for each part as for the others, or one more."""
+    return blocks[part * len(blocks) // parts : (part + 1) * len(blocks) // parts]
+
+
+def _first_of_each(indices: Tensor) -> Tensor:
+    """Positions of the distinct indices, in the order of the indices."""
+    order = torch.argsort(indices, stable=True)
+    ordered = indices[order]
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return order[first]

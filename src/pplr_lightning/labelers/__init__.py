@@ -1,0 +1,17 @@
+"""From embeddings to one class per image, -1 for none: one way to do it per file."""
+
+from pplr_lightning.labelers.camera_dbscan import CameraDBSCAN
+from pplr_lightning.labelers.dbscan import DBSCAN
+from pplr_lightning.labelers.identities import Identities
+from pplr_lightning.labelers.instances import Instances
+from pplr_lightning.labelers.labeler import Labeler
+from pplr_lightning.labelers.space import Space
+
+__all__ = [
+    "DBSCAN",
+    "CameraDBSCAN",
+    "Identities",
+    "Instances",
+    "Labeler",
+    "Space",
+]

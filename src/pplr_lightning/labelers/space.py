@@ -1,0 +1,178 @@
+"""The embedded training images, as labelers and methods see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Literal
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from pplr_lightning.functional.checks import check_count, check_features
+from pplr_lightning.functional.clustering import centroid_rows
+from pplr_lightning.functional.jaccard import jaccard_rows
+from pplr_lightning.functional.neighbors import is_approximate, recall, search
+from pplr_lightning.functional.sharding import Share
+from pplr_lightning.labelers.stages import Stages
+
+Backend = Literal["auto", "faiss", "faiss-gpu", "torch"]
+Index = Literal["flat", "ivf"]
+
+
+class Space:
+    """The embeddings of all N training images, of which each rank holds its share.
+
+    They are made when they are first asked for: a labeler that needs none costs none. Neighbours
+    are searched once, for the Jaccard distance and for the cross agreement alike.
+
+    Args:
+        embed: Makes this rank's L2-normalised global features (n, D) and part features (n, D, P).
+        share: The rows of this rank among the N. One rank alone has its GPU, if it has one with
+            room for them, do all that is dense; several talk over the CPU.
+        cameras: Camera of each of the N images, -1 where it is not known, (N,).
+        persons: Identity of each, likewise; only what is supervised may look at them.
+        stages: Measures `extraction`, `neighbors`, `jaccard` and what labelers and methods add.
+        backend: Search with FAISS or torch; `auto` takes the fastest at hand.
+        index: `flat` finds the nearest neighbours. `ivf` finds most of them, much faster, for
+            50,000 images and more; their recall is measured on a sample and printed.
+        probes: Cells that `ivf` searches for each image; more find more.
+
+    Example:
+        >>> space = Space.of(torch.nn.functional.normalize(torch.randn(50, 16), dim=1))
+        >>> space.total, space.neighbors(5).shape
+        (50, torch.Size([50, 5]))
+    """
+
+    def __init__(
+        self,
+        embed: Callable[[], tuple[Tensor, Tensor]],
+        *,
+        share: Share,
+        cameras: Tensor | None = None,
+        persons: Tensor | None = None,
+        stages: Stages | None = None,
+        backend: Backend = "auto",
+        index: Index = "flat",
+        probes: int = 64,
+    ) -> None:
+        self._embed = embed
+        self.share = share
+        self.cameras = cameras
+        self.persons = persons
+        self.stages = stages or Stages()
+        self.backend: Backend = backend
+        self.index: Index = index
+        self.probes = probes
+        self._neighbors: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        features: Tensor,
+        part_features: Tensor | None = None,
+        *,
+        cameras: Tensor | None = None,
+        persons: Tensor | None = None,
+    ) -> Space:
+        """Makes a space of the features of all images (N, D) and of their parts (N, D, P)."""
+        parts = features.new_empty(*features.shape, 0) if part_features is None else part_features
+        share = Share(len(features))
+        return cls(lambda: (features, parts), share=share, cameras=cameras, persons=persons)
+
+    @property
+    def total(self) -> int:
+        """Images of all ranks, N."""
+        return self.share.total
+
+    @property
+    def features(self) -> Tensor:
+        """This rank's global features, (n, D)."""
+        return self._embedded[0]
+
+    @property
+    def part_features(self) -> Tensor:
+        """This rank's part features, (n, D, P)."""
+        return self._embedded[1]
+
+    @cached_property
+    def _embedded(self) -> tuple[Tensor, Tensor]:
+        with self.stages("extraction"):
+            features, part_features = self._embed()
+        if len(part_features) != len(features):
+            raise ValueError(
+                f"got features of {len(features)} images and part features of "
+                f"{len(part_features)}; give both of the same images"
+            )
+        if self.share.alone:
+            features, part_features = _to_gpu(features, part_features)
+        check_features(features)
+        for part in part_features.unbind(2):
+            check_features(part, "part_features")
+        return features, part_features
+
+    def neighbors(self, k: int) -> Tensor:
+        """Finds the k nearest of all images for this rank's, each itself included, (n, k) int64."""
+        if self._neighbors is None or self._neighbors.shape[1] < k:
+            features = self.features
+            with self.stages("neighbors"):
+                self._neighbors = self.search(features, k)
+            if is_approximate(self.index, self.share):
+                found = recall(features, self._neighbors, self.share, backend=self.backend)
+                rank_zero_info(f"approximate neighbours: a recall of {found:.4f} on a sample")
+        return self._neighbors[:, :k]
+
+    def search(self, features: Tensor, k: int) -> Tensor:
+        """Does the same in the space of other features of this rank's images, (n, D)."""
+        check_count("k", k, self.total)
+        return search(
+            features,
+            k,
+            self.share,
+            backend=self.backend,
+            index=self.index,
+            probes=self.probes,
+        )
+
+    def jaccard(self, *, k1: int, k2: int, max_distance: float = 1.0) -> csr_matrix:
+        """Computes `functional.jaccard_distance` of all images, (N, N), on every rank."""
+        neighbors = self.neighbors(max(k1, k2))
+        with self.stages("jaccard"):
+            rows = jaccard_rows(
+                self.features,
+                self.share.gather(neighbors.int()),
+                self.share,
+                k1=k1,
+                k2=k2,
+                max_distance=max_distance,
+            )
+            return self.share.gather_sparse(rows)
+
+    def centroids(self, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Averages each class in each space.
+
+        Args:
+            classes: Of all images, -1 for none, (N,).
+
+        Returns:
+            L2-normalised means on the CPU, (K, D) and (K, D, P).
+        """
+        features, part_features = self.features, self.part_features
+        own = classes[self.share.start : self.share.stop].to(features.device)
+        count = int(classes.max()) + 1
+        whole, *parts = (
+            centroid_rows(rows, own, count, self.share)
+            for rows in (features, *part_features.unbind(2))
+        )
+        means = torch.stack(parts, dim=2) if parts else whole.new_empty(*whole.shape, 0)
+        return whole.cpu(), means.cpu()
+
+
+def _to_gpu(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Moves tensors to this process's GPU, if there is one with thrice the room that they take."""
+    size = sum(tensor.nbytes for tensor in tensors)
+    if not torch.cuda.is_available() or torch.cuda.mem_get_info()[0] < 3 * size:
+        return tensors
+    return tuple(tensor.cuda() for tensor in tensors)

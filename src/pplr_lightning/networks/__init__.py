@@ -1,0 +1,18 @@
+"""From images to embeddings: backbones with part heads, and what methods put on top of them."""
+
+from pplr_lightning.networks.batch_norm import (
+    GroupBatchNorm,
+    average_running_statistics,
+    share_groups,
+)
+from pplr_lightning.networks.classifier import ClusterClassifier
+from pplr_lightning.networks.part_network import PartNetwork, PartOutput
+
+__all__ = [
+    "ClusterClassifier",
+    "GroupBatchNorm",
+    "PartNetwork",
+    "PartOutput",
+    "average_running_statistics",
+    "share_groups",
+]

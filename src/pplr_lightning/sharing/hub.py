@@ -1,0 +1,143 @@
+"""Sharing a model on the Hugging Face hub: weights as safetensors, options as JSON, a card."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from huggingface_hub import ModelCard, ModelHubMixin, constants, hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pplr_lightning.data.transforms import Preprocessing
+from pplr_lightning.sharing.model_card import write_card
+from pplr_lightning.weights.checkpoints import check_weights
+
+WEIGHTS = constants.SAFETENSORS_SINGLE_FILE
+CONFIG = constants.CONFIG_NAME
+NOT_OPTIONS = ("method", "preprocessing")  # in the config, beside the options
+TAGS = ["person-re-identification", "unsupervised-learning", "image-retrieval", "pplr"]
+
+M = TypeVar("M", bound="HubMixin")
+
+
+class HubMixin(ModelHubMixin, library_name="pplr_lightning", tags=TAGS):
+    """Gives a method `save_pretrained`, `from_pretrained` and `push_to_hub`.
+
+    Of huggingface_hub's two mixins this takes the plain one. The other, for PyTorch, passes over
+    weights that are missing and falls back to a pickle file. What is shared is `model.safetensors`,
+    the weights of the network, without what a method keeps to train it (classifiers, memories);
+    `config.json`, the options; and `README.md`, the model card, unless there is one already.
+
+    `save_pretrained(folder, model_card_kwargs={...})` and `push_to_hub(repo_id,
+    model_card_kwargs={...})` hand these arguments to `generate_model_card`.
+    """
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Writes weights and options; the mixin calls it, and writes the card."""
+        module = cast(Any, self)
+        weights = {name: tensor.contiguous() for name, tensor in _shared(module).items()}
+        save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
+        config = {"method": type(self).__name__, **_without_folders(module.options)}
+        if module.preprocessing is not None:
+            config["preprocessing"] = module.preprocessing._asdict()
+        text = json.dumps(config, indent=2)
+        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def _from_pretrained(
+        cls: type[M],
+        *,
+        model_id: str,
+        config: dict[str, Any] | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **options: Any,
+    ) -> M:
+        """Builds the module from its options and loads its weights; the mixin calls it.
+
+        Raises:
+            FileNotFoundError: One of the two files is missing.
+            ValueError: The options are another class's, or the weights do not fit them.
+        """
+        fix = "give a folder or a repository that save_pretrained or push_to_hub wrote"
+        if config is None:
+            raise FileNotFoundError(f"{model_id}: has no {CONFIG}; {fix}")
+        stored = {name: value for name, value in config.items() if name not in NOT_OPTIONS}
+        strange = sorted(set(stored) - set(inspect.signature(cls.__init__).parameters))
+        if strange:
+            raise ValueError(
+                f"{model_id}: {cls.__name__} has no option {strange[0]} that {CONFIG} names; it is "
+                "another class's, or of a newer version of this library"
+            )
+        file = Path(model_id, WEIGHTS)
+        if not Path(model_id).is_dir():
+            downloaded = hf_hub_download(
+                model_id,
+                WEIGHTS,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
+            file = Path(downloaded)
+        elif not file.is_file():
+            raise FileNotFoundError(f"{model_id}: has no {WEIGHTS}; {fix}")
+        # Of the network the mixin hands on what the config says, as if it were the caller's.
+        given = {n: v for n, v in options.items() if not (n == "network" and isinstance(v, dict))}
+        module: Any = cast(Any, cls).from_options(stored, given)
+        try:
+            weights = load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file}: no readable safetensors file ({error})") from error
+        module.network.expect_weights()
+        check_weights(weights, _shared(module))
+        module.load_state_dict(weights, strict=False)  # all of the network's, as just checked
+        if "preprocessing" in config:
+            made_with = {name: tuple(value) for name, value in config["preprocessing"].items()}
+            module.preprocessing = Preprocessing(**made_with)
+        return module.eval()
+
+    def generate_model_card(
+        self,
+        *,
+        run: str | Path | None = None,
+        data: str | None = None,
+        license: str = "unknown",
+    ) -> ModelCard:
+        """Writes the card of this model.
+
+        Args:
+            run: Folder of the run that trained it: data and camera ids are read from its
+                `config.yaml`, results from its `summary.json`.
+            data: What it was trained on, where there is no run or in other words.
+            license: Of the weights, as the hub abbreviates it; the terms of the training data
+                decide which is possible.
+
+        Raises:
+            FileNotFoundError: `run` is no folder of a run.
+        """
+        info = self._hub_mixin_info.model_card_data.to_dict()
+        header = {**info, "license": license}
+        return write_card(header, self, run=None if run is None else Path(run), data=data)
+
+
+def _shared(module: Any) -> dict[str, Tensor]:
+    """Returns what is shared of the weights."""
+    state = module.state_dict()
+    return {name: state[name] for name in state if name.startswith("network.")}
+
+
+def _without_folders(options: dict[str, Any]) -> dict[str, Any]:
+    """Leaves of a file that the training started from its name: its folder is nobody's business."""
+    network = options["network"]
+    weights = network["init_args"].get("weights")
+    init_args = {**network["init_args"], "weights": weights and Path(weights).name}
+    return {**options, "network": {**network, "init_args": init_args}}

@@ -1,0 +1,110 @@
+"""Contact sheets of clusters and of what is in none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pplr_lightning.data import Sample
+from pplr_lightning.visualization.layout import Sheet, on_white, sample
+
+COLUMNS = 12
+LARGEST, MIXED = 3, 3
+OUTLIERS = 1
+
+
+class Row(NamedTuple):
+    """One row of the sheet: a name, and images with what to write below each."""
+
+    name: str
+    images: list[int]
+    words: list[str]
+
+
+@on_white
+def clusters_figure(
+    samples: Sequence[Sample], labels: Tensor, *, when: str = "", seed: int = 0
+) -> Figure:
+    """Draws the largest clusters, the most mixed where identities are known, and outliers.
+
+    Args:
+        samples: N images.
+        labels: Cluster of each image, -1 for outliers, (N,).
+        when: Said in the title.
+        seed: Of the images drawn.
+    """
+    sizes = torch.bincount(labels[labels >= 0])
+    known = all(one.person_id >= 0 for one in samples)
+    largest = sizes.argsort(descending=True, stable=True)[:LARGEST].tolist()
+    rows = [_cluster("largest", cluster, samples, labels, seed) for cluster in largest]
+    if known:
+        mixed = _most_mixed(samples, labels, sizes, largest)
+        rows += [_cluster("most mixed", cluster, samples, labels, seed) for cluster in mixed]
+    outside = (labels < 0).nonzero()[:, 0].tolist()
+    if outside:
+        drawn = [outside[place] for place in sample(len(outside), COLUMNS, seed)]
+        rows.append(Row(f"outliers\n{len(outside):,} images", drawn, [""] * len(drawn)))
+
+    sheet = Sheet(
+        len(rows),
+        COLUMNS,
+        title=f"Clusters{when and ', ' + when}",
+        caption=(
+            f"{len(samples):,} images, {len(sizes):,} cluster{'s' * (len(sizes) != 1)}, "
+            f"{len(outside):,} outliers. Of each row at most {COLUMNS} images, sampled. "
+            + (
+                "Below an image: its true identity in this cluster, A the most common. The most "
+                "mixed are those of the other clusters with the smallest share of A."
+                if known
+                else "Identities are not known."
+            )
+        ),
+        below=0.2,
+        names=1.15,
+    )
+    for number, row in enumerate(rows):
+        sheet.name(number, row.name)
+        for column, (index, words) in enumerate(zip(row.images, row.words, strict=True)):
+            sheet.image(number, column, samples[index].path, words=words)
+    return sheet.figure
+
+
+def _most_mixed(
+    samples: Sequence[Sample], labels: Tensor, sizes: Tensor, without: list[int]
+) -> list[int]:
+    """Returns the clusters in which the most common identity has the smallest share."""
+    persons: list[Counter[int]] = [Counter() for _ in sizes]
+    for one, label in zip(samples, labels.tolist(), strict=True):
+        if label >= 0:
+            persons[label][one.person_id] += 1
+    purity = {
+        cluster: count.most_common(1)[0][1] / count.total()
+        for cluster, count in enumerate(persons)
+        if len(count) > 1 and cluster not in without
+    }
+    return sorted(purity, key=lambda cluster: purity[cluster])[:MIXED]
+
+
+def _cluster(name: str, cluster: int, samples: Sequence[Sample], labels: Tensor, seed: int) -> Row:
+    """Samples a cluster's images; those of one identity beside each other."""
+    members = (labels == cluster).nonzero()[:, 0].tolist()
+    drawn = [members[place] for place in sample(len(members), COLUMNS, seed)]
+    title = f"{name}\ncluster {cluster}\n{len(members):,} images"
+    if any(samples[index].person_id < 0 for index in members):
+        return Row(title, drawn, [""] * len(drawn))
+    ranked = [person for person, _ in Counter(samples[i].person_id for i in members).most_common()]
+    drawn.sort(key=lambda index: ranked.index(samples[index].person_id))
+    words = [_letter(ranked.index(samples[index].person_id)) for index in drawn]
+    people = "1 identity" if len(ranked) == 1 else f"{len(ranked):,} identities"
+    share = sum(samples[index].person_id == ranked[0] for index in members) / len(members)
+    return Row(f"{title}\n{people}\nA: {share:.0%}", drawn, words)
+
+
+def _letter(number: int) -> str:
+    """A to Z, then numbers."""
+    return chr(ord("A") + number) if number < 26 else str(number + 1)

@@ -1,0 +1,69 @@
+"""Ranking lists: a query and what it finds first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from pplr_lightning.data import Sample
+from pplr_lightning.evaluation.rankings import Ranking
+from pplr_lightning.visualization.layout import BLACK, GREEN, GREY, RED, Sheet, on_white
+
+
+@on_white
+def ranking_figure(
+    rankings: Sequence[Ranking],
+    queries: Sequence[Sample],
+    gallery: Sequence[Sample],
+    *,
+    when: str = "",
+) -> Figure:
+    """Draws queries with their nearest gallery images.
+
+    Args:
+        rankings: One for each row; places are those in `queries` and `gallery`.
+        queries: All query images.
+        gallery: All gallery images.
+        when: Said in the title.
+    """
+    length = max((len(ranking.gallery) for ranking in rankings), default=0)
+    sheet = Sheet(
+        len(rankings),
+        1 + length,
+        title=f"Ranking lists{when and ', ' + when}",
+        caption=(
+            f"{len(rankings)} of {len(queries):,} queries, by average precision (AP), each with "
+            f"the {length} nearest of {len(gallery):,} gallery images. Green and ✓: the same "
+            "person; red, dashed and ✗: another one; grey, dotted and -: not counted, because it "
+            "is the person under the query's own camera, or junk. c: camera; in bold and with "
+            "=, the query's own."
+        ),
+        below=0.22,
+        gaps={1: 0.15},
+    )
+    for row, ranking in enumerate(rankings):
+        query = queries[ranking.query]
+        sheet.name(row, f"{ranking.name}\nAP {100 * ranking.average_precision:.1f} %")
+        sheet.image(row, 0, query.path, frame=BLACK, words=f"query{_camera(query)}")
+        rank = 0
+        for column, place in enumerate(ranking.gallery, start=1):
+            found = gallery[place]
+            same_camera = found.camera_id == query.camera_id
+            same_person = found.person_id == query.person_id
+            if found.person_id < 0 or (same_person and same_camera):
+                mark, frame, line = "-", GREY, ":"
+            else:
+                rank += 1
+                mark, frame, line = (
+                    (f"{rank} ✓", GREEN, "-") if same_person else (f"{rank} ✗", RED, "--")
+                )
+            words = mark + _camera(found) + (" =" if same_camera and found.camera_id >= 0 else "")
+            sheet.image(
+                row, column, found.path, frame=frame, line=line, words=words, bold=same_camera
+            )
+    return sheet.figure
+
+
+def _camera(sample: Sample) -> str:
+    return f"  c{sample.camera_id}" if sample.camera_id >= 0 else ""

@@ -1,0 +1,1 @@
+"""Files of weights: read without executing code, recognised, loaded, written whole."""

@@ -1,0 +1,167 @@
+"""Backbone weights from any file that holds them: found by their names, made to fit."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from pplr_lightning.weights.checkpoints import read_file
+
+SHOWN = 3  # names of a list that a message gives
+
+
+def load_backbone_weights(backbone: nn.Module, path: str | Path) -> str:
+    """Loads weights that were saved for the same backbone, whatever they are wrapped in.
+
+    The tensors may lie in dictionaries of any depth and carry prefixes of any length
+    (`teacher`, `state_dict`, `module.`, `backbone.`, ...): the prefix is taken under which most of
+    the backbone's names are found; where several copies have the same number, a teacher's, else
+    the first in the file. Every tensor of the backbone has to be there in its shape, but for
+    batch counters and for position embeddings of another grid, which are resampled: a backbone
+    that is random in part would train on in silence. Anything else in the file, such as a
+    classifier, is left out.
+
+    Args:
+        backbone: A timm model without classifier.
+        path: As of `read_tensors`.
+
+    Returns:
+        A line that says what was loaded and what was left out.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, would execute code, or holds the weights of another backbone.
+    """
+    tensors = read_tensors(path)
+    own = backbone.state_dict()
+    prefix = find_prefix(tensors, own, path)
+    found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    resampled = fit_position_embeddings(found, backbone)
+    _check(found, own, path)
+    backbone.load_state_dict({n: found[n] for n in own if n in found}, strict=False)
+    loaded = sum(name in found for name in own)
+    left_out = [name for name in tensors if name.removeprefix(prefix) not in own]
+    return (
+        f"{loaded} tensors from {path}"
+        + (f", under the prefix {prefix}" if prefix else "")
+        + (f"; {resampled}" if resampled else "")
+        + (f"; left out {len(left_out)}: {_some(left_out)}" if left_out else "")
+    )
+
+
+def read_tensors(path: str | Path, *, mmap: bool = False) -> dict[str, Tensor]:
+    """Reads the tensors of a file, whatever dictionaries they lie in, by their joined names.
+
+    Args:
+        path: A file of `torch.save` that holds tensors and plain values, or a .safetensors file.
+        mmap: Leave the tensors on disk until they are used.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, or would execute code.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return dict(_tensors(read_file(path, mmap=mmap)))
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: no readable .safetensors file ({error})") from error
+
+
+def _tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for name, value in content.items() if isinstance(content, Mapping) else ():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{name}", value
+        else:
+            yield from _tensors(value, f"{prefix}{name}.")
+
+
+def find_prefix(tensors: Mapping[str, Any], own: Mapping[str, Any], path: str | Path) -> str:
+    """Finds what stands before most of a backbone's names in the names of a file's tensors.
+
+    Raises:
+        ValueError: None of them is there.
+    """
+    counts: Counter[str] = Counter()
+    for name in tensors:
+        starts = [0, *(place + 1 for place, sign in enumerate(name) if sign == ".")]
+        counts.update(name[:start] for start in starts if name[start:] in own)
+    if not counts:
+        raise ValueError(
+            f"{path}: none of its {len(tensors)} tensors has a name of the backbone's; the file "
+            f"has {_some(tensors)}, the backbone {_some(own)}"
+        )
+    return max(counts, key=lambda prefix: (counts[prefix], "teacher" in prefix))
+
+
+def _check(found: dict[str, Tensor], own: dict[str, Tensor], path: str | Path) -> None:
+    """Refuses weights that lack a tensor of the backbone's, or are those of a larger one."""
+    inner = {name.partition(".")[0] for name in own}
+    wrong = {
+        "missing": [n for n in own if n not in found and not n.endswith("num_batches_tracked")],
+        "of another shape": [
+            f"{name} {tuple(found[name].shape)} for {tuple(own[name].shape)}"
+            for name in own
+            if name in found and found[name].shape != own[name].shape
+        ],
+        # as those of a deeper network with the same first blocks
+        "too many": [n for n in found if n not in own and n.partition(".")[0] in inner],
+    }
+    faults = [f"{len(n)} {fault} ({_some(n)})" for fault, n in wrong.items() if n]
+    if faults:
+        raise ValueError(
+            f"{path}: not the weights of this backbone. Of its {len(own)} "
+            f"tensors, {sum(name in found for name in own)} are there; {', '.join(faults)}"
+        )
+
+
+def fit_position_embeddings(weights: dict[str, Tensor], backbone: Any, prefix: str = "") -> str:
+    """Resamples a ViT's position embeddings in `weights` to the grid of `backbone`, in place.
+
+    A file does not say what grid they are of. It is taken to be one, two or three times as high as
+    wide, like those of images of 224 x 224, 256 x 128 and 384 x 128; no number of tokens fits two
+    of these. Embeddings that fit none are left as they are.
+
+    Args:
+        weights: Tensors by name.
+        backbone: Of any family.
+        prefix: Before the backbone's names in `weights`.
+
+    Returns:
+        What was done, or nothing.
+    """
+    name, own = f"{prefix}pos_embed", getattr(backbone, "pos_embed", None)
+    given = weights.get(name)
+    if own is None or given is None or given.ndim != 3 or given.shape[1] == own.shape[1]:
+        return ""
+    height, width = backbone.patch_embed.grid_size
+    num_prefix_tokens = own.shape[1] - height * width
+    grid = _grid(given.shape[1] - num_prefix_tokens)
+    if grid is None:
+        return ""
+    weights[name] = resample_abs_pos_embed(
+        given, [height, width], list(grid), num_prefix_tokens=num_prefix_tokens
+    )
+    return f"position embeddings resampled from {grid[0]} x {grid[1]} to {height} x {width}"
+
+
+def _grid(tokens: int) -> tuple[int, int] | None:
+    for ratio in (1, 2, 3):
+        width = math.isqrt(max(tokens, 0) // ratio)
+        if width > 0 and ratio * width * width == tokens:
+            return ratio * width, width
+    return None
+
+
+def _some(names: Any) -> str:
+    names = list(names)
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

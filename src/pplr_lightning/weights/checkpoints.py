@@ -1,0 +1,203 @@
+"""Checkpoints on disk: written whole or not at all, read without executing code, found again."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's own, but a local file is written aside in its folder and then renamed.
+
+    Lightning writes aside in the system's temporary folder, which is often another file system:
+    moving the file from there is copying it, and what stops the copy leaves a truncated checkpoint
+    in the place of the last whole one.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+    ) -> None:
+        """Writes the checkpoint; whatever stops it, what stood at `path` before stays whole.
+
+        Raises:
+            OSError: The disk is full or the folder cannot be written to.
+        """
+        if storage_options is not None or not _is_local_file_protocol(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        buffer = io.BytesIO()  # torch's writer would turn an OSError into an error without a number
+        torch.save(checkpoint, buffer)
+        aside = Path(f"{path}.part")
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may keep the name and lose the content
+            aside.replace(path)
+        except OSError as error:
+            if aside.is_file():
+                aside.unlink()
+            raise OSError(
+                f"{path}: the checkpoint cannot be written ({error.strerror}); what stood there "
+                "before is still whole. Make room or choose another folder, and go on from the "
+                "last checkpoint with --ckpt_path last"
+            ) from error
+
+    def load_checkpoint(
+        self, path: _PATH, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Reads a checkpoint, tensors and plain values only."""
+        if not _is_local_file_protocol(path):
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        return read_checkpoint(path)
+
+
+def read_file(path: _PATH, *, mmap: bool = False) -> Any:
+    """Reads what `torch.save` wrote onto the CPU; executes nothing that the file may hold.
+
+    Args:
+        path: The file.
+        mmap: Leave the tensors on disk until they are used, where the file's format allows it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is none of torch's, or one that holds more than tensors and values.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    mmap = mmap and zipfile.is_zipfile(path)  # files of torch before 1.6 are none
+    try:
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # whatever a file that is no checkpoint makes torch raise
+        reason = str(error).strip().splitlines()
+        unsafe = "Unsupported" in str(error) or "weights_only" in str(error)
+        raise ValueError(
+            f"{path}: refused, the file holds objects that would execute code when loaded; only "
+            "tensors and plain values are read"
+            if unsafe
+            else f"{path}: no readable checkpoint ({reason[0] if reason else type(error).__name__})"
+        ) from error
+
+
+def _ignored(module: str, name: str) -> type:
+    """Makes a class under the name of another, which is built in its place and keeps nothing."""
+    nothing = {"__init__": lambda self, *_: None, "__setstate__": lambda self, *_: None}
+    return type(name, (), {"__module__": module, **nothing})
+
+
+# Other projects save their best mAP beside the weights, as a scalar of NumPy's, for which
+# `weights_only` would refuse the whole file.
+_NUMPY_SCALARS: list[Any] = [
+    _ignored("numpy", "dtype"),
+    _ignored("numpy.core.multiarray", "scalar"),
+    _ignored("numpy._core.multiarray", "scalar"),  # since NumPy 2
+]
+
+
+def read_checkpoint(path: _PATH, *, mmap: bool = False) -> dict[str, Any]:
+    """Reads a checkpoint of a Lightning run, as `read_file` does.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no checkpoint of a run.
+    """
+    checkpoint = read_file(path, mmap=mmap)
+    missing = [
+        key
+        for key in ("pytorch-lightning_version", "state_dict", "loops")
+        if not isinstance(checkpoint, dict) or key not in checkpoint
+    ]
+    if missing:
+        raise ValueError(
+            f"{path}: no checkpoint of a run of this library (without {', '.join(missing)}); bare "
+            "weights can be given as network.weights, and those of another project be made a "
+            "checkpoint by python -m pplr_lightning convert"
+        )
+    return checkpoint
+
+
+def check_weights(weights: dict[str, Any], own: dict[str, Any]) -> None:
+    """Checks that a checkpoint's weights have the names and shapes of a model's own.
+
+    Raises:
+        ValueError: They do not; names the first that differs.
+    """
+    strange = differences(weights, own)
+    if strange:
+        raise ValueError(
+            f"the checkpoint does not fit the model: {strange}; use the options of model that it "
+            "was trained with, or start from its network with network.weights"
+        )
+
+
+def differences(weights: dict[str, Any], own: dict[str, Any]) -> str:
+    """Names the first tensor in which weights differ from a model's own; empty if none does."""
+    strange = [
+        f"{name} is {_shape(weights.get(name))} in the checkpoint, {_shape(own.get(name))} here"
+        for name in sorted(own.keys() | weights.keys(), key=lambda name: ("_extra" in name, name))
+        if _shape(weights.get(name)) != _shape(own.get(name))
+    ]
+    more = f" ({len(strange) - 1} more like it)" if len(strange) > 1 else ""
+    return strange[0] + more if strange else ""
+
+
+def _shape(value: Any) -> str:
+    if value is None:
+        return "missing"
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else "present"
+
+
+def newest_checkpoint(trainer: Trainer) -> Path | None:
+    """Finds the newest checkpoint of the run's name, whatever version folder it lies in."""
+    folders = [Path(trainer.default_root_dir, "checkpoints")]
+    for logger in trainer.loggers:
+        root = Path(logger.save_dir or trainer.default_root_dir, str(logger.name))
+        folders += root.glob("*/checkpoints")
+    for callback in trainer.checkpoint_callbacks:
+        if getattr(callback, "dirpath", None) is not None:
+            folders.append(Path(callback.dirpath))  # type: ignore[attr-defined]
+    files = {path for folder in folders for path in folder.glob("*.ckpt") if path.is_file()}
+    return max(files, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+
+
+def reopen_last_epoch(checkpoint: dict[str, Any], *, validates: bool) -> None:
+    """Lets a run go on properly from a checkpoint made between an epoch's last batch and its end.
+
+    From one made right after the last batch, Lightning 2.6 takes the epoch for ended: it skips its
+    validation, and then the hooks that begin the next epoch, which would train on old labels. From
+    one made in validation it skips the validation. Stating that validation had begun makes it
+    validate anew, end the epoch and begin the next in the order of a run that was not stopped.
+
+    Args:
+        checkpoint: Changed in place.
+        validates: Whether the epoch ends in a validation.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    epochs, batches = loops["epoch_progress"]["total"], loops["epoch_loop.batch_progress"]
+    validation = loops["epoch_loop.val_loop.batch_progress"]
+    in_epoch = epochs["processed"] == epochs["started"] - 1
+    if not (in_epoch and batches["is_last_batch"]):
+        return
+    at_last_batch = batches["total"]["completed"] == batches["total"]["processed"] - 1
+    counts = validation["current"]
+    if not at_last_batch and validation["is_last_batch"] and counts["completed"] == counts["ready"]:
+        return  # made when validation had ended: Lightning does that right
+    for progress in (batches["total"], batches["current"]):
+        progress["completed"] = progress["processed"]
+    for progress in (validation["total"], validation["current"]):
+        progress.update(ready=1, started=1, processed=0, completed=0)
+    validation["is_last_batch"] = False
+    if not validates:  # it counts the step for the loggers only where it validates
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling, RetrievalEvaluation
+from pplr_lightning.data import Market1501, Splits
+from pplr_lightning.evaluation.extraction import join_features
+from pplr_lightning.functional import rerank_distance, retrieval_metrics
+from pplr_lightning.labelers import DBSCAN
+from pplr_lightning.networks import PartNetwork
+
+
+@pytest.fixture
+def data(drawn):
+    return PPLRDataModule(
+        Market1501(drawn),
+        image_size=(64, 32),
+        batch_size=16,
+        iterations=2,
+        num_workers=0,
+        eval_batch_size=13,
+    )
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    return PPLRModule(
+        PartNetwork("resnet10t", weights=None, norm_batch_size=8), max_clusters=60, agreement_k=4
+    )
+
+
+def trainer(tmp_path, evaluation, **options):
+    labeling = PseudoLabeling(DBSCAN(k1=6, k2=2, eps=0.6, min_samples=2))
+    return Trainer(
+        accelerator="cpu",
+        logger=CSVLogger(tmp_path),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[labeling, evaluation],
+        **{"max_epochs": 2, **options},
+    )
+
+
+def by_hand(module, data, kind="global", rerank=False):
+    module.eval()
+    samples = data.splits.query + data.splits.gallery
+    batches = data.val_dataloader()
+    with torch.no_grad():
+        branches = [module.branches(batch.images) for batch in batches]
+    features = torch.cat([join_features(*branch, kind=kind) for branch in branches])
+    module.train()
+    persons = torch.tensor([sample.person_id for sample in samples])
+    cameras = torch.tensor([sample.camera_id for sample in samples])
+    queries = len(data.splits.query)
+    distance = 2 - 2 * features[:queries] @ features[queries:].T
+    if rerank:
+        distance = rerank_distance(features[:queries], features[queries:])
+    return retrieval_metrics(
+        distance, persons[:queries], persons[queries:], cameras[:queries], cameras[queries:]
+    )
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_validate_and_test_report_the_protocols_value(tmp_path, module, data, stage, capsys):
+    runner = trainer(tmp_path, RetrievalEvaluation())
+    (logged,) = getattr(runner, stage)(module, datamodule=data, verbose=False)
+    prefix = "val" if stage == "validate" else "test"
+    expected = {f"{prefix}/{name}": value for name, value in by_hand(module, data).items()}
+    assert logged == pytest.approx(expected, abs=1e-6)
+    printed = capsys.readouterr().out
+    assert "mAP" in printed
+    assert "features: global; no re-ranking" in printed
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage", "label"),
+    [("global", "test", "test"), ("parts", "test", "test"), ("both", "validate", "validation")],
+)
+def test_other_features_and_reranking(tmp_path, module, data, kind, stage, label, capsys):
+    evaluation = RetrievalEvaluation(test_features=kind, rerank=True)
+    runner = trainer(tmp_path, evaluation)
+    (logged,) = getattr(runner, stage)(module, datamodule=data, verbose=False)
+    prefix = "test" if stage == "test" else "val"
+    plain = by_hand(module, data, kind)
+    expected = {f"{prefix}/{name}": value for name, value in plain.items()}
+    reranked = by_hand(module, data, kind, rerank=True)
+    expected |= {f"{prefix}/rerank/{name}": value for name, value in reranked.items()}
+    assert logged == pytest.approx(expected, abs=1e-6)
+    printed = capsys.readouterr().out
+    lines = [line.replace("│", " ").split() for line in printed.splitlines()]
+    shown = [line[1] for line in lines if line[:1] == [label]]
+    assert shown == [f"{100 * plain['mAP']:.1f}"]
+    shown = [line[2] for line in lines if line[:2] == [f"{label},", "re-ranked"]]
+    assert shown == [f"{100 * reranked['mAP']:.1f}"]
+    caption = f"features: {kind}; re-ranked: k1 20, k2 6, lambda 0.3"
+    assert caption in " ".join(printed.split())
+
+
+def test_fit_evaluates_before_training_and_after_every_epoch(tmp_path, module, data, capsys):
+    evaluation = RetrievalEvaluation()
+    runner = trainer(tmp_path, evaluation)
+    data.setup("fit")
+    before = by_hand(module, data)
+    runner.fit(module, datamodule=data)
+    assert [values["epoch"] for values in evaluation.history] == [-1, 0, 1]
+    first = {k: v for k, v in evaluation.history[0].items() if k != "epoch"}
+    assert first == pytest.approx(before, abs=1e-6)
+    assert runner.callback_metrics["val/mAP"].item() == pytest.approx(
+        evaluation.history[-1]["mAP"], abs=1e-6
+    )
+    summary = json.loads((tmp_path / "lightning_logs/version_0/summary.json").read_text())
+    assert summary["first"] == evaluation.history[0]
+    assert summary["last"] == evaluation.history[-1]
+    assert summary["history"] == evaluation.history
+    assert (summary["features"], summary["reranking"]) == ("global", None)
+    table = capsys.readouterr().out
+    assert all(word in table for word in ("first (before training)", "best", "last (epoch 1)"))
+    assert "features: global; no re-ranking" in table
+
+
+def test_the_end_of_fit_names_another_setting(tmp_path, module, capsys):
+    evaluation = RetrievalEvaluation(test_features="both", rerank=True)
+    evaluation.history = [{"epoch": e, "mAP": 0.1, "rerank/mAP": 0.2} for e in (-1, 0)]
+    evaluation.on_fit_end(trainer(tmp_path, evaluation), module)
+    summary = json.loads((tmp_path / "lightning_logs/version_0/summary.json").read_text())
+    assert summary["features"] == "both"
+    assert summary["reranking"] == {"k1": 20, "k2": 6, "lambda": 0.3}
+    assert summary["last"] == evaluation.history[1]
+    table = capsys.readouterr().out
+    assert "features: both; re-ranked" in table
+    assert all(f"{row}, re-ranked" in table for row in ("training)", "(epoch 0)"))
+
+
+def test_first_evaluation_can_be_left_out(tmp_path, module, data):
+    evaluation = RetrievalEvaluation(before_training=False)
+    trainer(tmp_path, evaluation, max_epochs=1).fit(module, datamodule=data)
+    assert [values["epoch"] for values in evaluation.history] == [0]
+
+
+def test_a_part_of_the_images_gives_no_metrics(tmp_path, module, data):
+    runner = trainer(tmp_path, RetrievalEvaluation(), limit_val_batches=1)
+    with pytest.warns(UserWarning, match=r"evaluation saw 13 of \d+ images"):
+        (logged,) = runner.validate(module, datamodule=data)
+    assert logged == {}
+
+
+@pytest.mark.parametrize("options", [{"fast_dev_run": 2}, {"limit_val_batches": 1}])
+def test_fit_on_a_part_of_the_images_records_nothing(tmp_path, module, data, options):
+    evaluation = RetrievalEvaluation()
+    trainer(tmp_path, evaluation, **{"max_epochs": 1, **options}).fit(module, datamodule=data)
+    assert evaluation.history == []
+
+
+def test_history_survives_a_checkpoint():
+    evaluation, other = RetrievalEvaluation(), RetrievalEvaluation()
+    evaluation.history.append({"epoch": 3, "mAP": 0.5})
+    other.load_state_dict(evaluation.state_dict())
+    assert other.history == evaluation.history
+
+
+def test_evaluations_of_other_features_are_not_gone_on_with():
+    evaluation, other = RetrievalEvaluation(), RetrievalEvaluation(test_features="both")
+    evaluation.history.append({"epoch": 3, "mAP": 0.5})
+    other.load_state_dict(evaluation.state_dict())
+    with pytest.warns(UserWarning, match="test_features=global, those to come of both"):
+        other.on_fit_start(None, None)
+    assert other.history == []
+
+
+def test_evaluations_of_the_same_features_are_gone_on_with(recwarn):
+    evaluation, other = (RetrievalEvaluation(test_features="parts") for _ in range(2))
+    evaluation.history.append({"epoch": 3, "mAP": 0.5})
+    other.load_state_dict(evaluation.state_dict())
+    other.on_fit_start(None, None)
+    assert other.history == evaluation.history
+    assert not recwarn
+
+
+def test_features_that_do_not_exist():
+    expected = "evaluation.test_features='all': choose one of global, parts, both"
+    with pytest.raises(ValueError, match=expected):
+        RetrievalEvaluation(test_features="all")
+
+
+@pytest.mark.parametrize("topk", [(), (1, 0)])
+def test_ranks_that_do_not_exist(topk):
+    with pytest.raises(ValueError, match=rf"topk={re.escape(str(topk))}: give ranks of 1 or more"):
+        RetrievalEvaluation(topk=topk)
+
+
+def test_too_few_images_to_rerank(tmp_path, module, data):
+    data.setup("fit")
+    data.splits = Splits(data.splits.train, data.splits.query[:5], data.splits.gallery[:15])
+    runner = trainer(tmp_path, RetrievalEvaluation(rerank=True))
+    with pytest.raises(ValueError, match=r"evaluation.rerank .* has 20 query and gallery images"):
+        runner.fit(module, datamodule=data)
+    assert runner.global_step == 0
+
+
+def test_another_module(tmp_path):
+    runner = trainer(tmp_path, RetrievalEvaluation())
+    with pytest.raises(MisconfigurationException, match="RetrievalEvaluation evaluates a PPLR"):
+        runner.validate(BoringModel())

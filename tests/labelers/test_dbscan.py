@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pplr_lightning import functional as F
+from pplr_lightning.data import Sample
+from pplr_lightning.labelers import DBSCAN, Space
+
+from ..processes import launch
+from .people import features, shared_space
+
+
+def _label(rank, broken=False):
+    space = shared_space(rank, broken=broken)
+    with space.share:
+        return DBSCAN(k1=12, k2=6).label(space)
+
+
+def test_finds_well_separated_groups():
+    classes = DBSCAN(k1=8, k2=3).label(Space.of(*features()))
+    assert torch.equal(classes, torch.arange(5).repeat_interleave(8))
+
+
+def test_is_the_functions_in_their_order():
+    whole, _ = features(spread=0.4)
+    classes = DBSCAN(k1=8, k2=3, eps=0.6, min_samples=3).label(Space.of(whole))
+    distance = F.jaccard_distance(whole, k1=8, k2=3)
+    assert torch.equal(classes, F.dbscan(distance, eps=0.6, min_samples=3))
+    assert (classes < 0).any()
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_does_not_depend_on_the_number_of_ranks(world_size, tmp_path):
+    alone = _label(0)
+    assert alone.max() > 10
+    assert (alone < 0).any()
+    for classes in launch(_label, world_size, tmp_path):
+        assert torch.equal(classes, alone)
+
+
+def test_fewer_images_than_neighbours():
+    with pytest.raises(ValueError, match=r"labeler.k1=8 for 6 images"):
+        DBSCAN(k1=8, k2=3).check([Sample("x.jpg", -1, -1)] * 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k1": 0}, "labeler.k1 must be at least 1, got 0"),
+        ({"k2": -1}, "labeler.k2 must be at least 1, got -1"),
+        ({"min_samples": 0}, "labeler.min_samples must be at least 1, got 0"),
+        ({"eps": 0}, r"labeler.eps=0: a Jaccard distance lies in \(0, 1\]"),
+        ({"eps": 1.5}, "labeler.eps=1.5"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        DBSCAN(**options)

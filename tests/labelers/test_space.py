@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as nnf
+
+from pplr_lightning import functional as F
+from pplr_lightning.functional.sharding import Share
+from pplr_lightning.labelers import Space
+from pplr_lightning.labelers.stages import Stages
+
+from ..processes import launch
+from .people import features, shared_space
+
+
+def _everything(rank, broken=False):
+    """What a space gives, on this rank."""
+    space = shared_space(rank, broken=broken)
+    with space.share:
+        classes = torch.arange(space.total) % 7
+        distance = space.jaccard(k1=12, k2=6).toarray()
+        neighbors = space.share.gather(space.neighbors(5))
+        return (neighbors, torch.from_numpy(distance), *space.centroids(classes))
+
+
+def _everything_broken(rank):
+    return _everything(rank, broken=True)
+
+
+def test_is_the_functions():
+    whole, parts = features(spread=0.4)
+    space = Space.of(whole, parts)
+    expected = F.jaccard_distance(whole, k1=8, k2=3, max_distance=0.5)
+    assert (space.jaccard(k1=8, k2=3, max_distance=0.5) != expected).nnz == 0
+    assert torch.equal(space.neighbors(4), F.nearest_neighbors(whole, 4))
+    classes = torch.arange(40) % 3
+    centroids, part_centroids = space.centroids(classes)
+    assert torch.equal(centroids, F.cluster_centroids(whole, classes))
+    assert torch.equal(part_centroids[..., 1], F.cluster_centroids(parts[..., 1], classes))
+
+
+def test_nothing_is_embedded_before_it_is_asked_for():
+    calls = []
+    space = Space(lambda: calls.append(0) or features(), share=Share(40))
+    assert space.total == 40
+    assert calls == []
+    space.features, space.part_features  # noqa: B018
+    assert calls == [0]
+
+
+def test_neighbours_are_searched_once():
+    told = []
+
+    @contextmanager
+    def show(name, count):
+        told.append(name)
+        yield lambda: None
+
+    stages = Stages(show)
+    space = Space(features, share=Share(40), stages=stages)
+    space.jaccard(k1=8, k2=3)
+    space.neighbors(6)
+    assert told == ["extraction", "neighbors", "jaccard"]
+    assert list(stages.seconds) == told
+    more = space.neighbors(9)
+    assert told[3:] == ["neighbors"]
+    assert torch.equal(more[:, :8], space.neighbors(8))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_does_not_depend_on_the_number_of_ranks(world_size, tmp_path):
+    alone = _everything(0)
+    for found in launch(_everything, world_size, tmp_path):
+        assert torch.equal(found[0], alone[0])
+        assert torch.equal(found[1], alone[1])
+        for means, expected in zip(found[2:], alone[2:], strict=True):
+            torch.testing.assert_close(means, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_bad_feature_on_one_rank_stops_all(tmp_path):
+    first, second = launch(_everything_broken, 2, tmp_path)
+    assert second.startswith("ValueError: features must be finite, got NaN or Inf in 1 of 50")
+    assert first == f"ValueError: rank 1 stopped with {second}"
+
+
+def test_features_that_do_not_fit():
+    whole, parts = features()
+    with pytest.raises(ValueError, match="40 images and part features of 39"):
+        Space.of(whole, parts[1:]).neighbors(3)
+    with pytest.raises(ValueError, match="part_features must be L2-normalised"):
+        Space.of(whole, 2 * parts).neighbors(3)
+    with pytest.raises(ValueError, match="k must not exceed the number of images, got k=41"):
+        Space.of(whole).neighbors(41)
+
+
+def test_without_parts():
+    centroids, part_centroids = Space.of(features()[0]).centroids(torch.arange(40) % 3)
+    assert centroids.shape == (3, 16)
+    assert part_centroids.shape == (3, 16, 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_equals_cpu(monkeypatch):
+    on_gpu = _everything(0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_cpu = _everything(0)
+    assert torch.equal(on_gpu[0], on_cpu[0])
+    for found, expected in zip(on_gpu[1:], on_cpu[1:], strict=True):
+        assert found.device.type == "cpu"
+        assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_without_room_on_the_gpu_the_features_stay_where_they_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3 * 4 * 40 * 16 - 1, 10**12))
+    whole = nnf.normalize(torch.randn(40, 16), dim=1)
+    assert Space.of(whole).features.device.type == "cpu"

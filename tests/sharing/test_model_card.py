@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+
+import pplr_lightning
+from pplr_lightning import PPLRModule, SimCLRModule, labelers, methods
+from pplr_lightning.data.transforms import Preprocessing
+from pplr_lightning.methods import ReIDModule
+from pplr_lightning.networks import PartNetwork
+from pplr_lightning.sharing.model_card import write_card
+
+SIZE = Preprocessing((384, 128))
+DATA = {
+    "dataset": {
+        "class_path": "pplr_lightning.data.Market1501",
+        "init_args": {"root": "/home/me/data/market"},
+    },
+    "image_size": [384, 128],
+    "use_cameras": True,
+}
+
+
+def evaluation(epoch: int, value: float) -> dict[str, float]:
+    return {"epoch": epoch, "mAP": value, "rank-1": value + 0.1}
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """The folder of a run."""
+    write_config(tmp_path, DATA)
+    summary = {"first": evaluation(-1, 0.1), "best": evaluation(3, 0.8), "last": evaluation(4, 0.7)}
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "history": []}))
+    return tmp_path
+
+
+def write_config(
+    folder: Path,
+    data: dict,
+    *,
+    labeler: str | None = "pplr_lightning.labelers.DBSCAN",
+    weights: str | None = "pretrained",
+) -> None:
+    network = {"class_path": "pplr_lightning.networks.PartNetwork", "init_args": {}}
+    network["init_args"]["weights"] = weights
+    config = {
+        "data": data,
+        "model": {"class_path": "pplr_lightning.PPLRModule", "init_args": {"network": network}},
+        "pseudo_labels": {"labeler": labeler and {"class_path": labeler}},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def make_network(**options: object) -> PartNetwork:
+    return PartNetwork("test_resnet", **{"weights": None, **options})
+
+
+def card(
+    run: Path | None = None,
+    *,
+    data: str | None = None,
+    module: ReIDModule | None = None,
+    size: Preprocessing | None = SIZE,
+) -> str:
+    header = {"license": "cc-by-nc-4.0", "library_name": "pplr_lightning", "tags": ["pplr"]}
+    module = module or PPLRModule(make_network(), max_clusters=8)
+    module.preprocessing = size
+    return str(write_card(header, module, run=run, data=data))
+
+
+def test_header(run):
+    data = ModelCard(card(run)).data
+    assert (data.license, data.library_name, data.tags) == (
+        "cc-by-nc-4.0", "pplr_lightning", ["pplr"],
+    )  # fmt: skip
+
+
+def test_of_a_run(run):
+    text = card(run)
+    assert "- Images: Market-1501 (academic research only)\n" in text
+    assert "/home/me" not in text
+    assert "- Size and colours: 384 x 128 (height, width), RGB" in text
+    assert "minus [0.485, 0.456, 0.406], divided by [0.229, 0.224, 0.225]" in text
+    assert "- Labels: pseudo labels, no identities\n" in text
+    assert "- Setting: without cameras; batches prefer images of other cameras\n" in text
+    assert "- Start: the backbone's published weights\n" in text
+    assert "| | epoch | mAP | rank-1 |\n|---|---|---|---|\n" in text
+    assert "| first | before training | 10.0 | 20.0 |\n" in text
+    assert "| best | 3 | 80.0 | 90.0 |\n| last | 4 | 70.0 | 80.0 |\n" in text
+    assert "Of the weights: cc-by-nc-4.0." in text
+    assert "## Intended use" in text
+    assert "not\nfor identifying individuals" in text
+
+
+def test_says_how_the_results_came_about(run):
+    assert "In %; images are compared by: global features;" in card(run)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["features"] = "both"
+    summary["last"]["rerank/mAP"] = 0.75  # since the run went on with another option
+    (run / "summary.json").write_text(json.dumps(summary))
+    text = card(run)
+    assert "In %; images are compared by: both features;" in text
+    assert "| best | 3 | 80.0 | 90.0 |  |\n| last | 4 | 70.0 | 80.0 | 75.0 |\n" in text
+
+
+def test_without_a_run():
+    text = card(size=None)
+    assert "- Images: not stated\n" in text
+    assert "- Size and colours: not stated\n" in text
+    assert "- Labels: not stated\n" in text
+    assert "- Setting: without cameras\n" in text
+    assert "- Start: not stated\n" in text  # a loaded module does not know
+    assert "- Size and colours: 384 x 128 (height, width), RGB" in card()
+    assert "## Results\n\nNot stated.\n" in text
+
+
+def test_names_model_and_method(run):
+    text = card(run)
+    assert "# Person re-identification with test_resnet\n" in text
+    assert "was trained by `PPLRModule` of `pplr_lightning`: Part-based Pseudo Label Ref" in text
+    assert "from pplr_lightning import PPLRModule\n\nmodule = PPLRModule.from_pret" in text
+    assert "-> (B, 96), L2-normalised" in text
+
+
+def test_of_another_method():
+    pytest.importorskip("pytorch_metric_learning")
+    text = card(module=SimCLRModule(make_network()))
+    assert "was trained by `SimCLRModule` of `pplr_lightning`: SimCLR (Chen et al., ICML" in text
+    assert "from pplr_lightning import SimCLRModule\n\nmodule = SimCLRModule.from_pret" in text
+    assert "- Setting: without cameras\n" in text
+
+
+class Own(ReIDModule):
+    """Learns nothing.
+
+    As an example.
+    """
+
+
+def test_of_a_method_of_ones_own():
+    text = card(module=Own(make_network()))
+    assert f"was trained by `Own` of `{__name__}`: Learns nothing.\n" in text
+    assert f"from {__name__} import Own\n" in text
+
+
+def test_the_librarys_methods_are_found_where_a_card_says():
+    names = set(methods.__all__) - {"ReIDModule"}
+    assert names <= set(vars(pplr_lightning))
+
+
+def test_data_in_other_words(run):
+    assert "- Images: crops of my own\n" in card(run, data="crops of my own")
+
+
+def test_a_run_without_evaluation(run):
+    (run / "summary.json").unlink()
+    assert "## Results\n\nNot stated.\n" in card(run)
+
+
+def test_with_cameras(run):
+    write_config(run, {**DATA, "use_cameras": False})
+    setting = (
+        "with cameras, of weight 0.5 in the loss; batches do not prefer images of other cameras"
+    )
+    module = PPLRModule(make_network(), max_clusters=8, camera_weight=0.5)
+    assert f"- Setting: {setting}\n" in card(run, module=module)
+
+
+@pytest.mark.parametrize(
+    ("weight", "setting"),
+    [(0.0, "in the labels"), (0.5, "of weight 0.5 in the loss and in the labels")],
+)
+def test_with_cameras_in_the_labels(run, weight, setting):
+    write_config(run, DATA, labeler="pplr_lightning.labelers.CameraDBSCAN")
+    module = PPLRModule(make_network(), max_clusters=8, camera_weight=weight)
+    text = card(run, module=module)
+    assert f"- Setting: with cameras, {setting}; batches prefer images of other cam" in text
+    assert "- Labels: pseudo labels, no identities\n" in text
+
+
+@pytest.mark.parametrize(
+    ("labeler", "labels"),
+    [
+        (None, "pseudo labels, no identities"),  # the paper's
+        ("pplr_lightning.labelers.dbscan.DBSCAN", "pseudo labels, no identities"),
+        (
+            "pplr_lightning.labelers.Identities",
+            "true identities: supervised, not label-free",
+        ),
+        (
+            "pplr_lightning.labelers.Instances",
+            "every image a class of its own, no identities",
+        ),
+        ("my.own.Labeler", "of `Labeler`"),
+    ],
+)
+def test_labels(run, labeler, labels):
+    write_config(run, DATA, labeler=labeler)
+    assert f"- Labels: {labels}\n" in card(run)
+
+
+def test_every_labeler_of_the_library_is_described(run):
+    for name in set(labelers.__all__) - {"Labeler", "Space"}:
+        write_config(run, DATA, labeler=f"pplr_lightning.labelers.{name}")
+        assert f"of `{name}`" not in card(run)
+
+
+def test_of_other_colours():
+    size = Preprocessing((384, 128), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    assert "minus [0.5, 0.5, 0.5], divided by [0.25, 0.25, 0.25]" in card(size=size)
+
+
+STARTS = [
+    ("/home/me/last.ckpt", "the weights of a file (`network.weights`)"),
+    ("pretrained", "the backbone's published weights"),
+    (None, "random weights"),
+]
+
+
+@pytest.mark.parametrize(("weights", "start"), STARTS)
+def test_start_of_a_run(run, weights, start):
+    write_config(run, DATA, weights=weights)
+    text = card(run)
+    assert f"- Start: {start}\n" in text
+    assert "/home/me" not in text
+
+
+@pytest.mark.parametrize(("weights", "start"), STARTS[:2])
+def test_start_without_a_run(tmp_path, weights, start):
+    if weights != "pretrained":
+        weights = str(tmp_path / "last.ckpt")
+        torch.save(PPLRModule(make_network(), max_clusters=8).state_dict(), weights)
+    text = card(module=PPLRModule(make_network(weights=weights), max_clusters=8))
+    assert f"- Start: {start}\n" in text
+    assert str(tmp_path) not in text
+
+
+def test_a_run_of_the_methods_own_network(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["init_args"]["network"] = None
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "- Start: the backbone's published weights\n" in card(run)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "images"),
+    [
+        (None, "SyntheticReID"),
+        ({"class_path": "my.own.Reader"}, "`Reader`"),
+        (
+            {"class_path": "pplr_lightning.data.DukeMTMCreID", "init_args": {"root": "x"}},
+            "DukeMTMC-reID (was CC BY-NC-SA 4.0; taken down by Duke University in 2019",
+        ),
+        (
+            {
+                "class_path": "pplr_lightning.data.Joined",
+                "init_args": {
+                    "datasets": [
+                        DATA["dataset"], {"class_path": "pplr_lightning.data.PersonX"},
+                    ]
+                },
+            },
+            "Market-1501 (academic research only); PersonX (none stated, its authors ask to be",
+        ),
+    ],
+)  # fmt: skip
+def test_data_sets(run, dataset, images):
+    write_config(run, {**DATA, "dataset": dataset})
+    assert f"- Images: {images}" in card(run)
+
+
+def test_no_folder_of_a_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no/config.yaml: no such file; give as run the"):
+        card(tmp_path / "no")

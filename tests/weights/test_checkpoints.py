@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from pplr_lightning.weights.checkpoints import (
+    WholeCheckpointIO,
+    check_weights,
+    newest_checkpoint,
+    read_file,
+)
+
+
+def touch(path, seconds: int):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (seconds, seconds))
+    return path
+
+
+class TestNewestCheckpoint:
+    @pytest.fixture
+    def trainer(self, tmp_path):
+        logger = CSVLogger(tmp_path / "runs", name="mine")
+        return Trainer(accelerator="cpu", logger=logger, default_root_dir=tmp_path)
+
+    def test_of_the_runs_name_in_any_version(self, trainer, tmp_path):
+        runs = tmp_path / "runs"
+        touch(runs / "mine/version_0/checkpoints/last.ckpt", 10)
+        newest = touch(runs / "mine/named/checkpoints/interrupted.ckpt", 30)
+        touch(runs / "mine/version_2/checkpoints/last.ckpt", 20)
+        touch(runs / "mine/version_2/checkpoints/last.ckpt.part", 50)  # of a run killed in writing
+        touch(runs / "other/version_0/checkpoints/last.ckpt", 40)
+        assert newest_checkpoint(trainer) == newest
+
+    def test_none(self, trainer):
+        assert newest_checkpoint(trainer) is None
+
+    def test_in_a_folder_of_its_own(self, tmp_path):
+        saving = ModelCheckpoint(dirpath=tmp_path / "here")
+        trainer = Trainer(accelerator="cpu", logger=False, callbacks=[saving])
+        newest = touch(tmp_path / "here/epoch=1.ckpt", 10)
+        assert newest_checkpoint(trainer) == newest
+
+
+class TestWholeCheckpointIO:
+    def test_replaces_what_was_there_and_leaves_nothing_else(self, tmp_path):
+        for value in (1, 2):
+            WholeCheckpointIO().save_checkpoint({"value": value}, tmp_path / "new/last.ckpt")
+        assert torch.load(tmp_path / "new/last.ckpt", weights_only=True) == {"value": 2}
+        assert len(list((tmp_path / "new").iterdir())) == 1
+
+    def test_on_a_full_device(self, tmp_path):
+        path = tmp_path / "last.ckpt"
+        WholeCheckpointIO().save_checkpoint({"value": 1}, path)
+        (tmp_path / "last.ckpt.part").symlink_to("/dev/full")  # every write to it: no space left
+        with pytest.raises(OSError, match=r"last.ckpt: the checkpoint cannot .*\(No space left"):
+            WholeCheckpointIO().save_checkpoint({"value": 2}, path)
+        assert torch.load(path, weights_only=True) == {"value": 1}
+
+
+class TestReadFile:
+    @pytest.mark.parametrize("numpy", [b"numpy._core", b"numpy.core"])
+    @pytest.mark.parametrize("mmap", [True, False])
+    def test_of_an_older_torch_with_a_scalar_of_numpy(self, tmp_path, numpy, mmap):
+        content = {"state_dict": {"a": torch.arange(3)}, "best_mAP": np.float64(0.7)}
+        buffer = io.BytesIO()
+        torch.save(content, buffer, _use_new_zipfile_serialization=False)
+        name = np.float64(0.7).__reduce__()[0].__module__.removesuffix(".multiarray").encode()
+        old = buffer.getvalue()
+        assert old.count(name + b".multiarray") == 1
+        (tmp_path / "old.pth").write_bytes(old.replace(name + b".m", numpy + b".m"))
+        read = read_file(tmp_path / "old.pth", mmap=mmap)
+        assert torch.equal(read["state_dict"]["a"], torch.arange(3))
+
+    def test_builds_no_other_object_of_numpy(self, tmp_path):
+        torch.save({"state_dict": {}, "scores": np.zeros(3)}, tmp_path / "odd.pth")
+        with pytest.raises(ValueError, match=r"odd.pth: refused, the file holds objects"):
+            read_file(tmp_path / "odd.pth")
+
+    @pytest.mark.parametrize("old", [True, False])
+    def test_executes_nothing(self, tmp_path, old):
+        class Evil:
+            def __reduce__(self):
+                return (open, (str(tmp_path / "executed"), "w"))
+
+        path = tmp_path / "evil.pth"
+        torch.save({"a": Evil()}, path, _use_new_zipfile_serialization=not old)
+        with pytest.raises(ValueError, match=r"evil.pth: refused, the file holds objects"):
+            read_file(path)
+        assert not (tmp_path / "executed").exists()
+
+    @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut off"])
+    def test_none_of_torchs(self, tmp_path, content):
+        (tmp_path / "odd.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=r"odd.pth: no readable checkpoint"):
+            read_file(tmp_path / "odd.pth")
+
+    def test_no_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"nowhere.pth: no such checkpoint"):
+            read_file(tmp_path / "nowhere.pth")
+
+
+def test_check_weights_names_the_first_that_differs():
+    own = {"a": torch.zeros(2), "b": torch.zeros(3), "extra": {"rows": 1}}
+    check_weights(dict(own), own)
+    with pytest.raises(ValueError, match=r"b is missing in the checkpoint, \(3,\) here;"):
+        check_weights({"a": torch.zeros(2), "extra": {}}, own)
+    with pytest.raises(ValueError, match=r"a is \(4,\) in the checkpoint, \(2,\) here \(1 more"):
+        check_weights({**own, "a": torch.zeros(4), "c": torch.zeros(1)}, own)
+
+
+class TestLast:
+    """`--ckpt_path last`."""
+
+    def test_goes_on_from_another_version(self, run, run_args, checkpoint_args, tmp_path, caplog):
+        options = [*run_args, *checkpoint_args, "--ckpt_path=last"]
+        with pytest.warns(UserWarning, match="there is no checkpoint yet, training starts anew"):
+            run("fit", *options, "--trainer.max_epochs=1")
+        caplog.clear()
+        cli = run("fit", *options)
+        first = tmp_path / "demo/version_0/checkpoints/last.ckpt"
+        assert f"--ckpt_path last: takes {first}" in caplog.text
+        assert cli.trainer.global_step == 6
+        assert (tmp_path / "demo/version_1/checkpoints/last.ckpt").is_file()
+
+    def test_without_any(self, run, run_args, capsys):
+        with pytest.raises(SystemExit):
+            run("validate", *run_args, "--ckpt_path=last")
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error == "error: --ckpt_path last: there is no checkpoint of a run of this name"
