@@ -16,6 +16,11 @@ from pplr_lightning.functional.losses import (
     softmax_triplet_loss,
 )
 from pplr_lightning.functional.neighbors import nearest_neighbors
+from pplr_lightning.functional.prototypes import (
+    class_means,
+    prototype_loss,
+    update_prototypes,
+)
 from pplr_lightning.functional.reranking import rerank_distance
 from pplr_lightning.functional.retrieval import retrieval_metrics
 
@@ -23,13 +28,16 @@ __all__ = [
     "aals_loss",
     "camera_contrastive_loss",
     "camera_jaccard_distance",
+    "class_means",
     "cluster_centroids",
     "cross_agreement",
     "dbscan",
     "jaccard_distance",
     "nearest_neighbors",
     "pglr_loss",
+    "prototype_loss",
     "rerank_distance",
     "retrieval_metrics",
     "softmax_triplet_loss",
+    "update_prototypes",
 ]
