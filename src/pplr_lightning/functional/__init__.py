@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from pplr_lightning.functional.agreement import cross_agreement
 from pplr_lightning.functional.camera_jaccard import camera_jaccard_distance
-from pplr_lightning.functional.clustering import cluster_centroids, dbscan
+from pplr_lightning.functional.clustering import (
+    cluster_centroids,
+    dbscan,
+    neighbor_components,
+)
 from pplr_lightning.functional.jaccard import jaccard_distance
 from pplr_lightning.functional.losses import (
     aals_loss,
@@ -34,6 +38,7 @@ __all__ = [
     "dbscan",
     "jaccard_distance",
     "nearest_neighbors",
+    "neighbor_components",
     "pglr_loss",
     "prototype_loss",
     "rerank_distance",
