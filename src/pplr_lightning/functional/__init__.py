@@ -12,6 +12,7 @@ from pplr_lightning.functional.clustering import (
     dbscan,
     neighbor_components,
 )
+from pplr_lightning.functional.hierarchy import hdbscan
 from pplr_lightning.functional.jaccard import jaccard_distance
 from pplr_lightning.functional.losses import (
     aals_loss,
@@ -36,6 +37,7 @@ __all__ = [
     "cluster_centroids",
     "cross_agreement",
     "dbscan",
+    "hdbscan",
     "jaccard_distance",
     "nearest_neighbors",
     "neighbor_components",
