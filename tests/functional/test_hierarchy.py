@@ -62,8 +62,8 @@ def test_equals_scikit_learn_on_the_dense_matrix(seed, limit, min_samples):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_joins_at_the_distances_of_scikit_learn(seed, draw_features):
-    # Core distances make ties, on which the order of the images decides, in scikit-learn too: labels
-    # may differ, the distances at which clusters join may not.
+    # Core distances make ties, on which the order of the images decides, in scikit-learn too:
+    # labels may differ, the distances at which clusters join may not.
     for distance in (draw_points(seed), jaccard_distance(draw_features(seed, 200), k1=15)):
         model = scikit(distance)
         joined = np.sort(model._single_linkage_tree_["value"])

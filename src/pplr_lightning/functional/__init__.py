@@ -21,6 +21,7 @@ from pplr_lightning.functional.losses import (
     softmax_triplet_loss,
 )
 from pplr_lightning.functional.neighbors import nearest_neighbors
+from pplr_lightning.functional.partition import kmeans
 from pplr_lightning.functional.prototypes import (
     class_means,
     prototype_loss,
@@ -39,6 +40,7 @@ __all__ = [
     "dbscan",
     "hdbscan",
     "jaccard_distance",
+    "kmeans",
     "nearest_neighbors",
     "neighbor_components",
     "pglr_loss",
