@@ -5,7 +5,13 @@ import pytest
 import torch
 from scipy import sparse
 
-from pplr_lightning.functional import cluster_centroids, dbscan, jaccard_distance
+from pplr_lightning.functional import (
+    cluster_centroids,
+    dbscan,
+    jaccard_distance,
+    nearest_neighbors,
+    neighbor_components,
+)
 from pplr_lightning.functional.clustering import camera_pairs
 
 
@@ -82,6 +88,54 @@ def test_sparse_equals_dense_and_is_not_changed(draw_features):
 def test_bad_dbscan_input(shape, options, message):
     with pytest.raises(ValueError, match=message):
         dbscan(np.zeros(shape), **options)
+
+
+def test_hand_computed_components():
+    # 0 and 3, 2 and 5 name each other; 1 names 0, which does not name it; 4 names 3 likewise.
+    neighbors = torch.tensor([[0, 3, 1], [1, 0, 4], [2, 5, 0], [3, 0, 4], [4, 3, 1], [5, 2, 1]])
+    assert neighbor_components(neighbors, k=1).tolist() == [0, -1, 1, 0, -1, 1]
+    # With two all are linked but 2 and 5: 0 and 1, 1 and 4, 4 and 3.
+    assert neighbor_components(neighbors, k=2).tolist() == [0, 0, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_components_equal_a_walk_over_the_dense_graph(draw_features, k):
+    features = draw_features(3, 150)
+    neighbors = nearest_neighbors(features, k + 2)
+    similarity = (features @ features.T).fill_diagonal_(-2)
+    near = torch.zeros(150, 150, dtype=torch.bool)
+    near.scatter_(1, similarity.topk(k).indices, True)
+    near = near & near.T
+    expected, count = torch.full((150,), -1), 0
+    for image in range(150):
+        if expected[image] < 0 and near[image].any():
+            reached = near[image]
+            while not torch.equal(reached, wider := reached | near[reached].any(dim=0)):
+                reached = wider
+            expected[reached], count = count, count + 1
+    labels = neighbor_components(neighbors, k=k)
+    assert torch.equal(labels, expected)
+    assert labels.dtype == torch.int64
+    assert count > 1
+
+
+def test_image_behind_its_duplicates_is_not_its_own_neighbor():
+    # Four equal images: 2 and 3 do not stand in their own lists; the nearest of all is the lowest.
+    lists = nearest_neighbors(torch.ones(4, 1), 2)
+    assert lists.tolist() == [[0, 1]] * 4
+    assert neighbor_components(lists, k=1).tolist() == [0, 0, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("k", "message"),
+    [
+        (0, "k must be at least 1, got 0"),
+        (2, r"neighbors must be \(3, 3 or more\), got shape \(3, 2\)"),
+    ],
+)
+def test_bad_components_input(k, message):
+    with pytest.raises(ValueError, match=message):
+        neighbor_components(torch.zeros(3, 2, dtype=torch.int64), k=k)
 
 
 def test_equals_the_authors_centroids(reference):

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from pplr_lightning.functional.agreement import cross_agreement
 from pplr_lightning.functional.camera_jaccard import camera_jaccard_distance
-from pplr_lightning.functional.clustering import cluster_centroids, dbscan
+from pplr_lightning.functional.clustering import (
+    cluster_centroids,
+    dbscan,
+    neighbor_components,
+)
+from pplr_lightning.functional.hierarchy import hdbscan
 from pplr_lightning.functional.jaccard import jaccard_distance
 from pplr_lightning.functional.losses import (
     aals_loss,
@@ -16,6 +21,12 @@ from pplr_lightning.functional.losses import (
     softmax_triplet_loss,
 )
 from pplr_lightning.functional.neighbors import nearest_neighbors
+from pplr_lightning.functional.partition import kmeans
+from pplr_lightning.functional.prototypes import (
+    class_means,
+    prototype_loss,
+    update_prototypes,
+)
 from pplr_lightning.functional.reranking import rerank_distance
 from pplr_lightning.functional.retrieval import retrieval_metrics
 
@@ -23,13 +34,19 @@ __all__ = [
     "aals_loss",
     "camera_contrastive_loss",
     "camera_jaccard_distance",
+    "class_means",
     "cluster_centroids",
     "cross_agreement",
     "dbscan",
+    "hdbscan",
     "jaccard_distance",
+    "kmeans",
     "nearest_neighbors",
+    "neighbor_components",
     "pglr_loss",
+    "prototype_loss",
     "rerank_distance",
     "retrieval_metrics",
     "softmax_triplet_loss",
+    "update_prototypes",
 ]

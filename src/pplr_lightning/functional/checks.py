@@ -12,6 +12,21 @@ def check_features(features: Tensor, name: str = "features") -> None:
     Raises:
         ValueError: They are not.
     """
+    norms = check_finite(features, name)
+    far = ((norms - 1).abs() > 1e-3).nonzero()
+    if len(far):
+        raise ValueError(
+            f"{name} must be L2-normalised, got a norm of {float(norms[far[0]]):.4g} in row "
+            f"{int(far[0])}; call torch.nn.functional.normalize({name}) first"
+        )
+
+
+def check_finite(features: Tensor, name: str = "features") -> Tensor:
+    """Check that features are (N, D) and finite, and return their norms, (N,).
+
+    Raises:
+        ValueError: They are not.
+    """
     if features.ndim != 2:
         raise ValueError(
             f"{name} must be 2-D, (N, D), got shape {tuple(features.shape)}; give one row per image"
@@ -23,11 +38,35 @@ def check_features(features: Tensor, name: str = "features") -> None:
             f"{name} must be finite, got NaN or Inf in {len(broken)} of {len(norms)} rows, first "
             f"in row {int(broken[0])}; check the model's weights and the images"
         )
-    far = ((norms - 1).abs() > 1e-3).nonzero()
-    if len(far):
+    return norms
+
+
+def check_labels(name: str, labels: Tensor, images: int, classes: int, *, lowest: int = 0) -> None:
+    """Check that there is one label per image and, on the CPU, that none is out of range.
+
+    Reading labels on a GPU would wait for it.
+
+    Args:
+        name: What the message calls the labels.
+        labels: ``lowest`` to ``classes`` - 1, (N,).
+        images: N.
+        classes: Number of classes.
+        lowest: 0, or -1 where that stands for no class.
+
+    Raises:
+        ValueError: There is not, or one is.
+    """
+    if labels.shape != (images,):
         raise ValueError(
-            f"{name} must be L2-normalised, got a norm of {float(norms[far[0]]):.4g} in row "
-            f"{int(far[0])}; call torch.nn.functional.normalize({name}) first"
+            f"{name} must have shape ({images},), got {tuple(labels.shape)}; give one per image"
+        )
+    if labels.device.type != "cpu" or not images:
+        return
+    low, high = labels.aminmax()
+    if low < lowest or high >= classes:
+        raise ValueError(
+            f"{name} must be {lowest} to {classes - 1}, got {int(low)} to {int(high)}; give one "
+            "row to every class, and leave out images without a class"
         )
 
 

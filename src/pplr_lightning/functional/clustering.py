@@ -12,7 +12,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional as F
 
-from pplr_lightning.functional.jaccard import TOLERANCE, keep_within
+from pplr_lightning.functional.checks import check_count, check_neighbors
+from pplr_lightning.functional.jaccard import TOLERANCE, keep_within, mutual_neighbors
 from pplr_lightning.functional.sharding import Share
 
 
@@ -80,6 +81,47 @@ def _cluster(near: sparse.csr_matrix, min_samples: int) -> NDArray[np.int64]:
     np.minimum.at(lowest, edges.row, reached)
     labels[others] = np.where(lowest < count, lowest, -1)
     return labels
+
+
+def neighbor_components(neighbors: Tensor, *, k: int) -> Tensor:
+    """Cluster images that are linked by mutual nearest neighbours.
+
+    Labels are the connected components of the graph that joins i and j where each is among the k
+    nearest of the other. Nothing bounds their size: from k of 3 or 4 on, chains of links tend to
+    join most images into one giant component. Look at the share of the largest before training.
+
+    Args:
+        neighbors: Result of `nearest_neighbors`, the image itself included, (N, >= k + 1).
+        k: Nearest images that are compared, the image itself **not** counted, >= 1.
+
+    Returns:
+        Labels 0, 1, ... in the order of each component's lowest image, -1 for an image that is
+        linked to none, (N,) int64, on the device of ``neighbors``.
+
+    Raises:
+        ValueError: ``k`` < 1, or ``neighbors`` do not fit.
+
+    Example:
+        >>> neighbors = torch.tensor([[0, 1], [1, 0], [2, 1], [3, 4], [4, 3]])
+        >>> neighbor_components(neighbors, k=1)
+        tensor([ 0,  0, -1,  1,  1])
+    """
+    check_count("k", k)
+    images = len(neighbors)
+    check_neighbors(neighbors, images, k + 1)
+    lists = neighbors[:, : k + 1].cpu()
+    # The image itself goes last and is cut off; behind many duplicates it is not there at all.
+    is_self = (lists == torch.arange(images)[:, None]).int()
+    others = lists.gather(1, is_self.argsort(dim=1, stable=True))[:, :k]
+    mutual = mutual_neighbors(others.int().contiguous().numpy(), k)
+    rows, columns = np.nonzero(mutual >= 0)
+    links = (np.ones(len(rows), bool), (rows, mutual[rows, columns]))
+    # Components are numbered by their lowest image.
+    graph = sparse.csr_matrix(links, (images, images))
+    _, component = connected_components(graph, directed=False)
+    is_linked = np.bincount(component) > 1
+    numbers = np.where(is_linked, np.cumsum(is_linked) - 1, -1)
+    return torch.from_numpy(numbers[component]).to(neighbors.device)
 
 
 @torch.no_grad()

@@ -94,8 +94,7 @@ def open_finder(engine: str, gallery: Tensor, probes: int | None = None) -> Find
     kind = "Flat" if probes is None else f"IVF{cells},Flat"
     index = faiss.index_factory(gallery.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
     if on_gpu:
-        device = torch.cuda.current_device()
-        index = faiss.index_cpu_to_gpu(_gpu_resources(device), device, index)
+        index = to_own_gpu(index)
     if probes is not None:
         sample = torch.randperm(len(gallery), generator=torch.Generator().manual_seed(0))
         index.train(gallery[sample[: 64 * cells]].numpy())
@@ -109,6 +108,12 @@ def open_finder(engine: str, gallery: Tensor, probes: int | None = None) -> Find
         return torch.from_numpy(found).to(queries.device)
 
     return find
+
+
+def to_own_gpu(index: Any) -> Any:
+    """Copy a FAISS index to this process's own GPU."""
+    device = torch.cuda.current_device()
+    return _import_faiss().index_cpu_to_gpu(_gpu_resources(device), device, index)
 
 
 @functools.cache
