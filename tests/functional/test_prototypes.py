@@ -56,11 +56,9 @@ def test_equals_the_authors_cluster_memory(reference, name, rule, dtype):
         assert_equal(loss.detach(), arrays["loss"][step])
         assert_equal(raw.grad, arrays["grad_raw"][step])
         assert_equal(unit.grad, arrays["grad_unit"][step])
-        in_rounds = update_prototypes(memory, unit, targets, **options, rounds=24)
         memory = update_prototypes(memory, unit, targets, **options)
         assert not memory.requires_grad
         assert_equal(memory, arrays["memory_after"][step])
-        assert_equal(in_rounds, arrays["memory_after"][step])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -98,23 +96,21 @@ def test_loss_without_the_floor_is_another(reference):
     assert abs(float(loss - arrays["loss"][0])) > 0.1
 
 
-@pytest.mark.parametrize("rounds", [None, 40])
 @pytest.mark.parametrize("seed", range(3))
-def test_equals_the_loop_to_the_last_bit(seed, rounds):
+def test_equals_the_loop_to_the_last_bit(seed):
     prototypes, features, targets = draw(seed, 5, 40, dim=256)
     expected = one_after_the_other(prototypes, features, targets, 0.1)
     before = prototypes.clone()
-    after = update_prototypes(prototypes, features, targets, momentum=0.1, rounds=rounds)
+    after = update_prototypes(prototypes, features, targets, momentum=0.1)
     assert torch.equal(after, expected)
     assert torch.equal(prototypes, before)
 
 
 @pytest.mark.parametrize("rule", ["every", "hardest", "mean"])
-@pytest.mark.parametrize("rounds", [None, 6])
-def test_absent_rows_stay_and_others_are_unit(rule, rounds):
+def test_absent_rows_stay_and_others_are_unit(rule):
     prototypes, features, _ = draw(0, 9, 6)
     targets = torch.tensor([4, 1, 4, 4, 8, 1])
-    after = update_prototypes(prototypes, features, targets, momentum=0.3, rule=rule, rounds=rounds)
+    after = update_prototypes(prototypes, features, targets, momentum=0.3, rule=rule)
     absent = torch.tensor([0, 2, 3, 5, 6, 7])
     assert torch.equal(after[absent], prototypes[absent])
     assert (after[targets] - prototypes[targets]).abs().amax(dim=1).min() > 0.1
@@ -130,16 +126,6 @@ def test_order_matters_to_every_image_alone():
             for rows, owners in ((features, targets), (features.flip(0), targets.flip(0)))
         )
         assert (rule == "every") == bool((ahead - back).abs().max() > 0.1)
-
-
-def test_the_bound_leaves_later_images_out():
-    prototypes, features, _ = draw(2, 2, 5)
-    targets = torch.tensor([0, 0, 1, 0, 1])
-    first = torch.tensor([0, 2])
-    assert torch.equal(
-        update_prototypes(prototypes, features, targets, momentum=0.5, rounds=1),
-        update_prototypes(prototypes, features[first], targets[first], momentum=0.5),
-    )
 
 
 def test_hardest_is_the_first_among_equals():
@@ -169,12 +155,9 @@ def test_momentum_one_and_an_empty_batch_change_nothing(rule):
     prototypes, features, targets = draw(3, 4, 10)
     kept = update_prototypes(prototypes, features, targets, momentum=1, rule=rule)
     torch.testing.assert_close(kept, prototypes)
-    for rounds in (None, 3):
-        empty = update_prototypes(
-            prototypes, features[:0], targets[:0], momentum=0, rule=rule, rounds=rounds
-        )
-        assert torch.equal(empty, prototypes)
-        assert empty is not prototypes
+    empty = update_prototypes(prototypes, features[:0], targets[:0], momentum=0, rule=rule)
+    assert torch.equal(empty, prototypes)
+    assert empty is not prototypes
 
 
 def test_half_precision_features_move_rows_of_full_precision():
@@ -220,10 +203,6 @@ def test_means_by_hand():
             "rule must be one of every, hardest, mean, got 'last'",
         ),
         (lambda *rows: update_prototypes(*rows, momentum=1.5), r"momentum.*\[0, 1\], got 1.5"),
-        (
-            lambda *rows: update_prototypes(*rows, momentum=0.1, rounds=0),
-            "rounds must be at least 1, got 0",
-        ),
         (lambda *rows: prototype_loss(*rows, temperature=0), "temperature must be above 0, got 0"),
         (
             lambda *rows: prototype_loss(*rows, temperature=1, floor=1),

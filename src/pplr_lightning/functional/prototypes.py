@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pplr_lightning.functional.checks import check_count, check_labels
+from pplr_lightning.functional.checks import check_labels
 
 RULES = ("every", "hardest", "mean")
 
@@ -21,7 +21,6 @@ def update_prototypes(
     *,
     momentum: float,
     rule: str = "every",
-    rounds: int | None = None,
 ) -> Tensor:
     """Move the prototypes of a batch's classes towards its features.
 
@@ -41,10 +40,6 @@ def update_prototypes(
         rule: Which images move the row of their class: ``every`` one, one after the other in the
             order of the batch; ``hardest``, once, the one of least cosine to the old row, the first
             among equals; ``mean``, once, the mean of their features.
-        rounds: For ``every``: a bound on the images of a class in the batch, where the caller knows
-            one. The first images of all classes are then taken at once, then the second ones and so
-            on, which is faster on a GPU; images beyond the bound are left out. None takes image by
-            image. Neither makes the host wait for a GPU.
 
     Returns:
         New rows, (C, D), without a gradient: those of the batch's classes are L2-normalised, the
@@ -69,16 +64,12 @@ def update_prototypes(
         )
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
-    if rounds is not None:
-        check_count("rounds", rounds)
     rows, features = prototypes.clone(), features.to(prototypes)
     targets = targets.to(prototypes.device)
-    if rule == "every" and rounds is None:
+    if rule == "every":
         for image in range(len(features)):  # slices, as reading a target would wait for the GPU
             one = slice(image, image + 1)
             _move(rows, features[one], targets[one], momentum)
-    elif rounds is not None and rule == "every":
-        _move_in_rounds(rows, features, targets, momentum, rounds)
     elif len(features):
         choose = _hardest_features if rule == "hardest" else _mean_features
         _move(rows, choose(rows, features, targets), targets, momentum)
@@ -88,26 +79,8 @@ def update_prototypes(
 def _move(rows: Tensor, features: Tensor, targets: Tensor, momentum: float) -> None:
     """Move rows (C, D), in place, towards features (B, D) that are equal for equal targets."""
     old = rows.index_select(0, targets)
-    rows.index_copy_(0, targets, _blend(old, features, momentum))
-
-
-def _blend(old: Tensor, features: Tensor, momentum: float) -> Tensor:
-    return F.normalize(momentum * old + (1 - momentum) * features, dim=1)
-
-
-def _move_in_rounds(
-    rows: Tensor, features: Tensor, targets: Tensor, momentum: float, rounds: int
-) -> None:
-    """Move rows (C, D), in place, by the r-th image of every class in round r."""
-    order = targets.argsort(stable=True)
-    first = _count_smaller(targets)  # place in that order of the class's first image
-    count = (targets[:, None] == targets).sum(dim=1)
-    for number in range(min(rounds, len(targets))):
-        image = order[(first + number).clamp(max=len(targets) - 1)]
-        old = rows.index_select(0, targets)
-        moved = _blend(old, features[image], momentum)
-        # All images of a class write the same: which of them comes last does not matter.
-        rows.index_copy_(0, targets, torch.where((number < count)[:, None], moved, old))
+    moved = F.normalize(momentum * old + (1 - momentum) * features, dim=1)
+    rows.index_copy_(0, targets, moved)
 
 
 def _hardest_features(rows: Tensor, features: Tensor, targets: Tensor) -> Tensor:

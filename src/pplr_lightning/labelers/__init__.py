@@ -2,16 +2,22 @@
 
 from pplr_lightning.labelers.camera_dbscan import CameraDBSCAN
 from pplr_lightning.labelers.dbscan import DBSCAN
+from pplr_lightning.labelers.hdbscan import HDBSCAN
 from pplr_lightning.labelers.identities import Identities
 from pplr_lightning.labelers.instances import Instances
+from pplr_lightning.labelers.kmeans import KMeans
 from pplr_lightning.labelers.labeler import Labeler
+from pplr_lightning.labelers.neighbor_components import NeighborComponents
 from pplr_lightning.labelers.space import Space
 
 __all__ = [
     "DBSCAN",
+    "HDBSCAN",
     "CameraDBSCAN",
     "Identities",
     "Instances",
+    "KMeans",
     "Labeler",
+    "NeighborComponents",
     "Space",
 ]
