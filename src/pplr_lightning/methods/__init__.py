@@ -1,7 +1,8 @@
 """The methods, one LightningModule per file; `base.py` is the loop they share."""
 
 from pplr_lightning.methods.base import ReIDModule
+from pplr_lightning.methods.cluster_contrast import ClusterContrastModule
 from pplr_lightning.methods.pplr import PPLRModule
 from pplr_lightning.methods.simclr import SimCLRModule
 
-__all__ = ["PPLRModule", "ReIDModule", "SimCLRModule"]
+__all__ = ["ClusterContrastModule", "PPLRModule", "ReIDModule", "SimCLRModule"]

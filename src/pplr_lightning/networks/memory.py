@@ -1,0 +1,73 @@
+"""Prototypes that follow the features trained on, by momentum instead of by gradients."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pplr_lightning.functional import update_prototypes
+
+Rule = Literal["every", "hardest", "mean"]
+
+
+class Memory(nn.Module):
+    """One unit row per class, as Cluster Contrast has it, or per image.
+
+    The rows are neither parameter nor buffer: their number changes from epoch to epoch, and DDP
+    would broadcast buffers in every step. Checkpoints hold them as extra state. Every rank gives
+    `update` the same batch, and so has the same rows.
+
+    Args:
+        momentum: Share of the old row in an update, in [0, 1).
+        rule: Which images move a row, as of `functional.update_prototypes`.
+
+    Attributes:
+        rows: L2-normalised, (K, D).
+
+    Raises:
+        ValueError: An option is out of range.
+
+    Example:
+        >>> memory = Memory(momentum=0.0)
+        >>> memory.reset(torch.eye(2))
+        >>> memory.update(torch.tensor([[0.6, 0.8]]), torch.tensor([0]))
+        >>> memory.rows
+        tensor([[0.6000, 0.8000],
+                [0.0000, 1.0000]])
+    """
+
+    def __init__(self, *, momentum: float, rule: Rule = "every") -> None:
+        super().__init__()
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum={momentum}: must lie in [0, 1)")
+        if rule not in ("every", "hardest", "mean"):
+            raise ValueError(f"rule={rule!r}: choose every, hardest or mean")
+        self.momentum = momentum
+        self.rule: Rule = rule
+        self.rows = torch.empty(0, 0)
+
+    def reset(self, rows: Tensor) -> None:
+        """Starts from unit rows (K, D)."""
+        self.rows = rows.detach().clone()
+
+    def rows_for(self, features: Tensor) -> Tensor:
+        """Returns the rows on the device and of the type of some features, as which they stay."""
+        self.rows = self.rows.to(features)
+        return self.rows
+
+    @torch.no_grad()
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        """Moves rows towards the unit features (B, D) of images of the classes `targets` (B,)."""
+        self.rows = update_prototypes(
+            self.rows_for(features), features, targets, momentum=self.momentum, rule=self.rule
+        )
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Saves the rows."""
+        return {"rows": self.rows.cpu()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restores them."""
+        self.rows = state["rows"]

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, Trainer
+
+from pplr_lightning import PPLRDataModule, PseudoLabeling
+from pplr_lightning.data import Market1501, TrainBatch
+from pplr_lightning.labelers import DBSCAN, Space
+from pplr_lightning.methods import ClusterContrastModule, ReIDModule
+from pplr_lightning.networks import PartNetwork, PartOutput
+
+from ..test_ddp import column
+from ..test_resume import same
+from ..tiny import save
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+
+
+def network(**options):
+    options = {"num_parts": 0, "norm_batch_size": 8, "weights": None, **options}
+    return PartNetwork("test_resnet", **options)
+
+
+def build(**options):
+    torch.manual_seed(0)
+    return ClusterContrastModule(network(), **options)
+
+
+class OneProcess:
+    """The little of a Trainer that a step asks for."""
+
+    world_size = 1
+    is_last_batch = False
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("cluster_memory", "every"),
+        ("cluster_memory_m02", "every"),
+        ("cluster_memory_hard", "hardest"),
+    ],
+)
+def test_steps_are_those_of_the_authors(name, rule, monkeypatch):
+    """Loss, gradient and memory over four steps, from features to rows."""
+    with np.load(REFERENCE / f"{name}.npz") as file:
+        arrays = {key: torch.from_numpy(file[key]) for key in file.files}
+    module = build(
+        temperature=float(arrays["temperature"]),
+        momentum=float(arrays["momentum"]),
+        update=rule,
+    ).double()
+    module.trainer = OneProcess()
+    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
+    module.memory.reset(arrays["memory_start"])
+    for step in range(4):
+        raw = arrays["raw"][step].requires_grad_()
+        monkeypatch.setattr(
+            module.network,
+            "forward",
+            lambda images, raw=raw: PartOutput(raw, raw[..., None][..., :0]),
+        )
+        targets = arrays["targets"][step]
+        batch = TrainBatch(raw, targets, targets, targets, {})
+        loss = module.training_step(batch, step)
+        loss.backward()
+        module.end_step(batch)
+        exact = {"rtol": 1e-12, "atol": 1e-12}
+        torch.testing.assert_close(loss.detach(), arrays["loss"][step], **exact)
+        torch.testing.assert_close(raw.grad, arrays["grad_raw"][step], **exact)
+        torch.testing.assert_close(module.memory.rows, arrays["memory_after"][step], **exact)
+
+
+def test_an_epoch_begins_with_the_means_of_its_classes():
+    features = F.normalize(torch.randn(12, 16), dim=1)
+    classes = torch.tensor([0, 0, 1, -1, 2, 2, 1, 0, -1, 2, 1, 0])
+    module = build()
+    assert module.begin_epoch(Space.of(features), classes) == {}
+    mean = F.normalize(features[classes == 1].mean(0), dim=0)
+    torch.testing.assert_close(module.memory.rows[1], mean)
+
+
+def test_every_trainable_parameter_learns():
+    module = build()
+    module.trainer = OneProcess()
+    module.log_dict = lambda *_, **__: None
+    module.memory.reset(F.normalize(torch.randn(4, module.network.num_features), dim=1))
+    targets = torch.arange(4).repeat_interleave(2)
+    batch = TrainBatch(torch.randn(8, 3, 64, 32), targets, targets, targets, {})
+    module.training_step(batch, 0).backward()
+    for name, parameter in module.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def test_is_built_again_from_its_checkpoint(tmp_path):
+    module = build(temperature=0.07)
+    module.memory.reset(torch.eye(3))
+    found = ReIDModule.load_from_checkpoint(save(module, tmp_path / "cc.ckpt"))
+    assert isinstance(found, ClusterContrastModule)
+    assert found.temperature == 0.07
+    assert torch.equal(found.memory.rows, torch.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "temperature=0.0: must be finite and above 0"),
+        ({"momentum": 1.0}, "momentum=1.0"),
+        ({"update": "first"}, "rule='first'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+def test_a_network_with_parts():
+    with pytest.raises(
+        ValueError, match=r"network.num_parts=2: .* the global feature alone; use 0"
+    ):
+        ClusterContrastModule(network(num_parts=2))
+
+
+class SaveAfterStep(Callback):
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step == 1:
+            trainer.save_checkpoint(self.path)
+
+
+def train(drawn, *callbacks, ckpt_path=None):
+    data = PPLRDataModule(
+        Market1501(drawn), image_size=(64, 32), batch_size=16, iterations=3, num_workers=0
+    )
+    module = build()
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, max_epochs=2, limit_val_batches=0,
+        callbacks=[PseudoLabeling(DBSCAN(k1=6, k2=2, eps=0.6, min_samples=2)), *callbacks],
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+    return module
+
+
+def test_goes_on_in_mid_epoch_with_the_very_memory(drawn, tmp_path):
+    """A checkpoint of a callback has the memory after the step, as the weights."""
+    whole = train(drawn, SaveAfterStep(tmp_path / "middle.ckpt"))
+    again = train(drawn, ckpt_path=tmp_path / "middle.ckpt")
+    assert same(whole.state_dict(), again.state_dict())
+
+
+def options(drawn, folder):
+    return [
+        "--config=configs/cluster_contrast_market1501.yaml",
+        f"--data.dataset.init_args.root={drawn}",
+        "--data.image_size=[64,32]",
+        "--data.batch_size=16",
+        "--data.instances=4",
+        "--data.iterations=3",
+        "--data.num_workers=0",
+        "--model.network.backbone=test_resnet",
+        "--model.network.weights=null",
+        "--model.network.norm_batch_size=8",
+        "--pseudo_labels.labeler.k1=6",
+        "--pseudo_labels.labeler.k2=2",
+        "--pseudo_labels.labeler.min_samples=2",
+        "--figures.names=[]",
+        "--trainer.accelerator=cpu",
+        "--trainer.precision=64-true",
+        "--trainer.max_epochs=2",
+        "--trainer.check_val_every_n_epoch=1",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.callbacks=[]",
+        "--trainer.enable_progress_bar=false",
+        f"--trainer.logger.init_args.save_dir={folder}",
+    ]
+
+
+def test_two_processes_train_as_one(drawn, run, run_process, tmp_path):
+    run("fit", *options(drawn, tmp_path / "one"))
+    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
+    done = run_process("fit", *options(drawn, tmp_path / "two"), *ddp)
+    assert done.returncode == 0, done.stderr
+    one, two = (tmp_path / name / "cluster_contrast/version_0" for name in ("one", "two"))
+    for name in ("train/loss", "labels/clusters", "val/mAP"):
+        found = column(two, name)
+        assert found
+        assert found == pytest.approx(column(one, name), rel=1e-9), name
