@@ -244,7 +244,7 @@ class TestLoad:
         assert checksum(ReIDModule.load_from_checkpoint(path).network) == checksum(made.network)
 
     def test_what_fits_of_another_models_weights(self, tiny_checkpoint):
-        with pytest.raises(ValueError, match="does not fit the model: classifier.weight is"):
+        with pytest.raises(ValueError, match=r"does not fit the model: classifier.weight is"):
             PPLRModule.load_from_checkpoint(tiny_checkpoint, max_clusters=3)
         found = PPLRModule.load_from_checkpoint(tiny_checkpoint, max_clusters=3, strict=False)
         assert checksum(found.network) == checksum(tiny().network)

@@ -245,6 +245,6 @@ def test_images_that_it_cannot_train_on():
     samples = [Sample("x.jpg", -1, 1)] * 20
     with pytest.raises(ValueError, match=r"model.agreement_k=20 for 19 images"):
         build().check_images(samples)
-    with pytest.raises(ValueError, match="model.camera_weight is above 0, but all training images"):
+    with pytest.raises(ValueError, match=r"model.camera_weight is above 0, but all training"):
         build(camera_weight=1.0, agreement_k=2).check_images(samples)
     build(agreement_k=2).check_images(samples)
