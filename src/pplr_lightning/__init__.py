@@ -1,19 +1,62 @@
-"""Unsupervised person re-identification with PPLR on PyTorch Lightning."""
+"""Unsupervised person re-identification on PyTorch Lightning: PPLR and its kin.
 
-from pplr_lightning.callbacks import PseudoLabeling, RetrievalEvaluation, RunRecord
-from pplr_lightning.data import PPLRDataModule
-from pplr_lightning.gallery import Gallery, read_embeddings
-from pplr_lightning.methods import PPLRModule, SimCLRModule
+Names are loaded when they are first asked for: the help of the command line needs none of them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pplr_lightning.callbacks import Figures, PseudoLabeling, RetrievalEvaluation, RunRecord
+    from pplr_lightning.data import PPLRDataModule
+    from pplr_lightning.gallery import Gallery, read_embeddings
+    from pplr_lightning.labelers import (
+        DBSCAN,
+        HDBSCAN,
+        CameraDBSCAN,
+        Identities,
+        Instances,
+        KMeans,
+        NeighborComponents,
+    )
+    from pplr_lightning.methods import (
+        ClusterContrastModule,
+        PPLRModule,
+        ReIDModule,
+        SimCLRModule,
+    )
+    from pplr_lightning.networks import PartNetwork
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DBSCAN",
+    "HDBSCAN",
+    "CameraDBSCAN",
+    "ClusterContrastModule",
+    "Figures",
     "Gallery",
+    "Identities",
+    "Instances",
+    "KMeans",
+    "NeighborComponents",
     "PPLRDataModule",
     "PPLRModule",
+    "PartNetwork",
     "PseudoLabeling",
+    "ReIDModule",
     "RetrievalEvaluation",
     "RunRecord",
     "SimCLRModule",
     "read_embeddings",
 ]
+
+_ROOMS = ("methods", "networks", "labelers", "data", "callbacks", "gallery")
+
+
+def __getattr__(name: str) -> Any:
+    for room in _ROOMS if name in __all__ else ():
+        module = importlib.import_module(f"{__name__}.{room}")
+        if name in module.__all__:
+            return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -104,7 +104,7 @@ class TestOptimizer:
         assert len(given) == sum(parameter.requires_grad for parameter in module.parameters())
 
     def test_a_schedule_that_looks_at_a_metric(self, module):
-        # As `LRSchedulerCallable` of the command line makes it: Lightning's own class has a monitor.
+        # Of Lightning, as the command line makes it: it has a monitor.
         module.lr_scheduler = partial(ReduceLROnPlateau, monitor="val/mAP")
         scheduler = module.configure_optimizers()["lr_scheduler"]
         assert scheduler["monitor"] == "val/mAP"

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from pplr_lightning.callbacks.run_folder import run_folder
+from pplr_lightning.lightning_internals import started_processes
 
 GRACE = 5.0  # seconds for the other processes of a job that broke to say why they end
 
@@ -82,7 +83,7 @@ class Interruption(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Ends the processes that Lightning started, lest they wait for this one for ever."""
-        children: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+        children = started_processes(trainer)
         if children:
             threading.Thread(target=_end, args=(children,)).start()
 

@@ -29,6 +29,7 @@ from pplr_lightning.callbacks import (
 )
 from pplr_lightning.callbacks.run_config import RunConfig
 from pplr_lightning.data import PPLRDataModule
+from pplr_lightning.lightning_internals import KeepsGivenOptions
 from pplr_lightning.methods import PPLRModule, ReIDModule
 from pplr_lightning.weights.checkpoints import (
     WholeCheckpointIO,
@@ -37,7 +38,7 @@ from pplr_lightning.weights.checkpoints import (
 )
 
 
-class PPLRCLI(LightningCLI):
+class PPLRCLI(KeepsGivenOptions, LightningCLI):
     """`LightningCLI` of any method, with the sections of labels, evaluation, record and figures.
 
     `optimizer` and `lr_scheduler` take the place of the method's published ones, each by itself.
@@ -72,13 +73,6 @@ class PPLRCLI(LightningCLI):
         checkpoint = self.config[self.subcommand].get("ckpt_path")
         if checkpoint not in (None, "best", "last", "hpc"):
             read_checkpoint(checkpoint, mmap=True)
-
-    def _parse_ckpt_path(self) -> None:
-        """Does nothing: the options given count.
-
-        Lightning 2.6 would put the options of the model that the checkpoint was made with in their
-        place, without a word.
-        """
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Builds the Trainer, with `WholeCheckpointIO` where the config names no other."""

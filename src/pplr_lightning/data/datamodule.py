@@ -45,6 +45,7 @@ from pplr_lightning.data.transforms import (
     Preprocessing,
     contrastive_transform,
 )
+from pplr_lightning.lightning_internals import batches_done
 
 Augmentation = Literal["pplr", "contrastive"]
 
@@ -265,7 +266,7 @@ class PPLRDataModule(LightningDataModule):
             iterations=self.iterations,
             seed=self.seed,
             epoch=self.trainer.current_epoch if self.trainer is not None else 0,
-            start=self._batches_done(),
+            start=0 if self.trainer is None else batches_done(self.trainer),
             cameras=cameras if self.use_cameras else None,
             rank=self.rank,
             world_size=self.world_size,
@@ -276,12 +277,6 @@ class PPLRDataModule(LightningDataModule):
             return CachedLoader(cached, batch_sampler=sampler, collate_fn=whole)
         images = TrainImages(samples, labels, transform)
         return DataLoader(images, batch_sampler=sampler, **self._loader_options())
-
-    def _batches_done(self) -> int:
-        """Counts this epoch's batches before the first that is asked for; 0 but after a resume."""
-        if self.trainer is None:
-            return 0
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def labeling_dataloader(self) -> DataLoader[EvalBatch]:
         """Gives this rank's share of the training images, unaugmented, for the label stage.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sklearn.metrics import adjusted_rand_score
-from sklearn.metrics.cluster import pair_confusion_matrix
 from torch import Tensor
 
 from pplr_lightning.data.pseudo_labels import PseudoLabels
@@ -26,6 +24,9 @@ def label_quality(labels: Tensor, person_ids: Tensor) -> LabelQuality:
     in one cluster that are of one identity, `recall` the share of pairs of one identity, both
     clustered, that are in one cluster. Read them beside the share of outliers.
     """
+    from sklearn.metrics import adjusted_rand_score  # takes long to import
+    from sklearn.metrics.cluster import pair_confusion_matrix
+
     clustered = labels >= 0
     found, truth = labels[clustered].numpy(), person_ids[clustered].numpy()
     if not len(found):

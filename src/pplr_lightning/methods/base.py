@@ -31,7 +31,8 @@ from pplr_lightning.evaluation.extraction import (
 )
 from pplr_lightning.evaluation.fingerprint import Fingerprint, checksum
 from pplr_lightning.labelers.space import Space
-from pplr_lightning.methods.nan_guard import NaNGuard, has_scaler
+from pplr_lightning.lightning_internals import has_scaler, reopen_last_epoch, trainer_of
+from pplr_lightning.methods.nan_guard import NaNGuard
 from pplr_lightning.networks import PartNetwork, average_running_statistics, share_groups
 from pplr_lightning.networks.compilation import check_compiler
 from pplr_lightning.networks.part_network import PRETRAINED
@@ -41,7 +42,6 @@ from pplr_lightning.weights.checkpoints import (
     check_weights,
     differences,
     read_checkpoint,
-    reopen_last_epoch,
 )
 
 M = TypeVar("M", bound="ReIDModule")
@@ -198,7 +198,7 @@ class ReIDModule(HubMixin, LightningModule):
             ValueError: A configuration that cannot run on this many processes, or weights that do
                 not fit the network; or it is to be compiled where there is no compiler.
         """
-        data = getattr(self._trainer, "datamodule", None)
+        data = getattr(trainer_of(self), "datamodule", None)
         if isinstance(data, PPLRDataModule):
             self.preprocessing = data.preprocessing
         if stage == "fit":
@@ -356,15 +356,15 @@ class ReIDModule(HubMixin, LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Checks an epoch's last step with it."""
         if self.trainer.is_last_batch:
-            self._guard.check(self._trainer)
+            self._guard.check(trainer_of(self))
 
     def on_validation_start(self) -> None:
         """Checks the last step before its statistics are used."""
-        self._guard.check(self._trainer)
+        self._guard.check(trainer_of(self))
 
     def on_train_end(self) -> None:
         """Checks the last step of all."""
-        self._guard.check(self._trainer)
+        self._guard.check(trainer_of(self))
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> dict[str, Tensor]:
         """Returns what `RetrievalEvaluation` makes its `test_features` of."""
@@ -381,7 +381,8 @@ class ReIDModule(HubMixin, LightningModule):
         """Builds `optimizer`, on a GPU a fused one where it can be, and `lr_scheduler`."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         # Not with a gradient scaler: Lightning then could not clip gradients.
-        scaled = self._trainer is not None and has_scaler(self.trainer)
+        trainer = trainer_of(self)
+        scaled = trainer is not None and has_scaler(trainer)
         optimizer = self._make_optimizer(parameters, self.device.type == "cuda" and not scaled)
         if self.lr_scheduler is None:
             return optimizer
@@ -409,7 +410,7 @@ class ReIDModule(HubMixin, LightningModule):
         Raises:
             FloatingPointError: The last step was not finite; no checkpoint is written of it.
         """
-        self._guard.check(self._trainer)
+        self._guard.check(trainer_of(self))
         options = self.options
         checkpoint["method"] = type(self).__name__
         checkpoint["network"] = options.pop("network")
@@ -428,7 +429,8 @@ class ReIDModule(HubMixin, LightningModule):
             check_weights(checkpoint["state_dict"], self.state_dict())
         if self.preprocessing is None and "preprocessing" in checkpoint:
             self.preprocessing = Preprocessing(**checkpoint["preprocessing"])
-        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+        trainer = trainer_of(self)
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
             return
         if "optimizer_states" not in checkpoint:
             raise ValueError(

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from pplr_lightning.distributed import all_gather_list
+from pplr_lightning.lightning_internals import has_scaler, show_on_bar
 from pplr_lightning.weights.checkpoints import newest_checkpoint
 
 
@@ -121,8 +122,7 @@ class NaNGuard:
         step = self.take()
         if step is None or trainer is None:
             return
-        if trainer.progress_bar_callback is not None:
-            trainer.progress_bar_metrics.update(step.losses)
+        show_on_bar(trainer, step.losses)
         if step.finite:
             return
         broken = sorted(set(all_gather_list(step.broken)))
@@ -133,11 +133,6 @@ class NaNGuard:
             "model.lr or use a wider trainer.precision, and go on from "
             + (f"the last good checkpoint, {newest}" if newest else "the start: no checkpoint yet")
         )
-
-
-def has_scaler(trainer: Trainer) -> bool:
-    """Tells whether gradients are scaled, as in 16-mixed."""
-    return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def skips_steps(optimizer: torch.optim.Optimizer, trainer: Trainer) -> bool:

@@ -58,10 +58,8 @@ not spread evenly over groups of people.
 
 Of the weights: {license}. The terms of the training images hold beside it.
 """
-# What the library's labelers tell images apart by; any other is named.
+# Of the labelers that find no pseudo labels.
 LABELS = {
-    "DBSCAN": "pseudo labels, no identities",
-    "CameraDBSCAN": "pseudo labels, no identities",
     "Instances": "every image a class of its own, no identities",
     "Identities": "true identities: supervised, not label-free",
 }
@@ -147,14 +145,17 @@ def _preprocessing(made_with: Preprocessing | None) -> str:
 
 def _labeler(config: Any) -> str:
     """Names the labeler of a run, which is the paper's where the config names none."""
-    return str(OmegaConf.select(config, "pseudo_labels.labeler.class_path", default="DBSCAN"))
+    default = "pplr_lightning.labelers.DBSCAN"
+    return str(OmegaConf.select(config, "pseudo_labels.labeler.class_path", default=default))
 
 
 def _labels(config: Any) -> str:
     if config is None:
         return NOT_STATED
-    name = _labeler(config).rpartition(".")[2]
-    return LABELS.get(name, f"of `{name}`")
+    package, _, name = _labeler(config).rpartition(".")
+    if not package.startswith("pplr_lightning"):
+        return f"of `{name}`"
+    return LABELS.get(name, f"pseudo labels of `{name}`, no identities")
 
 
 def _cameras(config: Any, weight: float | None) -> str:

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.optimize import linear_sum_assignment
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -44,6 +43,8 @@ class Embedding(NamedTuple):
 
 def embed(features: Tensor, *, seed: int = 0) -> Tensor:
     """Computes the t-SNE (van der Maaten and Hinton, 2008) of features (S, D), (S, 2)."""
+    from sklearn.manifold import TSNE  # takes long to import
+
     rows = features.double().numpy()
     if len(rows) < 5 or not np.ptp(rows, axis=0).any():  # too few to speak of, or all the same
         return torch.nn.functional.pad(features[:, :2].float(), (0, max(0, 2 - rows.shape[1])))

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
-from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
 from torch import Tensor
+
+from pplr_lightning.lightning_internals import PathLike, is_local
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -25,14 +25,14 @@ class WholeCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+        self, checkpoint: dict[str, Any], path: PathLike, storage_options: Any | None = None
     ) -> None:
         """Writes the checkpoint; whatever stops it, what stood at `path` before stays whole.
 
         Raises:
             OSError: The disk is full or the folder cannot be written to.
         """
-        if storage_options is not None or not _is_local_file_protocol(path):
+        if storage_options is not None or not is_local(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         buffer = io.BytesIO()  # torch's writer would turn an OSError into an error without a number
@@ -55,15 +55,15 @@ class WholeCheckpointIO(TorchCheckpointIO):
             ) from error
 
     def load_checkpoint(
-        self, path: _PATH, map_location: Any = "cpu", weights_only: bool | None = None
+        self, path: PathLike, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Reads a checkpoint, tensors and plain values only."""
-        if not _is_local_file_protocol(path):
+        if not is_local(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
         return read_checkpoint(path)
 
 
-def read_file(path: _PATH, *, mmap: bool = False) -> Any:
+def read_file(path: PathLike, *, mmap: bool = False) -> Any:
     """Reads what `torch.save` wrote onto the CPU; executes nothing that the file may hold.
 
     Args:
@@ -106,7 +106,7 @@ _NUMPY_SCALARS: list[Any] = [
 ]
 
 
-def read_checkpoint(path: _PATH, *, mmap: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: PathLike, *, mmap: bool = False) -> dict[str, Any]:
     """Reads a checkpoint of a Lightning run, as `read_file` does.
 
     Raises:
@@ -170,34 +170,3 @@ def newest_checkpoint(trainer: Trainer) -> Path | None:
             folders.append(Path(callback.dirpath))  # type: ignore[attr-defined]
     files = {path for folder in folders for path in folder.glob("*.ckpt") if path.is_file()}
     return max(files, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
-
-
-def reopen_last_epoch(checkpoint: dict[str, Any], *, validates: bool) -> None:
-    """Lets a run go on properly from a checkpoint made between an epoch's last batch and its end.
-
-    From one made right after the last batch, Lightning 2.6 takes the epoch for ended: it skips its
-    validation, and then the hooks that begin the next epoch, which would train on old labels. From
-    one made in validation it skips the validation. Stating that validation had begun makes it
-    validate anew, end the epoch and begin the next in the order of a run that was not stopped.
-
-    Args:
-        checkpoint: Changed in place.
-        validates: Whether the epoch ends in a validation.
-    """
-    loops = checkpoint["loops"]["fit_loop"]
-    epochs, batches = loops["epoch_progress"]["total"], loops["epoch_loop.batch_progress"]
-    validation = loops["epoch_loop.val_loop.batch_progress"]
-    in_epoch = epochs["processed"] == epochs["started"] - 1
-    if not (in_epoch and batches["is_last_batch"]):
-        return
-    at_last_batch = batches["total"]["completed"] == batches["total"]["processed"] - 1
-    counts = validation["current"]
-    if not at_last_batch and validation["is_last_batch"] and counts["completed"] == counts["ready"]:
-        return  # made when validation had ended: Lightning does that right
-    for progress in (batches["total"], batches["current"]):
-        progress["completed"] = progress["processed"]
-    for progress in (validation["total"], validation["current"]):
-        progress.update(ready=1, started=1, processed=0, completed=0)
-    validation["is_last_batch"] = False
-    if not validates:  # it counts the step for the loggers only where it validates
-        loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
