@@ -84,6 +84,7 @@ def test_every_block_has_a_language_that_is_looked_at(page):
     "command",
     [
         "python -m pplr_lightning fit --model.betta 0.5",
+        "python -m pplr_lightning fit --config configs/demo.yaml --model.network.parts 3",
         "python -m pplr_lightning export --ckpt last.ckpt --formt onnx",
         "python benchmarks/labels.py --image 5 --no-such",
     ],
@@ -98,3 +99,15 @@ def test_a_wrong_option_is_found(command, desk, monkeypatch):
 def test_a_wrong_command_is_found(command, desk, monkeypatch):
     with pytest.raises(AssertionError):
         check(*commands(command, desk), monkeypatch)
+
+
+def test_what_extends_the_library_is_short():
+    """Each under 60 lines, a method and a labeler, as docs/extending.md writes them out."""
+    classes = [
+        node
+        for block in blocks(ROOT / "docs/extending.md", "python")
+        for node in ast.parse(block).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert [node.name for node in classes] == ["ChainedClusters", "TrustedContrastModule"]
+    assert all(node.end_lineno - node.lineno < 60 for node in classes)
