@@ -19,6 +19,7 @@ from pplr_lightning.data import Sample, SyntheticReID
 from pplr_lightning.gallery import write_embeddings
 
 from .galleries import Made, make
+from .processes import run_ranks
 from .tiny import module, save
 
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -118,6 +119,12 @@ def checkpoint_args() -> list[str]:
 def run() -> Callable[..., object]:
     """Runs the command line in this process."""
     return lambda *args: main(list(args))
+
+
+@pytest.fixture
+def run_several(tmp_path: Path) -> Callable[..., object]:
+    """Runs the command line on several ranks, as torchrun starts them, without its imports."""
+    return lambda ranks, *args, **options: run_ranks(args, ranks, tmp_path / "ranks", **options)
 
 
 @pytest.fixture

@@ -49,10 +49,10 @@ def times(row: dict[str, float]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_several_processes_train_as_one(alone, run_process, run_args, tmp_path, processes):
+def test_several_processes_train_as_one(alone, run_several, run_args, tmp_path, processes):
     """Each of two holds a whole group of batch statistics; of four, two hold one together."""
     options = (*several(processes), "--data.num_workers=1")
-    done = run_process("fit", *run_args, *options, timeout=400)
+    done = run_several(processes, "fit", *run_args, *options)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "demo/version_0"
     for name in COMPARED:
@@ -66,7 +66,7 @@ def test_several_processes_train_as_one(alone, run_process, run_args, tmp_path, 
     assert summaries[0]["last"] == pytest.approx(summaries[1]["last"], abs=1e-6)
 
 
-def test_the_setting_with_cameras_trains_as_one(run, run_process, run_args, tmp_path):
+def test_the_setting_with_cameras_trains_as_one(run, run_several, run_args, tmp_path):
     """Sampler, camera loss and camera-aware Jaccard distance together, on one and two processes."""
     cameras = (
         "--data.use_cameras=true",
@@ -77,7 +77,7 @@ def test_the_setting_with_cameras_trains_as_one(run, run_process, run_args, tmp_
     )
     run("fit", *run_args, *FLOAT64, *cameras, "--trainer.logger.init_args.version=one")
     options = (*several(2), *cameras, "--trainer.logger.init_args.version=two")
-    done = run_process("fit", *run_args, *options, timeout=400)
+    done = run_several(2, "fit", *run_args, *options)
     assert done.returncode == 0, done.stderr
     one, two = tmp_path / "demo/one", tmp_path / "demo/two"
     for name in (*COMPARED, "train/loss_camera"):

@@ -156,7 +156,10 @@ class TestOtherCheckpoints:
         trainer.fit(BoringModel())
         trainer.save_checkpoint(tmp_path / "boring.ckpt")
         error = self.refusal(run, run_args, capsys, tmp_path / "boring.ckpt")
-        assert "does not fit the model: classifier.weight is missing in the checkpoint, (64, 512) here" in error
+        assert (
+            "does not fit the model: classifier.weight is missing in the checkpoint, (64, 512) here"
+            in error
+        )
 
     def test_of_another_shape(self, run, run_args, capsys, finished):
         error = self.refusal(run, run_args, capsys, finished, "--model.max_clusters=65")

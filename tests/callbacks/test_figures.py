@@ -283,10 +283,10 @@ def test_only_rank_zero_looks_at_anything():
     assert figures.history == []
 
 
-def test_two_processes_draw_once(run_process, run_args, tmp_path):
+def test_two_processes_draw_once(run_several, run_args, tmp_path):
     names = '--figures.names=["ranking","embedding","label_quality","refinement"]'
-    done = run_process(
-        "fit", *run_args, "--trainer.devices=2", "--trainer.strategy=ddp",
+    done = run_several(
+        2, "fit", *run_args, "--trainer.devices=2", "--trainer.strategy=ddp",
         "--trainer.max_epochs=1", names,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -323,5 +323,7 @@ def test_wrong_partners():
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
         callbacks=[Figures()],
     )  # fmt: skip
-    with pytest.raises(MisconfigurationException, match=r"PPLRModule or its kin learns from a PPLRDataMod"):
+    with pytest.raises(
+        MisconfigurationException, match=r"PPLRModule or its kin learns from a PPLRDataMod"
+    ):
         trainer.fit(BoringModel())

@@ -136,13 +136,13 @@ class TestRefuses:
         other = torch.load(checkpoint, weights_only=True)
         other["hyper_parameters"]["temperature"] = 0.1
         torch.save(other, tmp_path / "other.ckpt")
-        match = r"error: .*other.ckpt: .*unexpected keyword argument 'temperature'"
+        match = r"error: .*other.ckpt: PPLRModule has no option temperature"
         refused(match, "--ckpt_path", tmp_path / "other.ckpt", *SIZE)
 
     def test_an_unknown_method(self, refused, checkpoint, tmp_path):
         other = torch.load(checkpoint, weights_only=True)
         torch.save({**other, "method": "Other"}, tmp_path / "other.ckpt")
-        match = r"error: .*other.ckpt: a checkpoint of Other, which is no ReIDModule that is import"
+        match = r"error: .*other.ckpt: the model is a Other, which is no ReIDModule that is import"
         refused(match, "--ckpt_path", tmp_path / "other.ckpt", *SIZE)
 
     @pytest.mark.parametrize("key", ["hyper_parameters", "network"])

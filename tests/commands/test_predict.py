@@ -178,8 +178,8 @@ def test_killed_when_all_was_done(alone, run, options, out, capsys, monkeypatch)
 TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
 
 
-def test_two_processes_write_what_one_does(alone, run_process, options, out):
-    done = run_process("predict", *options, *TWO)
+def test_two_processes_write_what_one_does(alone, run_several, options, out):
+    done = run_several(2, "predict", *options, *TWO)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("42 images are embedded") == 1
     assert same(out, alone)
@@ -187,13 +187,13 @@ def test_two_processes_write_what_one_does(alone, run_process, options, out):
 
 
 def test_two_processes_go_on_with_less_work_than_processes(
-    alone, run, run_process, options, out, monkeypatch
+    alone, run, run_several, options, out, monkeypatch
 ):
     monkeypatch.setattr(EmbeddingParts, "merge", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("predict", *options)
     (out.parent / "e.parquet.parts/000000004.parquet").unlink()
-    done = run_process("predict", *options, *TWO)  # the first of them has nothing to do
+    done = run_several(2, "predict", *options, *TWO)  # the first of them has nothing to do
     assert done.returncode == 0, done.stderr
     assert same(out, alone)
 

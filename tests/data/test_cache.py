@@ -77,13 +77,12 @@ def refused(name):
 
 
 @pytest.mark.parametrize("memfd", [None, refused])
-def test_processes_that_cannot_share(tmp_path, monkeypatch, memfd):
-    if memfd is None:
-        monkeypatch.delattr(os, "memfd_create")
-    else:
-        monkeypatch.setattr(os, "memfd_create", memfd)
-
+def test_processes_that_cannot_share(tmp_path, memfd):
     def work(rank):
+        if memfd is None:
+            del os.memfd_create
+        else:
+            os.memfd_create = memfd
         node = Node(rank, rank, 2)
         assert make(4, node=node) is None
         return make(4, node=node, must_fit=True)

@@ -89,8 +89,9 @@ def test_without_parts(paths):
         expected = normalize(network.eval()(images).features, dim=1)
     assert torch.equal(found, expected)
     assert embed_images(network, [], SIZE).shape == (0, 96)
-    with pytest.raises(ValueError, match="features 'both': the network has no parts; choose 'gl"):
-        embed_images(network, paths, SIZE, kind="both")
+    assert torch.equal(embed_images(network, paths, SIZE, kind="both"), expected)
+    with pytest.raises(ValueError, match="features 'parts': the network has no parts; choose 'gl"):
+        embed_images(network, paths, SIZE, kind="parts")
 
 
 def test_modes_are_left_as_they_were(network, paths, expected):

@@ -147,7 +147,9 @@ def test_bad_images(images, position, value, message):
 def _ranked(rank, broken=None, rerank=False, rows=7):
     """Metrics or the error, and the distances that this rank scored.
 
-    The product's size is one that MKL rounds differently on one thread, on two and in parts.
+    The product's size is one that MKL rounds differently on one thread, on two and in parts. Tests
+    call it after `launch`: a thread that is just ending while ranks are forked may hold a lock of
+    MKL's, for which they would wait for ever.
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 50, (1029,), generator=generator)
@@ -175,8 +177,8 @@ def _ranked(rank, broken=None, rerank=False, rows=7):
 @pytest.mark.parametrize("rerank", [False, True])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_share_the_queries_and_agree_to_the_last_bit(world_size, rerank, tmp_path):
-    expected, blocks = _ranked(0, rerank=rerank)  # on two threads, the ranks have one each
     results = launch(partial(_ranked, rerank=rerank), world_size, tmp_path)
+    expected, blocks = _ranked(0, rerank=rerank)  # on two threads, the ranks have one each
     assert [metrics for metrics, _ in results] == [expected] * world_size
     shares = [len(seen) // (1 + rerank) for _, seen in results]
     assert shares == {1: [5], 2: [2, 3], 4: [1, 1, 1, 2]}[world_size]
@@ -188,8 +190,8 @@ def test_ranks_share_the_queries_and_agree_to_the_last_bit(world_size, rerank, t
 
 def test_ranks_without_queries(tmp_path):
     work = partial(_ranked, rerank=True, rows=15)  # 2 blocks
-    expected, _ = work(0)
     results = launch(work, 4, tmp_path)
+    expected, _ = work(0)
     assert sorted(len(seen) for _, seen in results) == [0, 0, 2, 2]
     assert [metrics for metrics, _ in results] == [expected] * 4
 
@@ -199,9 +201,10 @@ def test_ranks_without_queries(tmp_path):
 )
 def test_all_ranks_raise_what_one_has_seen(rerank, message, tmp_path):
     work = partial(_ranked, broken=29, rerank=rerank)
+    results = launch(work, 4, tmp_path)
     expected, _ = work(0)
     assert message in expected
-    assert [text for text, _ in launch(work, 4, tmp_path)] == [expected] * 4
+    assert [text for text, _ in results] == [expected] * 4
 
 
 class TestReranked:

@@ -183,10 +183,10 @@ def options(drawn, folder):
     ]
 
 
-def test_two_processes_train_as_one(drawn, run, run_process, tmp_path):
+def test_two_processes_train_as_one(drawn, run, run_several, tmp_path):
     run("fit", *options(drawn, tmp_path / "one"))
     ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    done = run_process("fit", *options(drawn, tmp_path / "two"), *ddp)
+    done = run_several(2, "fit", *options(drawn, tmp_path / "two"), *ddp)
     assert done.returncode == 0, done.stderr
     one, two = (tmp_path / name / "cluster_contrast/version_0" for name in ("one", "two"))
     for name in ("train/loss", "labels/clusters", "val/mAP"):

@@ -155,9 +155,8 @@ class ReIDModule(HubMixin, LightningModule):
             raise ValueError("weights_only=False: a checkpoint's code is never executed; use True")
         checkpoint = read_checkpoint(checkpoint_path)
         try:
-            found = _find_class(cls, str(checkpoint.get("method")))
-            stored = {**checkpoint["hyper_parameters"], "network": checkpoint["network"]}
-            module = found.from_options(stored, options)
+            stored = {n: checkpoint[n] for n in ("method", "network")}
+            module = cls.from_options({**checkpoint["hyper_parameters"], **stored}, options)
             module.strict_loading = strict
             module.on_load_checkpoint(checkpoint)
             module.load_state_dict(_fitting(checkpoint, module, strict), strict=strict)
@@ -169,19 +168,28 @@ class ReIDModule(HubMixin, LightningModule):
 
     @classmethod
     def from_options(cls: type[M], stored: dict[str, Any], options: dict[str, Any]) -> M:
-        """Builds a module without weights from what `options` stored, with others in their place.
+        """Builds a module without weights from the `options` of another, with some in their place.
+
+        Called on `ReIDModule` itself it finds the class among those that are imported.
 
         Raises:
-            ValueError: The network is of a kind that this library does not know.
+            ValueError: They are another method's or another version's, or the network is of a kind
+                that this library does not know.
         """
         # Lightning notes names of its own (`_instantiator`), which are never called.
-        given = {n: v for n, v in stored.items() if n != "network" and not n.startswith("_")}
+        given = {n: v for n, v in stored.items() if n not in ("method", "network") and n[0] != "_"}
         if "network" not in options:
             kind, init_args = stored["network"]["class_path"], stored["network"]["init_args"]
             if kind not in networks.__all__:
                 raise ValueError(f"network {kind}: give the network that the weights are of")
-            given["network"] = getattr(networks, kind)(**{**init_args, "weights": None})
-        return cls(**{**given, **options})
+            network = getattr(networks, kind)(**{**init_args, "weights": None})
+            network.options = init_args  # which say what the weights once started from
+            given["network"] = network
+        found = _find_class(cls, str(stored["method"]))
+        strange = sorted(set(given) - set(inspect.signature(found.__init__).parameters))
+        if strange:
+            raise ValueError(f"{found.__name__} has no option {strange[0]}: of another version?")
+        return found(**{**given, **options})
 
     @property
     def options(self) -> dict[str, Any]:
@@ -189,7 +197,7 @@ class ReIDModule(HubMixin, LightningModule):
         taken = inspect.signature(type(self).__init__).parameters  # a base class may note more
         own = {n: v for n, v in self.hparams.items() if n in taken and n != "network"}
         network = {"class_path": type(self.network).__name__, "init_args": self.network.options}
-        return {**own, "network": network}
+        return {"method": type(self).__name__, **own, "network": network}
 
     def setup(self, stage: str) -> None:
         """Loads the weights to start from, unless a checkpoint is about to be restored.
@@ -412,8 +420,8 @@ class ReIDModule(HubMixin, LightningModule):
         """
         self._guard.check(trainer_of(self))
         options = self.options
-        checkpoint["method"] = type(self).__name__
-        checkpoint["network"] = options.pop("network")
+        for name in ("method", "network"):
+            checkpoint[name] = options.pop(name)
         checkpoint["hyper_parameters"] = options
         if self.preprocessing is not None:
             checkpoint["preprocessing"] = self.preprocessing._asdict()
@@ -459,5 +467,5 @@ def _find_class(cls: type[M], name: str) -> type[M]:
         classes += one.__subclasses__()
     found = next((one for one in classes if one.__name__ == name), None)
     if found is None:
-        raise ValueError(f"a checkpoint of {name}, which is no {cls.__name__} that is imported")
+        raise ValueError(f"the model is a {name}, which is no {cls.__name__} that is imported")
     return found

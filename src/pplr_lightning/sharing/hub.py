@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -18,7 +17,6 @@ from pplr_lightning.weights.checkpoints import check_weights
 
 WEIGHTS = constants.SAFETENSORS_SINGLE_FILE
 CONFIG = constants.CONFIG_NAME
-NOT_OPTIONS = ("method", "preprocessing")  # in the config, beside the options
 TAGS = ["person-re-identification", "unsupervised-learning", "image-retrieval", "pplr"]
 
 M = TypeVar("M", bound="HubMixin")
@@ -41,7 +39,7 @@ class HubMixin(ModelHubMixin, library_name="pplr_lightning", tags=TAGS):
         module = cast(Any, self)
         weights = {name: tensor.contiguous() for name, tensor in _shared(module).items()}
         save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
-        config = {"method": type(self).__name__, **_without_folders(module.options)}
+        config = _without_folders(module.options)
         if module.preprocessing is not None:
             config["preprocessing"] = module.preprocessing._asdict()
         text = json.dumps(config, indent=2)
@@ -69,13 +67,6 @@ class HubMixin(ModelHubMixin, library_name="pplr_lightning", tags=TAGS):
         fix = "give a folder or a repository that save_pretrained or push_to_hub wrote"
         if config is None:
             raise FileNotFoundError(f"{model_id}: has no {CONFIG}; {fix}")
-        stored = {name: value for name, value in config.items() if name not in NOT_OPTIONS}
-        strange = sorted(set(stored) - set(inspect.signature(cls.__init__).parameters))
-        if strange:
-            raise ValueError(
-                f"{model_id}: {cls.__name__} has no option {strange[0]} that {CONFIG} names; it is "
-                "another class's, or of a newer version of this library"
-            )
         file = Path(model_id, WEIGHTS)
         if not Path(model_id).is_dir():
             downloaded = hf_hub_download(
@@ -90,13 +81,16 @@ class HubMixin(ModelHubMixin, library_name="pplr_lightning", tags=TAGS):
             file = Path(downloaded)
         elif not file.is_file():
             raise FileNotFoundError(f"{model_id}: has no {WEIGHTS}; {fix}")
-        # Of the network the mixin hands on what the config says, as if it were the caller's.
-        given = {n: v for n, v in options.items() if not (n == "network" and isinstance(v, dict))}
-        module: Any = cast(Any, cls).from_options(stored, given)
+        stored = {name: value for name, value in config.items() if name != "preprocessing"}
+        # The mixin hands on what the config says, as if it were the caller's.
+        given = {n: v for n, v in options.items() if n not in stored or v != stored[n]}
         try:
+            module: Any = cast(Any, cls).from_options(stored, given)
             weights = load_file(file)
         except SafetensorError as error:
             raise ValueError(f"{file}: no readable safetensors file ({error})") from error
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{model_id}: {CONFIG}: {error}") from error
         module.network.expect_weights()
         check_weights(weights, _shared(module))
         module.load_state_dict(weights, strict=False)  # all of the network's, as just checked
