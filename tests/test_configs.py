@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import yaml
 from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
 
 from pplr_lightning.commands.training import run_cli
 
 from .conftest import ROOT
 from .data.trees import as_msmt17, as_veri776
 
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+BASE = ROOT / "configs/market1501.yaml"  # over which the overlays are laid
+OVERLAYS = sorted((ROOT / "configs/overlays").glob("*.yaml"))
+CONFIGS = [*sorted((ROOT / "configs").glob("*.yaml")), *OVERLAYS]
 # The rows of the paper's ablation and what they change.
 ABLATION = {
     "baseline": {"aals": False, "pglr": False},
@@ -30,7 +33,7 @@ def test_every_config_trains(config: Path, drawn, tmp_path):
     """Each file as it stands, but for root, image size, batch, backbone and length."""
     small = small_options(config, drawn, tmp_path)
     folder = f"--trainer.logger.init_args.save_dir={tmp_path}"
-    trainer = run_cli(["fit", "--config", str(config), *small, folder]).trainer
+    trainer = run_cli(["fit", *files(config), *small, folder]).trainer
     assert trainer.global_step == 2
     assert trainer.lightning_module.network.image_size == (64, 32)  # linked to the data's
     adam, sgd = torch.optim.Adam, torch.optim.SGD
@@ -75,13 +78,24 @@ def override(row: str) -> list[str]:
     return ["--config", str(ROOT / f"configs/ablation/{row}.yaml")]
 
 
+def files(config: Path) -> list[str]:
+    """The options that name a config, and before it the one that it is laid over."""
+    return [f"--config={file}" for file in ((BASE, config) if config in OVERLAYS else (config,))]
+
+
+def read(config: Path) -> Any:
+    """What a config says together with the one that it is laid over."""
+    both = (BASE, config) if config in OVERLAYS else (config,)
+    return OmegaConf.merge(*(OmegaConf.load(file) for file in both))
+
+
 def small_options(config: Path, drawn: Path, folder: Path) -> list[str]:
     """Makes a training of two steps of a config."""
-    options = yaml.safe_load(config.read_text())
+    options = read(config)
     labeler = options["pseudo_labels"]["labeler"]
     return [
         *dataset_options(config, drawn, folder / "set"),
-        *(DBSCAN if isinstance(labeler, dict) and labeler["class_path"] == "DBSCAN" else []),
+        *([] if isinstance(labeler, str) else DBSCAN),
         *(["--model.agreement_k=4"] if options["model"]["class_path"] == "PPLRModule" else []),
         "--figures.names=[]",
         "--data.image_size=[64,32]",
@@ -99,7 +113,7 @@ def small_options(config: Path, drawn: Path, folder: Path) -> list[str]:
 
 def dataset_options(config: Path, drawn: Path, folder: Path) -> list[str]:
     """Points a config's own reader to the drawn set, in the layout that it reads."""
-    reader = yaml.safe_load(config.read_text())["data"]["dataset"]["class_path"].split(".")[-1]
+    reader = read(config)["data"]["dataset"]["class_path"].split(".")[-1]
     if reader == "SyntheticReID":  # would draw a larger set
         return [
             "--data.dataset=pplr_lightning.data.MarketLayout",
@@ -110,9 +124,9 @@ def dataset_options(config: Path, drawn: Path, folder: Path) -> list[str]:
     return [f"--data.dataset.init_args.root={root}"]
 
 
-@pytest.mark.parametrize("name", ["market1501", "msmt17"])
+@pytest.mark.parametrize("name", ["market1501", "overlays/msmt17"])
 def test_person_configs_hold_the_papers_values(name):
-    config = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())
+    config = read(ROOT / f"configs/{name}.yaml")
     assert config["data"]["batch_size"] == 16 * config["data"]["instances"] == 64
     assert config["data"]["image_size"] == [384, 128]
     assert config["trainer"]["max_epochs"] == 50
@@ -121,7 +135,7 @@ def test_person_configs_hold_the_papers_values(name):
 
 
 def test_veri776_holds_the_authors_values():
-    config = yaml.safe_load((ROOT / "configs/veri776.yaml").read_text())
+    config = read(ROOT / "configs/overlays/veri776.yaml")
     assert config["data"]["batch_size"] == 8 * config["data"]["instances"] == 64
     assert config["data"]["image_size"] == [256, 256]
     assert config["pseudo_labels"]["labeler"]["init_args"]["eps"] == 0.7
