@@ -122,7 +122,7 @@ def report(trainer: Trainer, options: argparse.Namespace) -> str:
     record = next(c for c in trainer.callbacks if isinstance(c, RunRecord))
     pure = next(c for c in trainer.callbacks if isinstance(c, PureStep)).seconds
     data: Any = trainer.datamodule
-    every = [row for row in record.rows.values() if "time/training" in row]
+    every = [row for row in record.rows if "time/training" in row]
     rows = every[1:] or every  # the first warms up
     seconds = {stage: _mean(rows, f"time/{stage}") for stage in STAGES}
     evaluation = _mean([row for row in rows if "time/evaluation" in row], "time/evaluation")

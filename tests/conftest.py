@@ -205,3 +205,12 @@ def made_small(monkeypatch) -> None:
         monkeypatch.setattr(pplr_lightning, name, _Smaller(getattr(pplr_lightning, name), options))
     short = {"max_epochs": 1, "check_val_every_n_epoch": 1, "accelerator": "cpu", "logger": False}
     monkeypatch.setattr("lightning.pytorch.Trainer", _Smaller(Trainer, lambda given: short))
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For many short runs: a second thread only waits for the first."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

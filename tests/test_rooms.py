@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -35,3 +37,15 @@ def test_functions_know_nothing_of_lightning():
             if isinstance(node, (ast.Import, ast.ImportFrom))
         ]
         assert not any(str(name).startswith("lightning") for name in names), path
+
+
+def test_what_draws_writes_or_shows_is_loaded_when_it_is_wanted():
+    heavy = ("gallery", "report.run_page", "serving", "visualization")
+    unwanted = [*(f"pplr_lightning.{room}" for room in heavy), "jinja2", "pyarrow", "sklearn"]
+    code = (
+        "import sys\n"
+        "from pplr_lightning import PPLRModule, PseudoLabeling, RetrievalEvaluation, RunRecord\n"
+        f"print(sorted(sys.modules.keys() & {unwanted}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr

@@ -21,6 +21,7 @@ from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling, Retrieval
 from pplr_lightning.callbacks import Figures, snapshot
 from pplr_lightning.callbacks import figures as figures_module
 from pplr_lightning.callbacks.figures import NAMES
+from pplr_lightning.callbacks.shared import History
 from pplr_lightning.data import ImageFolder, Market1501
 from pplr_lightning.labelers import DBSCAN
 from pplr_lightning.networks import PartNetwork
@@ -111,6 +112,7 @@ class Run:
         self.generators = generators()
         self.figures = figures
         self.folder = Path(logger.log_dir, "figures")
+        self.labels = History.of(self.trainer).under("labels/")
 
     @property
     def drawn(self) -> set[str]:
@@ -142,8 +144,8 @@ def test_draws_every_figure_of_every_epoch(whole):
 
 def test_history_is_what_was_logged(whole):
     logged = whole.trainer.callback_metrics
-    assert [row["epoch"] for row in whole.figures.history] == [0, 1]
-    last = whole.figures.history[-1]
+    assert [row["epoch"] for row in whole.labels] == [0, 1]
+    last = whole.labels[-1]
     names = {name.removeprefix("labels/") for name in logged if name.startswith("labels/")}
     assert names == set(last) - {"epoch"}
     assert {"agreement_part1", "agreement_part2", "ari"} <= names
@@ -172,7 +174,7 @@ def test_goes_on_to_the_very_pictures(whole, drawn, folder, moment):
     assert state["before"]["name"] == "first labelling, epoch 0"
     figures = Figures(every_n_epochs=1)
     run = Run(Market1501(drawn), folder, figures, ckpt_path=checkpoint)
-    assert figures.history == whole.figures.history
+    assert run.labels == whole.labels
     assert run.drawn == {f"{name}-epoch1.png" for name in NAMES}
     for name in run.drawn:
         assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
@@ -280,7 +282,7 @@ def test_only_rank_zero_looks_at_anything():
     figures.on_train_batch_start(other, None, None, 0)
     figures.on_train_epoch_end(other, None)
     figures.on_train_end(other, None)
-    assert figures.history == []
+    assert (figures.before, figures._undrawn) == (None, 0)
 
 
 def test_two_processes_draw_once(run_several, run_args, tmp_path):
@@ -316,6 +318,17 @@ def test_bad_options(options, message):
 def test_a_part_that_the_model_has_not(drawn, tmp_path):
     with pytest.raises(ValueError, match=r"figures.part=3: the network has 2 parts"):
         Run(Market1501(drawn), tmp_path, Figures(part=3))
+
+
+def test_another_run_has_a_start_of_its_own(drawn, tmp_path):
+    figures = Figures(names=("label_quality", "embedding"), images=20)
+    Run(Market1501(drawn), tmp_path, figures, max_epochs=1)
+    first, figures._undrawn = figures.before, 7  # as of a run that broke off
+    run = Run(Market1501(drawn), tmp_path, figures, max_epochs=1)
+    assert figures.before is not first
+    assert run.drawn == {"label_quality-epoch0.png", "embedding-epoch0.png"}
+    captions = json.loads((run.folder / "captions.json").read_text(encoding="utf-8"))
+    assert "start of 1 epoch." in captions["label_quality-epoch0.png"]
 
 
 def test_wrong_partners():

@@ -7,6 +7,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling
+from pplr_lightning.callbacks.shared import History
 from pplr_lightning.data import Market1501
 from pplr_lightning.evaluation.extraction import extract_features
 from pplr_lightning.labelers import DBSCAN, CameraDBSCAN, Instances, Space
@@ -157,12 +158,20 @@ def test_what_a_labeler_keeps_is_in_the_checkpoint(data, tmp_path):
     assert (counted.epochs, again.epochs) == (1, 2)
 
 
+def test_a_labeler_forgets_another_run(data):
+    labeling = PseudoLabeling(Counted(k1=6, k2=2, eps=0.6, min_samples=2))
+    for _ in range(2):
+        fit(labeling, data)
+        assert labeling.labeler.epochs == 1
+
+
 def test_instances_need_no_neighbours_of_a_method_without_columns(data):
     labeling = PseudoLabeling(Instances())
-    fit(labeling, data, Plain(network()))
+    trainer = fit(labeling, data, Plain(network()))
     assert list(labeling.stages.seconds) == []
-    assert labeling.report["labels/clusters"] == len(data.train_samples)
-    assert "labels/agreement_mean" not in labeling.report
+    (row,) = History.of(trainer).rows
+    assert row["labels/clusters"] == len(data.train_samples)
+    assert "labels/agreement_mean" not in row
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from copy import deepcopy
 
 import pytest
 import torch
@@ -10,7 +11,13 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling, RetrievalEvaluation
+from pplr_lightning import (
+    PPLRDataModule,
+    PPLRModule,
+    PseudoLabeling,
+    RetrievalEvaluation,
+    RunRecord,
+)
 from pplr_lightning.data import Market1501, Splits
 from pplr_lightning.evaluation.extraction import join_features
 from pplr_lightning.functional import rerank_distance, retrieval_metrics
@@ -128,9 +135,18 @@ def test_fit_evaluates_before_training_and_after_every_epoch(tmp_path, module, d
     assert "features: global; no re-ranking" in table
 
 
+def remember(evaluation, *rows, features="global"):
+    """Has an evaluation's run remember what a checkpoint would tell it."""
+    told = [
+        {"epoch": row.pop("epoch")} | {f"val/{name}": value for name, value in row.items()}
+        for row in map(dict, rows)
+    ]
+    evaluation._history.load_state_dict({"rows": told, "features": features})
+
+
 def test_the_end_of_fit_names_another_setting(tmp_path, module, capsys):
     evaluation = RetrievalEvaluation(test_features="both", rerank=True)
-    evaluation.history = [{"epoch": e, "mAP": 0.1, "rerank/mAP": 0.2} for e in (-1, 0)]
+    remember(evaluation, *({"epoch": e, "mAP": 0.1, "rerank/mAP": 0.2} for e in (-1, 0)))
     evaluation.on_fit_end(trainer(tmp_path, evaluation), module)
     summary = json.loads((tmp_path / "lightning_logs/version_0/summary.json").read_text())
     assert summary["features"] == "both"
@@ -161,29 +177,70 @@ def test_fit_on_a_part_of_the_images_records_nothing(tmp_path, module, data, opt
     assert evaluation.history == []
 
 
-def test_history_survives_a_checkpoint():
-    evaluation, other = RetrievalEvaluation(), RetrievalEvaluation()
-    evaluation.history.append({"epoch": 3, "mAP": 0.5})
-    other.load_state_dict(evaluation.state_dict())
-    assert other.history == evaluation.history
+def test_another_run_begins_with_no_history(tmp_path, module, data, capsys):
+    evaluation, record = RetrievalEvaluation(), RunRecord(report=False)
+    runner = trainer(tmp_path, evaluation, max_epochs=1)
+    runner.validate(module, datamodule=data, verbose=False)
+    assert evaluation.history == []  # of no training
+    runner.fit(module, datamodule=data)
+    first = evaluation.history
+    assert [row["epoch"] for row in first] == [-1, 0]
+    copied = deepcopy(evaluation)
+    for other in (evaluation, copied):
+        another = trainer(tmp_path, other, max_epochs=1)
+        another.callbacks.append(record)
+        another.fit(module, datamodule=data)
+        assert [row["epoch"] for row in other.history] == [-1, 0]
+        assert other.history[0] != first[0]
+        assert [row["epoch"] for row in record.rows] == [-1, 0]
+    summary = json.loads((tmp_path / "lightning_logs/version_1/summary.json").read_text())
+    assert summary["history"] == evaluation.history
+    assert "first (epoch 0)" not in capsys.readouterr().out
 
 
 def test_evaluations_of_other_features_are_not_gone_on_with():
-    evaluation, other = RetrievalEvaluation(), RetrievalEvaluation(test_features="both")
-    evaluation.history.append({"epoch": 3, "mAP": 0.5})
-    other.load_state_dict(evaluation.state_dict())
+    evaluation = RetrievalEvaluation(test_features="both")
+    remember(evaluation, {"epoch": 3, "mAP": 0.5})
     with pytest.warns(UserWarning, match="test_features=global, those to come of both"):
-        other.on_fit_start(None, None)
-    assert other.history == []
+        evaluation.on_fit_start(None, None)
+    assert evaluation.history == []
 
 
 def test_evaluations_of_the_same_features_are_gone_on_with(recwarn):
-    evaluation, other = (RetrievalEvaluation(test_features="parts") for _ in range(2))
-    evaluation.history.append({"epoch": 3, "mAP": 0.5})
-    other.load_state_dict(evaluation.state_dict())
-    other.on_fit_start(None, None)
-    assert other.history == evaluation.history
+    evaluation = RetrievalEvaluation(test_features="parts")
+    remember(evaluation, {"epoch": 3, "mAP": 0.5}, features="parts")
+    evaluation.on_fit_start(None, None)
+    assert evaluation.history == [{"epoch": 3, "mAP": 0.5}]
     assert not recwarn
+
+
+def cells(printed: str) -> list[list[str]]:
+    """The cells of the table's lines of text."""
+    lines = [line.strip().replace("┃", "│") for line in printed.splitlines()]
+    rows = [line.strip("│").split("│") for line in lines if line.startswith("│")]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def test_plain_and_reranked_lines(capsys):
+    rows = {
+        "first": {"epoch": -1, "mAP": 0.25, "rank-1": 0.5},  # before re-ranking was turned on
+        "last": {"epoch": 3, "mAP": 0.5, "rank-1": 0.75, "rerank/mAP": 0.625, "rerank/rank-1": 1},
+    }
+    RetrievalEvaluation(rerank=True).print_table(rows)
+    printed = capsys.readouterr().out
+    assert "re-ranked: k1 20, k2 6" in printed
+    assert cells(printed) == [
+        ["", "mAP", "rank-1"],
+        ["first (before training)", "25.0", "50.0"],
+        ["last (epoch 3)", "50.0", "75.0"],
+        ["last (epoch 3), re-ranked", "62.5", "100.0"],
+    ]
+
+
+def test_a_rank_that_was_not_asked_for_before(capsys):
+    rows = {"first": {"mAP": 0.25}, "last": {"mAP": 0.5, "rank-20": 0.75}}
+    RetrievalEvaluation().print_table(rows)
+    assert cells(capsys.readouterr().out)[1:] == [["first", "25.0", ""], ["last", "50.0", "75.0"]]
 
 
 def test_features_that_do_not_exist():

@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch import Callback, Trainer
 
 from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling
 from pplr_lightning.callbacks import RunRecord
+from pplr_lightning.callbacks.run_record import add_step
 from pplr_lightning.cli import main
 from pplr_lightning.data import Market1501
 from pplr_lightning.labelers import DBSCAN
@@ -18,6 +20,7 @@ from pplr_lightning.networks import PartNetwork
 from pplr_lightning.report.history import read_history
 
 from ..conftest import run_options
+from ..processes import launch
 
 LABEL_STAGES = {"extraction", "neighbors", "jaccard", "clustering", "agreement", "centroids"}
 
@@ -140,7 +143,7 @@ def test_what_other_callbacks_do_is_no_time_of_training(drawn, tmp_path):
     begin = time.perf_counter()
     trainer.fit(module, datamodule=data)
     whole = time.perf_counter() - begin
-    (row,) = record.rows.values()
+    (row,) = record.rows
     assert 0 < row["time/training"] < whole - 8 * 0.5
 
 
@@ -184,9 +187,37 @@ def test_sigterm_leaves_history_and_report(run_process, run_args, tmp_path):
     assert f"report: {folder / 'report.html'}" in done.stderr
 
 
-def test_another_fit_begins_anew():
-    record = RunRecord()
-    record.load_state_dict({"rows": [{"epoch": 3.0, "val/mAP": 0.5}]})
-    assert record.state_dict() == {"rows": [{"epoch": 3.0, "val/mAP": 0.5}]}
-    record.setup(None, None, "fit")
-    assert record.state_dict() == {"rows": []}
+def losses(*values):
+    return {f"train/{number}": torch.tensor(value) for number, value in enumerate(values)}
+
+
+class TestAddStep:
+    def test_means_over_the_steps(self):
+        row = {"epoch": 2}
+        add_step(row, {})
+        assert row == {"epoch": 2, "iterations": 1}  # a method that logs nothing
+        row = {"epoch": 2}
+        add_step(row, losses(1.0, 4.0))
+        add_step(row, losses(2.0, 8.0))
+        assert row == {"epoch": 2, "iterations": 2, "train/0": 1.5, "train/1": 6.0}
+
+    def test_goes_on_with_an_epoch_that_was_broken_off(self):
+        row = {"epoch": 0, "iterations": 3.0, "train/0": 2.0}
+        add_step(row, losses(6.0))
+        assert row["iterations"] == 4
+        assert row["train/0"].item() == pytest.approx(3.0)
+
+    def test_adds_half_precision_up_in_full(self):
+        row = {"epoch": 0}
+        for step in range(300):
+            add_step(row, {"train/0": torch.tensor(float(step % 2), dtype=torch.bfloat16)})
+        assert row["train/0"].item() == pytest.approx(0.5, rel=1e-5)
+
+    def test_every_rank_has_the_mean_over_all(self, tmp_path):
+        assert launch(_add, 2, tmp_path) == [1.5] * 2
+
+
+def _add(rank):
+    row = {"epoch": 0}
+    add_step(row, losses(1.0 + rank))
+    return row["train/0"].item()

@@ -4,6 +4,7 @@ import pytest
 
 from pplr_lightning.report.history import (
     describe_epoch,
+    first_best_last,
     read_history,
     working_times,
     write_history,
@@ -109,3 +110,15 @@ class TestLine:
 
 def test_times_of_labels_are_added_up():
     assert working_times(epoch(0)) == {"labels": 5.0, "training": 20.0, "evaluation": 0.0}
+
+
+def test_best_is_by_map():
+    rows = [{"epoch": e, "val/mAP": value} for e, value in enumerate((0.1, 0.4, 0.3))]
+    picked = first_best_last(rows)
+    assert [picked[name]["epoch"] for name in ("first", "best", "last")] == [0, 1, 2]
+    assert first_best_last([]) == {}
+
+
+def test_best_is_not_by_what_was_reranked():
+    rows = [{"mAP": 0.2, "rerank/mAP": 0.3}, {"mAP": 0.1, "rerank/mAP": 0.9}]
+    assert first_best_last(rows, by="mAP")["best"] == rows[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pplr_lightning.report import write_comparison, write_report
+from pplr_lightning.report.run_page import write_comparison, write_report
 
 from .conftest import epoch, evaluated, history, options
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from PIL import Image
+from torch import Tensor
 
-from pplr_lightning.callbacks.media import log_histogram, log_picture
-from pplr_lightning.callbacks.run_folder import run_folder
-from pplr_lightning.callbacks.snapshot import Snapshot
+from pplr_lightning.callbacks.shared import harmless, run_folder, writes
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.data.pseudo_labels import PseudoLabels
-from pplr_lightning.evaluation.label_quality import label_statistics
 from pplr_lightning.methods import ReIDModule
 from pplr_lightning.report.files import write_whole
-from pplr_lightning.visualization import Embedding, caption_of, save_figure
+
+if TYPE_CHECKING:  # what draws is loaded when something is drawn
+    from pplr_lightning.callbacks.snapshot import Snapshot
+    from pplr_lightning.visualization import Embedding
 
 FigureName = Literal["ranking", "agreement", "clusters", "embedding", "label_quality", "refinement"]
 NAMES: tuple[FigureName, ...] = (
@@ -68,12 +69,11 @@ class Figures(Callback):
         self.names = tuple(names)
         self.images = images
         self.part = part
-        self.history: list[dict[str, float]] = []  # the labels' statistics, by epoch
         self.before: Embedding | None = None  # at the first labelling
         self._undrawn: int | None = None  # the epoch that has ended since the last drawing
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks what can be known before any work.
+        """Checks what can be known before any work; forgets another run's start.
 
         Raises:
             MisconfigurationException: The data module or the module is not of this library.
@@ -81,6 +81,7 @@ class Figures(Callback):
         """
         if stage != "fit":
             return
+        self.before, self._undrawn = None, None
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, PPLRDataModule) or not isinstance(pl_module, ReIDModule):
             raise MisconfigurationException(
@@ -95,15 +96,13 @@ class Figures(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Takes the epoch's labels, which by now there are whatever the order of callbacks."""
+        """Looks at the epoch's labels, which by now there are whatever the order of callbacks."""
         if batch_idx or not trainer.is_global_zero:
             return
-        scene, epoch = self._scene(trainer, pl_module), trainer.current_epoch
-        row = {"epoch": float(epoch), **label_statistics(scene.labels, scene.person_ids)}
-        self.history = [one for one in self.history if one["epoch"] < epoch] + [row]
-        _log_histograms(trainer, scene.labels)
-        if "embedding" in self.names and self.before is None and not _is_trial(trainer):
-            with _harmless("embedding"):
+        _log_histograms(trainer, trainer.datamodule.pseudo_labels)  # type: ignore[attr-defined]
+        if "embedding" in self.names and self.before is None and writes(trainer):
+            with harmless("figures: embedding is left out"):
+                scene, epoch = self._scene(trainer, pl_module), trainer.current_epoch
                 self.before = scene.embedding(f"first labelling, epoch {epoch}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -119,27 +118,27 @@ class Figures(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Keeps what was before, for a run that goes on."""
-        before = None if self.before is None else self.before._asdict()
-        return {"history": self.history, "before": before}
+        return {"before": None if self.before is None else self.before._asdict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes what a checkpoint kept."""
+        from pplr_lightning.visualization import Embedding
+
         before = state_dict["before"]
-        self.history = state_dict["history"]
         self.before = None if before is None else Embedding(**before)
 
     def _draw(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         """Draws, writes and logs all figures, on rank 0."""
         self._undrawn = None
-        if not self.names or not trainer.is_global_zero or _is_trial(trainer):
+        if not self.names or not writes(trainer):
             return
+        from pplr_lightning.visualization import caption_of, save_figure
+
         folder = run_folder(trainer) / "figures"
         captions = _read_captions(folder)
-        figures = self._scene(trainer, module).figures(
-            epoch, history=self.history, before=self.before
-        )
+        figures = self._scene(trainer, module).figures(epoch, before=self.before)
         for name in self.names:
-            with _harmless(name):
+            with harmless(f"figures: {name} is left out"):
                 figure = figures[name]()
                 if figure is None:
                     continue
@@ -148,12 +147,14 @@ class Figures(Callback):
                 captions[path.name] = caption_of(figure)
                 for logger in trainer.loggers:
                     step = trainer.global_step
-                    log_picture(logger, name, path, caption=captions[path.name], step=step)
-        with _harmless("captions"):
+                    _log_picture(logger, name, path, caption=captions[path.name], step=step)
+        with harmless("figures: captions are left out"):
             text = json.dumps(captions, indent=2, ensure_ascii=False)
             write_whole(folder / CAPTIONS, text + "\n")
 
     def _scene(self, trainer: Trainer, module: LightningModule) -> Snapshot:
+        from pplr_lightning.callbacks.snapshot import Snapshot
+
         return Snapshot(trainer, cast(ReIDModule, module), images=self.images, part=self.part)
 
 
@@ -165,11 +166,28 @@ def _log_histograms(trainer: Trainer, labels: PseudoLabels) -> None:
             values[f"agreement_part{part}"] = agreement
     for logger in trainer.loggers:
         for name, histogram in values.items():
-            log_histogram(logger, name, histogram, step=trainer.global_step)
+            _log_histogram(logger, name, histogram, step=trainer.global_step)
 
 
-def _is_trial(trainer: Trainer) -> bool:
-    return bool(getattr(trainer, "fast_dev_run", False))
+def _log_picture(logger: Logger, name: str, path: Path, *, caption: str, step: int) -> None:
+    """Hands a PNG to Weights & Biases or TensorBoard as `figures/<name>`; others take none."""
+    if isinstance(logger, WandbLogger):
+        logger.log_image(f"figures/{name}", [str(path)], step=step, caption=[caption])
+    elif isinstance(logger, TensorBoardLogger):
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        logger.experiment.add_image(f"figures/{name}", pixels, step, dataformats="HWC")
+
+
+def _log_histogram(logger: Logger, name: str, values: Tensor, *, step: int) -> None:
+    """Hands values (N,) to Weights & Biases or TensorBoard; others take no histograms."""
+    if isinstance(logger, WandbLogger):
+        import wandb
+
+        histogram = wandb.Histogram(values.tolist())
+        logger.log_metrics({f"histograms/{name}": histogram}, step)  # type: ignore[dict-item]
+    elif isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_histogram(f"histograms/{name}", values, step)
 
 
 def _read_captions(folder: Path) -> dict[str, str]:
@@ -179,12 +197,3 @@ def _read_captions(folder: Path) -> dict[str, str]:
     except (OSError, ValueError):
         captions = None
     return captions if isinstance(captions, dict) else {}
-
-
-@contextmanager
-def _harmless(name: str) -> Iterator[None]:
-    """Turns an error into a warning: a picture is not worth a run."""
-    try:
-        yield
-    except Exception as error:
-        rank_zero_warn(f"figures: {name} is left out, {type(error).__name__}: {error}")

@@ -14,7 +14,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from pplr_lightning.callbacks.run_folder import run_folder
+from pplr_lightning.callbacks.shared import run_folder
 from pplr_lightning.lightning_internals import started_processes
 
 GRACE = 5.0  # seconds for the other processes of a job that broke to say why they end
@@ -53,6 +53,10 @@ class Interruption(Callback):
         self._terminated = False
         self._requeued = False
         self._requeue: Any = None  # Lightning's handler
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forgets the signals of another run."""
+        self._terminated = self._requeued = False
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the signals over from Lightning, which has just registered its handlers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pplr_lightning.callbacks.interruption import Interrupted
-from pplr_lightning.callbacks.run_folder import run_folder
+from pplr_lightning.callbacks.shared import run_folder
 from pplr_lightning.data.images import BadImageError, EvalImages, read_image
 from pplr_lightning.distributed import gather_rows, new_waiting_group
-from pplr_lightning.gallery.embedding_parts import EmbeddingParts
-from pplr_lightning.gallery.embeddings import check_names, write_embeddings
 from pplr_lightning.methods.base import ReIDModule
+
+if TYPE_CHECKING:  # of the gallery's files pyarrow is loaded when one is written
+    from pplr_lightning.gallery.embedding_parts import EmbeddingParts
 
 
 class FeatureWriter(BasePredictionWriter):
@@ -41,6 +42,8 @@ class FeatureWriter(BasePredictionWriter):
         super().setup(trainer, pl_module, stage)
         splits = getattr(getattr(trainer, "datamodule", None), "splits", None)
         if stage == "predict" and splits is not None:
+            from pplr_lightning.gallery.embeddings import check_names
+
             check_names(splits.query + splits.gallery or splits.train)
 
     def write_on_epoch_end(
@@ -51,6 +54,8 @@ class FeatureWriter(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Gathers and writes, in the order of the data set."""
+        from pplr_lightning.gallery.embeddings import write_embeddings
+
         group = new_waiting_group()
         indices, features = (
             gather_rows(torch.cat(column).cpu(), group) for column in zip(*predictions, strict=True)

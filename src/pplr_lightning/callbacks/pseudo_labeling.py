@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import partial
 from typing import Any, cast
 
@@ -10,8 +11,8 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from pplr_lightning.callbacks.compile_loops import compile_before_work
 from pplr_lightning.callbacks.progress import show_stage, track
+from pplr_lightning.callbacks.shared import History, compile_before_work
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.distributed import log_own, new_waiting_group
@@ -42,14 +43,12 @@ class PseudoLabeling(Callback):
 
     Attributes:
         stages: The clock of the last labelling.
-        report: What was logged of it, by name (`labels/...`, `time/...`).
 
     Raises:
         ValueError: An option is out of range.
     """
 
     stages: Stages
-    report: dict[str, float]
     _group: dist.ProcessGroup | None = None
 
     def __init__(
@@ -62,12 +61,13 @@ class PseudoLabeling(Callback):
     ) -> None:
         check_count("pseudo_labels.probes", probes)
         self.labeler = labeler or DBSCAN()
+        self._start = deepcopy(self.labeler.state_dict())
         self.backend: Backend = backend
         self.index: Index = index
         self.probes = probes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks what can be known before any work.
+        """Checks what can be known before any work; has the labeler forget another run.
 
         Raises:
             MisconfigurationException: The data module or the module is not of this library.
@@ -79,12 +79,14 @@ class PseudoLabeling(Callback):
         data = _data_of(trainer)
         if not isinstance(pl_module, ReIDModule):
             raise MisconfigurationException("PseudoLabeling labels for a PPLRModule or its kin")
+        self.labeler.load_state_dict(deepcopy(self._start))
         self.labeler.check(data.train_samples)
         pl_module.check_images(data.train_samples)
         choose_engine(self.backend, self.index)
         compile_before_work()
         self._group = new_waiting_group()
-        self.stages, self.report = Stages(), {}
+        self.stages = Stages()
+        History.of(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lets go of the ranks, which another run may not have."""
@@ -114,10 +116,11 @@ class PseudoLabeling(Callback):
             classes = trainable_classes(self.labeler.label(space), method.max_classes)
             labels = PseudoLabels(classes, method.begin_epoch(space, classes))
         data.pseudo_labels = labels
-        values = label_statistics(labels, persons)
-        self.report = {f"labels/{name}": v for name, v in values.items()}  # the same on every rank
-        self.report |= {f"time/{name}": v for name, v in self.stages.seconds.items()}
-        log_own(pl_module, self.report)
+        found = label_statistics(labels, persons)  # the same on every rank
+        values = {f"labels/{name}": value for name, value in found.items()}
+        values |= {f"time/{name}": seconds for name, seconds in self.stages.seconds.items()}
+        log_own(pl_module, values)
+        History.of(trainer).row(trainer).update(values)
 
     def state_dict(self) -> dict[str, Any]:
         """Keeps what the labeler keeps."""

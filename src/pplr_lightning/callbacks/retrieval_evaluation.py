@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
-from pplr_lightning.callbacks.compile_loops import compile_before_work
 from pplr_lightning.callbacks.progress import show_stage
-from pplr_lightning.callbacks.results import print_table, summarize
-from pplr_lightning.callbacks.run_folder import run_folder
+from pplr_lightning.callbacks.shared import History, compile_before_work, run_folder
 from pplr_lightning.data import EvalBatch
 from pplr_lightning.distributed import all_gather_list, log_own
 from pplr_lightning.evaluation.extraction import FeatureKind, join_features
-from pplr_lightning.evaluation.metric import ReIDRetrieval
+from pplr_lightning.evaluation.metric import RERANKED, ReIDRetrieval
 from pplr_lightning.functional.reranking import K1, K2, LAMBDA
 from pplr_lightning.methods.base import ReIDModule
+from pplr_lightning.report.files import write_whole
+from pplr_lightning.report.history import Row, first_best_last
 
 
 class RetrievalEvaluation(Callback):
@@ -59,8 +63,13 @@ class RetrievalEvaluation(Callback):
         self.metric = ReIDRetrieval(topk=tuple(topk), rerank=rerank)
         self.before_training = before_training
         self.test_features: FeatureKind = test_features
-        self.history: list[dict[str, float]] = []  # by epoch; epoch -1 is before training
-        self._history_features: FeatureKind = test_features
+        self._history = History()
+        self._started = 0.0  # clock at the begin of this evaluation
+
+    @property
+    def history(self) -> list[Row]:
+        """The evaluations of the last `fit`, by epoch; epoch -1 is before training."""
+        return self._history.under("val/")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Compiles; lets the sanity check see every image where a first evaluation is wanted.
@@ -73,6 +82,7 @@ class RetrievalEvaluation(Callback):
         """
         if not isinstance(pl_module, ReIDModule):
             raise MisconfigurationException("RetrievalEvaluation evaluates a PPLRModule or its kin")
+        self._history = History.of(trainer)
         if stage == "predict":
             pl_module.predict_kind = self.test_features
         else:
@@ -101,7 +111,8 @@ class RetrievalEvaluation(Callback):
         return self.before_training and trainer.ckpt_path is None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets the last evaluation's features."""
+        """Forgets the last evaluation's features, and starts the clock."""
+        self._started = time.perf_counter()
         self.metric.reset()
         self.metric.to(pl_module.device)
 
@@ -143,29 +154,35 @@ class RetrievalEvaluation(Callback):
             return
         if self._is_partial(trainer.val_dataloaders):
             return
-        with show_stage(trainer, "scoring", None):
-            values = self.metric.compute()
-        self.metric.reset()
+        values = self._compute(trainer)
+        named = {f"val/{name}": value for name, value in values.items()}
         if trainer.sanity_checking:
             # Lightning keeps a sanity check's values out of the loggers; as a baseline it counts.
             for logger in trainer.loggers:
-                logger.log_metrics(_named("val", values), step=0)
+                logger.log_metrics(named, step=0)
         else:
-            log_own(pl_module, _named("val", values))
-        epoch = -1 if trainer.sanity_checking else trainer.current_epoch
-        self.history.append({"epoch": epoch, **values})
-        if trainer.state.fn == "validate":
+            log_own(pl_module, named)
+        if trainer.state.fn == TrainerFn.FITTING:
+            row = self._history.row(trainer)
+            row |= named
+            seconds = time.perf_counter() - self._started
+            row["time/evaluation"] = row.get("time/evaluation", 0.0) + seconds
+        else:
             self.print_table({"validation": values})
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Computes, logs and prints the metrics."""
         if self._is_partial(trainer.test_dataloaders):
             return
+        values = self._compute(trainer)
+        log_own(pl_module, {f"test/{name}": value for name, value in values.items()})
+        self.print_table({"test": values})
+
+    def _compute(self, trainer: Trainer) -> dict[str, float]:
         with show_stage(trainer, "scoring", None):
             values = self.metric.compute()
         self.metric.reset()
-        log_own(pl_module, _named("test", values))
-        self.print_table({"test": values})
+        return values
 
     def _is_partial(self, loader: Any) -> bool:
         """Tells, with a warning and the same on every rank, when images were left out."""
@@ -179,39 +196,47 @@ class RetrievalEvaluation(Callback):
         """Prints first, best and last epoch and writes `summary.json`."""
         if not self.history or not trainer.is_global_zero:
             return
-        summary = summarize(self.history)
+        summary = first_best_last(self.history, by="mAP")
         self.print_table(summary)
-        folder = run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
         reranking = {"k1": K1, "k2": K2, "lambda": LAMBDA} if self.metric.rerank else None
         setting = {"features": self.test_features, "reranking": reranking}
         text = json.dumps({**setting, **summary, "history": self.history}, indent=2)
-        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+        write_whole(run_folder(trainer) / "summary.json", text + "\n")
 
-    def print_table(self, rows: dict[str, dict[str, float]]) -> None:
-        """Prints one line per named evaluation, in percent, and how they came about."""
-        parameters = f"re-ranked: k1 {K1}, k2 {K2}, lambda {LAMBDA}"
-        reranking = parameters if self.metric.rerank else "no re-ranking"
-        print_table(rows, caption=f"features: {self.test_features}; {reranking}")
+    @rank_zero_only
+    def print_table(self, rows: dict[str, Row]) -> None:
+        """Prints one line per named evaluation, in percent, and one for its re-ranked gallery.
 
-    def state_dict(self) -> dict[str, Any]:
-        """Keeps the evaluations so far, for a run that goes on."""
-        return {"history": self.history, "test_features": self.test_features}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the evaluations of a checkpoint."""
-        self.history = state_dict["history"]
-        self._history_features = state_dict.get("test_features", "global")
+        Args:
+            rows: What `ReIDRetrieval` computed, by name, with the epoch where there is one.
+        """
+        lines: dict[str, Row] = {}
+        for label, values in rows.items():
+            epoch = values.get("epoch")
+            at = "" if epoch is None else " (before training)" if epoch < 0 else f" (epoch {epoch})"
+            for name, value in values.items():
+                if name != "epoch":
+                    kind = ", re-ranked" if name.startswith(RERANKED) else ""
+                    line = lines.setdefault(label + at + kind, {})
+                    line[name.removeprefix(RERANKED)] = value
+        names = list(dict.fromkeys(name for line in lines.values() for name in line))
+        reranking = f"re-ranked: k1 {K1}, k2 {K2}, lambda {LAMBDA}"
+        reranking = reranking if self.metric.rerank else "no re-ranking"
+        caption = f"features: {self.test_features}; {reranking}"
+        table = Table("", title="Retrieval, %", caption=caption)
+        for name in names:
+            table.add_column(name, justify="right")
+        for label, line in lines.items():
+            table.add_row(label, *(f"{100 * line[n]:.1f}" if n in line else "" for n in names))
+        Console().print(table)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves out a checkpoint's evaluations of other features: rows of a table compare."""
-        if self.history and self._history_features != self.test_features:
+        before = self._history.features
+        if self.history and before != self.test_features:
             rank_zero_warn(
-                f"the evaluations so far are of evaluation.test_features={self._history_features}, "
-                f"those to come of {self.test_features}: the former are left out of the table"
+                f"the evaluations so far are of evaluation.test_features={before}, those to come "
+                f"of {self.test_features}: the former are left out of the table"
             )
-            self.history = []
-
-
-def _named(stage: str, values: dict[str, float]) -> dict[str, float]:
-    return {f"{stage}/{name}": value for name, value in values.items()}
+            self._history.forget("val/")
+        self._history.features = self.test_features

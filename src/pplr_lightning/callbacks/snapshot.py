@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from pplr_lightning.callbacks.retrieval_evaluation import RetrievalEvaluation
+from pplr_lightning.callbacks.shared import History, find
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.data.datasets import Splits
 from pplr_lightning.data.pseudo_labels import PseudoLabels
@@ -95,13 +96,12 @@ class Snapshot:
         return Embedding(points, self.labels.classes[rows], agreement, rows, name)
 
     def figures(
-        self, epoch: int, *, history: Sequence[dict[str, float]], before: Embedding | None
+        self, epoch: int, *, before: Embedding | None
     ) -> dict[str, Callable[[], Figure | None]]:
         """Returns what draws each figure; one that has nothing to show returns None.
 
         Args:
             epoch: That has ended.
-            history: The labels' statistics up to now.
             before: The embedding at the first labelling.
         """
         known = bool((self.person_ids >= 0).all())
@@ -120,7 +120,8 @@ class Snapshot:
                 part=self._space,
             ),
             "label_quality": lambda: label_quality_figure(
-                history, identities=len(self.person_ids.unique()) if known else None
+                History.of(self.trainer).under("labels/"),
+                identities=len(self.person_ids.unique()) if known else None,
             ),
             "refinement": lambda: self._refinement(options),
         }
@@ -132,18 +133,17 @@ class Snapshot:
 
     def _ranking(self) -> Figure | None:
         """Draws the last evaluation's rankings, if there was one."""
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        for callback in callbacks:
-            if isinstance(callback, RetrievalEvaluation) and callback.metric.rankings:
-                epoch = int(callback.history[-1]["epoch"])
-                splits = cast(Splits, self.data.splits)
-                return ranking_figure(
-                    callback.metric.rankings,
-                    splits.query,
-                    splits.gallery,
-                    when="before training" if epoch < 0 else f"after epoch {epoch}",
-                )
-        return None
+        evaluation = find(self.trainer, RetrievalEvaluation)
+        if evaluation is None or not (evaluation.history and evaluation.metric.rankings):
+            return None
+        epoch = evaluation.history[-1]["epoch"]
+        splits = cast(Splits, self.data.splits)
+        return ranking_figure(
+            evaluation.metric.rankings,
+            splits.query,
+            splits.gallery,
+            when="before training" if epoch < 0 else f"after epoch {epoch}",
+        )
 
     def _refinement(self, options: dict[str, Any]) -> Figure | None:
         """Draws what PGLR changed, where it is on."""

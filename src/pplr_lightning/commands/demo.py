@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import cast
 
 from pplr_lightning.callbacks import RetrievalEvaluation
-from pplr_lightning.callbacks.run_folder import run_folder
+from pplr_lightning.callbacks.shared import find, run_folder
 from pplr_lightning.commands.training import PPLRCLI, run_cli
 
 # Installed they are files of the package; in a checkout a link leads to those at its top.
@@ -34,12 +35,12 @@ def run(args: list[str]) -> dict[str, dict[str, float]]:
     pplr = _call(
         "fit", *target, *_in_folder(f"pplr-{options.seed}"), f"--model.network.weights={checkpoint}"
     )
-    evaluation = _evaluation(pplr)
-    history = evaluation.history
-    evaluations = (_evaluation(random).history[-1], history[0], history[-1])
+    evaluation = cast(RetrievalEvaluation, find(pplr.trainer, RetrievalEvaluation))
+    before = {name: value.item() for name, value in random.trainer.callback_metrics.items()}
+    first, *_, last = evaluation.history
     rows = {
-        stage: {name: value for name, value in values.items() if name != "epoch"}
-        for stage, values in zip(STAGES, evaluations, strict=True)
+        stage: {name.removeprefix("val/"): values[name] for name in values if name != "epoch"}
+        for stage, values in zip(STAGES, (before, first, last), strict=True)
     }
     evaluation.print_table(rows)
     print(f"PPLR's log, config and checkpoint are in {run_folder(pplr.trainer)}")
@@ -53,11 +54,6 @@ def _call(*words: str) -> PPLRCLI:
 
 def _in_folder(version: str) -> list[str]:
     return [f"--trainer.logger.version={version}"]
-
-
-def _evaluation(cli: PPLRCLI) -> RetrievalEvaluation:
-    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
-    return next(c for c in callbacks if isinstance(c, RetrievalEvaluation))
 
 
 def _parse(args: list[str]) -> argparse.Namespace:

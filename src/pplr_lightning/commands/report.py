@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pplr_lightning.report import write_comparison, write_report
+from pplr_lightning.report.run_page import write_comparison, write_report
 
 COMPARISON = "comparison.html"
 

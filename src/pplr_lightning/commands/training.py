@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import warnings
@@ -9,13 +10,14 @@ from functools import partial
 from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
     LightningCLI,
     LRSchedulerCallable,
     OptimizerCallable,
+    SaveConfigCallback,
 )
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
@@ -27,7 +29,7 @@ from pplr_lightning.callbacks import (
     RetrievalEvaluation,
     RunRecord,
 )
-from pplr_lightning.callbacks.run_config import RunConfig
+from pplr_lightning.callbacks.shared import run_folder
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.lightning_internals import KeepsGivenOptions
 from pplr_lightning.methods import PPLRModule, ReIDModule
@@ -36,6 +38,24 @@ from pplr_lightning.weights.checkpoints import (
     newest_checkpoint,
     read_checkpoint,
 )
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes all options, resolved, as `config.yaml` into the run's folder and to every logger.
+
+    Lightning's own writes the file alone, and under loggers that name only a common folder
+    (Weights & Biases) over that of the last run.
+    """
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes and logs; called on rank 0."""
+        options = json.loads(self.parser.dump(self.config, format="json", skip_none=False))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(options)
+        folder = run_folder(trainer)  # which some loggers know only now
+        folder.mkdir(parents=True, exist_ok=True)
+        file = str(folder / self.config_filename)
+        self.parser.save(self.config, file, skip_none=False, overwrite=True)
 
 
 class PPLRCLI(KeepsGivenOptions, LightningCLI):

@@ -210,7 +210,7 @@ class ReIDModule(HubMixin, LightningModule):
         if isinstance(data, PPLRDataModule):
             self.preprocessing = data.preprocessing
         if stage == "fit":
-            self._guard = NaNGuard()
+            self._guard, self._batch, self.losses = NaNGuard(), None, {}
             self._check_batches()
             if self.network.is_compiled:
                 check_compiler(self.trainer.strategy.root_device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pplr_lightning.report.history import LARGEST, working_times
+from pplr_lightning.report.history import LARGEST, first_best_last, working_times
 from pplr_lightning.report.reading import LABELER, Run
 
 OUTLIERS = 0.4
@@ -132,7 +132,7 @@ def _retrieval(run: Run) -> Iterator[Advice]:
             "no evaluation in the history",
         )
         return
-    first, best, last = values[0], max(values), values[-1]
+    first, best, last = (row["val/mAP"] for row in first_best_last(run.evaluations).values())
     epochs, step = _now(run, "trainer.max_epochs"), "lr_scheduler.step_size"
     schedule = "lr_scheduler" if run.option(step) is None else _now(run, step)
     if last < first:

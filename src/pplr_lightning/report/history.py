@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pplr_lightning.report.files import write_whole
@@ -54,6 +54,14 @@ def read_history(file: Path) -> tuple[list[Row], list[str]]:
         notes.append(f"{file.name}, line {broken[0]}{more}: not readable, left out.")
     rows = [{"epoch": float(epoch), **_one(values[epoch])} for epoch in sorted(values)]
     return rows, notes
+
+
+def first_best_last(evaluations: Sequence[Row], *, by: str = "val/mAP") -> dict[str, Row]:
+    """Picks the first, the best and the last evaluation, by these words; none of none."""
+    if not evaluations:
+        return {}
+    best = max(evaluations, key=lambda row: row[by])
+    return {"first": evaluations[0], "best": best, "last": evaluations[-1]}
 
 
 def describe_epoch(row: Row) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from pplr_lightning.report.history import BEFORE, LARGEST, Row, working_times
+from pplr_lightning.report.history import BEFORE, LARGEST, Row, first_best_last, working_times
 from pplr_lightning.report.reading import Run
 from pplr_lightning.report.setting import duration, run_seconds
 
@@ -54,10 +54,8 @@ class Time(NamedTuple):
 
 def picked(run: Run) -> dict[str, Row]:
     """Picks the first, the best (by mAP) and the last evaluation; one alone is the last."""
-    found = run.evaluations
-    if len(found) < 2:
-        return {"last": found[0]} if found else {}
-    return {"first": found[0], "best": max(found, key=lambda r: r["val/mAP"]), "last": found[-1]}
+    found = first_best_last(run.evaluations)
+    return {"last": found["last"]} if len(run.evaluations) == 1 else found
 
 
 def results(run: Run) -> Table | None:
