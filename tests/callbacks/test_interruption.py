@@ -9,6 +9,8 @@ import time
 import pytest
 import torch
 
+from pplr_lightning.callbacks import Interruption
+
 from ..conftest import ROOT
 
 
@@ -77,3 +79,11 @@ class TestSlurm:
             for name in left
             if isinstance(left[name], torch.Tensor)
         )
+
+
+def test_another_run_forgets_the_signal():
+    interruption = Interruption()
+    interruption._note(signal.SIGTERM, None)
+    assert interruption._terminated
+    interruption.setup(None, None, "fit")
+    assert not interruption._terminated

@@ -29,8 +29,10 @@ def configs(tmp_path, drawn):
             "iterations": 2,
             "num_workers": 0,
         }
-        config["model"]["norm_batch_size"] = 8
-        config["pseudo_labels"] |= {"k1": 6, "k2": 2, "agreement_k": 4, "min_samples": 2}
+        config["model"]["init_args"]["network"]["norm_batch_size"] = 8
+        config["model"]["init_args"]["agreement_k"] = 4
+        if name == "demo.yaml":  # the warm start's labels are the identities
+            config["pseudo_labels"]["labeler"]["init_args"] |= {"k1": 6, "k2": 2, "min_samples": 2}
         config["figures"] = {"names": []}
         config["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1}
         (folder / name).write_text(yaml.safe_dump(config))
