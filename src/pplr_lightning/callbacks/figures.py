@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks.media import log_histogram, log_picture
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.callbacks.snapshot import Snapshot
@@ -20,7 +21,6 @@ from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.evaluation.label_quality import label_statistics
 from pplr_lightning.methods import ReIDModule
-from pplr_lightning.report.files import write_whole
 from pplr_lightning.visualization import Embedding, caption_of, save_figure
 
 FigureName = Literal["ranking", "agreement", "clusters", "embedding", "label_quality", "refinement"]

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks.compile_loops import compile_before_work
 from pplr_lightning.callbacks.progress import show_stage
 from pplr_lightning.callbacks.results import print_table, summarize
@@ -181,12 +182,10 @@ class RetrievalEvaluation(Callback):
             return
         summary = summarize(self.history)
         self.print_table(summary)
-        folder = run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
         reranking = {"k1": K1, "k2": K2, "lambda": LAMBDA} if self.metric.rerank else None
         setting = {"features": self.test_features, "reranking": reranking}
         text = json.dumps({**setting, **summary, "history": self.history}, indent=2)
-        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+        write_whole(run_folder(trainer) / "summary.json", text + "\n")
 
     def print_table(self, rows: dict[str, dict[str, float]]) -> None:
         """Prints one line per named evaluation, in percent, and how they came about."""

@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks import environment
 from pplr_lightning.callbacks.loss_means import LossMeans
 from pplr_lightning.callbacks.progress import say
@@ -22,7 +23,6 @@ from pplr_lightning.callbacks.retrieval_evaluation import RetrievalEvaluation
 from pplr_lightning.callbacks.run_folder import run_folder
 from pplr_lightning.distributed import log_own
 from pplr_lightning.report import REPORT, history, write_report
-from pplr_lightning.report.files import write_whole
 from pplr_lightning.report.history import BEFORE, Row, describe_epoch
 
 C = TypeVar("C", bound=Callback)
