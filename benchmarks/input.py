@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pplr_lightning.data import ImageFolder, PPLRDataModule, SyntheticReID
@@ -113,11 +112,11 @@ def _host(data: PPLRDataModule, views: str) -> int:
         raise ValueError("there is no cache")
     loader = data.epoch_loader() if views == "training" else data.labeling_dataloader()
     for batch in loader.batch_sampler or []:
-        keys: list[int] | Tensor = batch  # type: ignore[assignment]
+        keys: list[int] = batch  # type: ignore[assignment]
         if views == "training":
             transform.draw([view.seed for view in batch])  # type: ignore[attr-defined]
             keys = [view.image for view in batch]  # type: ignore[attr-defined]
-        cache.take(loader.dataset.rows[torch.as_tensor(keys)], torch.device("cpu"))  # type: ignore[attr-defined]
+        cache.take([data.train_samples[key] for key in keys], torch.device("cpu"))
         images += len(batch)
     return images
 

@@ -62,15 +62,23 @@ def test_an_output_that_is_a_folder(run, capsys, tmp_path, runs):
     assert line == f"error: --output {tmp_path}: is a folder; give the name of a file"
 
 
-@pytest.mark.parametrize("name", ["report.html", "report.html.part"])
-def test_a_folder_in_the_place_of_a_page_is_one_line(run, folder, capsys, name):
+def test_a_link_beside_the_page_is_not_written_through(run, folder, tmp_path):
     one = folder("one")
-    (one / name / "inside").mkdir(parents=True)
+    (tmp_path / "thesis.txt").write_text("precious")
+    (one / "report.html.part").symlink_to(tmp_path / "thesis.txt")
+    run("report", str(one))
+    assert (one / "report.html").is_file()
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_a_folder_in_the_place_of_a_page_is_one_line(run, folder, capsys):
+    one = folder("one")
+    (one / "report.html/inside").mkdir(parents=True)
     with pytest.raises(SystemExit) as stop:
         run("report", str(one))
     assert stop.value.code == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert str(one / name) in line
+    assert str(one / "report.html") in line
 
 
 def test_a_name_too_long_is_one_line(run, folder, capsys):

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from pplr_lightning.data import cache
 from pplr_lightning.data.cache import Node, free_memory, new_cache, shared_pixels
 from pplr_lightning.data.datasets import Sample
-from pplr_lightning.data.transforms import EvalTransform
 
 from ..processes import launch
 
-RESIZE = EvalTransform((12, 8)).transforms[0]
+RESIZE = v2.Resize((12, 8), v2.InterpolationMode.BICUBIC, antialias=True)
 
 
 def make(images: int, **options):
     options = {"node": Node(), "must_fit": False} | options
-    return new_cache([f"{i}.png" for i in range(images)], RESIZE, (12, 8), **options)
+    return new_cache([f"{i}.png" for i in range(images)], (12, 8), **options)
 
 
 def test_images_are_found_again():
@@ -29,8 +29,8 @@ def test_images_are_found_again():
     images = [Image.fromarray(one) for one in pixels]
     for number in (2, 0, 1):
         kept.put(f"{number}.png", images[number])
-    rows = kept.rows([Sample("1.png", 0, 0), Sample("2.png", 0, 0)])
-    taken = kept.take(rows, torch.device("cpu"))
+    samples = [Sample("1.png", 0, 0), Sample("2.png", 0, 0)]
+    taken = kept.take(samples, torch.device("cpu"))
     assert taken.dtype == torch.uint8
     for one, image in zip(taken, images[1:], strict=True):
         assert np.array_equal(one.numpy().transpose(1, 2, 0), np.asarray(RESIZE(image)))

@@ -53,11 +53,21 @@ def test_the_iterator_of_an_epoch_takes_the_labels_at_its_first_batch(data):
 @pytest.mark.parametrize("augmentation", ["pplr", "contrastive"])
 def test_images_are_normalised_as_told(drawn, augmentation):
     mean, std = (0.5, 0.4, 0.3), (0.5, 0.25, 0.1)
-    options = {"mean": mean, "std": std, "augmentation": augmentation}
-    data = PPLRDataModule(Market1501(drawn), **options)
-    for transform in (data.eval_transform, data.train_transform):
-        normalise = next(step for step in transform.transforms if isinstance(step, v2.Normalize))
-        assert (tuple(normalise.mean), tuple(normalise.std)) == (mean, std)
+    options = {"image_size": (64, 32), "augmentation": augmentation, "random_erasing": 0.0}
+    told, plain = (
+        PPLRDataModule(Market1501(drawn), **options, **how)
+        for how in ({"mean": mean, "std": std}, {"mean": (0, 0, 0), "std": (1, 1, 1)})
+    )
+    white = Image.new("RGB", (32, 64), (255, 255, 255))
+    for name in ("eval_transform", "train_transform"):
+        outputs = []
+        for data in (told, plain):
+            torch.manual_seed(1)
+            outputs.append(getattr(data, name)(white))
+        expected = v2.functional.normalize(outputs[1], mean, std)
+        kept = (outputs[1] > 0).all(0)  # neither padded nor erased
+        assert kept.any()
+        torch.testing.assert_close(outputs[0][:, kept], expected[:, kept])
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
@@ -229,14 +239,15 @@ class TestCache:
     @pytest.mark.parametrize("when", ["before setup", "after setup"])
     def test_a_changed_augmentation_is_given_the_files(self, drawn, change, when):
         class Black(TrainTransform):
-            def forward(self, image):
-                return super().forward(image) * 0
+            def __call__(self, image):
+                return super().__call__(image) * 0
 
         data = PPLRDataModule(Market1501(drawn), image_size=(64, 32), num_workers=0)
         if when == "after setup":
             data.setup("fit")
         if change == "a step":
-            data.train_transform.transforms.append(v2.Lambda(lambda image: image * 0))
+            blacken = v2.Lambda(lambda image: image * 0)
+            data.train_transform = v2.Compose([data.train_transform, blacken])
         else:
             data.train_transform = Black((64, 32))
         data.setup("fit")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.datasets import Sample
@@ -29,24 +30,30 @@ def samples(tmp_path):
 
 @pytest.fixture
 def labels():
-    return PseudoLabels(
-        torch.tensor([1, -1, 0]), torch.rand(3, 2), torch.rand(2, 4), torch.rand(2, 4, 2)
-    )
+    return PseudoLabels(torch.tensor([1, -1, 0]), {"agreement": torch.rand(3, 2)})
 
 
 def test_a_view_carries_its_label_agreement_and_camera(samples, labels):
-    item = TrainImages(samples, labels, TrainTransform((32, 16)))[View(2, 7)]
-    assert item.images.shape == (3, 32, 16)
-    assert (item.indices, item.targets, item.cameras) == (2, 0, 7)
-    assert torch.equal(item.columns["agreement"], labels.columns["agreement"][2])
+    batch = TrainImages(samples, labels, TrainTransform((32, 16))).__getitems__([View(2, 7)])
+    assert batch.images.shape == (1, 3, 32, 16)
+    assert (batch.indices, batch.targets, batch.cameras) == (2, 0, 7)
+    assert torch.equal(batch.columns["agreement"], labels.columns["agreement"][[2]])
 
 
 def test_pixels_are_a_function_of_the_view(samples, labels):
     images = TrainImages(samples, labels, TrainTransform((32, 16)))
-    first = images[View(0, 1)].images
+    first, second = images.__getitems__([View(0, 1), View(0, 2)]).images
     torch.rand(5)  # whatever else is drawn in between
-    assert torch.equal(first, images[View(0, 1)].images)
-    assert not torch.equal(first, images[View(0, 2)].images)
+    assert torch.equal(first, images.__getitems__([View(0, 1)]).images[0])
+    assert not torch.equal(first, second)
+
+
+def test_so_are_those_of_a_transform_of_ones_own(samples, labels):
+    own = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32), v2.RandomCrop(8)])
+    images = TrainImages(samples, labels, own)
+    first, second = images.__getitems__([View(0, 1), View(0, 2)]).images
+    assert torch.equal(first, images.__getitems__([View(1, 9), View(0, 1)]).images[1])
+    assert not torch.equal(first, second)
 
 
 def test_augmentation_leaves_the_global_generator_alone(samples, labels):
@@ -54,25 +61,29 @@ def test_augmentation_leaves_the_global_generator_alone(samples, labels):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    images[View(0, 1)]
+    images.__getitems__([View(0, 1)])
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_eval_images_tell_queries_from_gallery(samples):
     images = EvalImages(samples, EvalTransform((32, 16)), num_queries=1)
-    assert [bool(images[i].is_query) for i in range(3)] == [True, False, False]
-    assert [int(images[i].person_ids) for i in range(3)] == [0, 1, 2]
+    batch = images.__getitems__([0, 1, 2])
+    assert batch.is_query.tolist() == [True, False, False]
+    assert batch.person_ids.tolist() == [0, 1, 2]
+    assert batch.camera_ids.tolist() == [5, 6, 7]
 
 
 def test_an_image_that_cannot_be_read_is_marked_and_keeps_its_place(samples, tmp_path):
     (tmp_path / "1.png").write_bytes(b"cut")
     images = ReadableImages(samples, EvalTransform((32, 16)))
-    batch = [images[i] for i in range(3)]
-    assert [int(item.indices) for item in batch] == [0, -1 - 1, 2]
-    assert [int(item.person_ids) for item in batch] == [0, 1, 2]
-    assert all(item.images.shape == (3, 32, 16) for item in batch)
+    batch = images.__getitems__([0, 1, 2])
+    assert batch.indices.tolist() == [0, -1 - 1, 2]
+    assert batch.person_ids.tolist() == [0, 1, 2]
+    black = EvalTransform((32, 16))(Image.new("RGB", (1, 1)))
+    assert torch.equal(batch.images[1], black)
     readable = EvalImages(samples, EvalTransform((32, 16)))
-    assert torch.equal(batch[2].images, readable[2].images)
+    assert torch.equal(batch.images[[0, 2]], readable.__getitems__([0, 2]).images)
+    assert images.__getitems__([2, 0]).indices.tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])

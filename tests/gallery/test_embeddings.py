@@ -71,7 +71,7 @@ class TestFile:
         before = path.read_bytes()
 
         def fail():
-            with EmbeddingWriter(path, FINGERPRINT, 16) as writer:
+            with EmbeddingWriter.to(path, FINGERPRINT, 16) as writer:
                 writer.write(items_table(SAMPLES), vectors(3).numpy())
                 raise KeyError
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,13 +58,16 @@ class TestWholeCheckpointIO:
         assert torch.load(tmp_path / "new/last.ckpt", weights_only=True) == {"value": 2}
         assert len(list((tmp_path / "new").iterdir())) == 1
 
-    def test_on_a_full_device(self, tmp_path):
+    def test_on_a_full_device(self, tmp_path, monkeypatch):
         path = tmp_path / "last.ckpt"
         WholeCheckpointIO().save_checkpoint({"value": 1}, path)
-        (tmp_path / "last.ckpt.part").symlink_to("/dev/full")  # every write to it: no space left
+        full = Path("/dev/full")  # every write to it: no space left
+        write = Path.write_bytes
+        monkeypatch.setattr(Path, "write_bytes", lambda _, content: write(full, content))
         with pytest.raises(OSError, match=r"last.ckpt: the checkpoint cannot .*\(No space left"):
             WholeCheckpointIO().save_checkpoint({"value": 2}, path)
         assert torch.load(path, weights_only=True) == {"value": 1}
+        assert list(tmp_path.iterdir()) == [path]
 
 
 class TestReadFile:

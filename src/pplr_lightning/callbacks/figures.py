@@ -14,11 +14,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 
+from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks.shared import harmless, run_folder, writes
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.methods import ReIDModule
-from pplr_lightning.report.files import write_whole
 
 if TYPE_CHECKING:  # what draws is loaded when something is drawn
     from pplr_lightning.callbacks.snapshot import Snapshot

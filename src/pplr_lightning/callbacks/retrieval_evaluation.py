@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks.progress import show_stage
 from pplr_lightning.callbacks.shared import History, compile_before_work, run_folder
 from pplr_lightning.data import EvalBatch
@@ -22,7 +23,6 @@ from pplr_lightning.evaluation.extraction import FeatureKind, join_features
 from pplr_lightning.evaluation.metric import RERANKED, ReIDRetrieval
 from pplr_lightning.functional.reranking import K1, K2, LAMBDA
 from pplr_lightning.methods.base import ReIDModule
-from pplr_lightning.report.files import write_whole
 from pplr_lightning.report.history import Row, first_best_last
 
 

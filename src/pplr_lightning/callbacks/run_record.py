@@ -12,13 +12,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks import environment
 from pplr_lightning.callbacks.progress import say
 from pplr_lightning.callbacks.pseudo_labeling import PseudoLabeling
 from pplr_lightning.callbacks.shared import History, find, harmless, run_folder, writes
 from pplr_lightning.distributed import average_, log_own
 from pplr_lightning.report import history
-from pplr_lightning.report.files import write_whole
 from pplr_lightning.report.history import Row, describe_epoch
 
 

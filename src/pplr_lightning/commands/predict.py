@@ -10,13 +10,14 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from torch.utils.data import DataLoader
-from torchvision.transforms import v2
 
 from pplr_lightning.callbacks.prediction import PartWriter
 from pplr_lightning.commands.training import PPLRCLI, run_cli
 from pplr_lightning.data import EvalBatch, ImageFolder
+from pplr_lightning.data.image_loader import whole
 from pplr_lightning.data.images import ReadableImages, outlive_sigterm
 from pplr_lightning.data.sampler import ShardSampler
+from pplr_lightning.data.transforms import EvalTransform
 from pplr_lightning.evaluation.extraction import FeatureKind
 from pplr_lightning.gallery.embedding_parts import EmbeddingParts
 from pplr_lightning.methods import ReIDModule
@@ -103,7 +104,7 @@ def run(args: list[str]) -> Path | PPLRCLI:
 class _Images(LightningDataModule):
     """This rank's share of the images that are left to do."""
 
-    def __init__(self, parts: EmbeddingParts, transform: v2.Transform, num_workers: int) -> None:
+    def __init__(self, parts: EmbeddingParts, transform: EvalTransform, num_workers: int) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.parts = parts
@@ -135,6 +136,7 @@ class _Images(LightningDataModule):
             images,
             sampler=sampler,
             batch_size=self.parts.block_size,
+            collate_fn=whole,
             num_workers=self.num_workers,
             worker_init_fn=outlive_sigterm,
         )

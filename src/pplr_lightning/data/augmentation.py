@@ -1,4 +1,4 @@
-"""The paper's augmentation, of single images and of whole batches."""
+"""The paper's augmentation, by the batch."""
 
 from __future__ import annotations
 
@@ -8,31 +8,29 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
 from pplr_lightning.data.transforms import (
     MEAN,
     RGB,
     STD,
-    BatchTransform,
     in_parts,
     normalize_,
-    resize,
+    resized,
     room_for,
-    to_tensor,
 )
 
 ERASED_SHARE = (0.02, 0.4)  # of the image's area
 ERASED_RATIO = (0.3, 1 / 0.3)  # height by width
 
 
-class TrainTransform(BatchTransform):
-    """The paper's augmentation (Sec. 4.2), of an image or of a resized batch: the same pixels.
+class TrainTransform:
+    """The paper's augmentation (Sec. 4.2), of decoded images or of resized batches.
 
-    A single image is transformed under torch's global generator, as torchvision does. For a batch
-    the same numbers are drawn of a generator of their own, so that it can be done beside other
-    work; then no step goes over single images or waits for the device.
+    Its numbers are those that torchvision's transforms draw: for a single image of torch's global
+    generator, for a batch of one of their own, so that it can be done beside other work. No step
+    goes over single images or waits for the device.
 
     Args:
         image_size: Height and width.
@@ -51,39 +49,32 @@ class TrainTransform(BatchTransform):
         mean: RGB = MEAN,
         std: RGB = STD,
     ) -> None:
-        erasing = v2.RandomErasing(random_erasing, ERASED_SHARE, ERASED_RATIO, value=0)
-        super().__init__(
-            [
-                resize(image_size),
-                v2.RandomHorizontalFlip(),
-                v2.Pad(padding),
-                v2.RandomCrop(image_size),
-                *to_tensor(mean, std),
-                erasing,
-            ]
-        )
         self.image_size = image_size
         self.padding = padding
         self.random_erasing = random_erasing
         self.mean, self.std = mean, std
 
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Resizes and augments a decoded image."""
+        pixels = torch.from_numpy(resized(image, self.image_size)[None])
+        return self.batch(pixels, torch.tensor([self._draw(torch.default_generator)]))[0]
+
     def draw(self, seeds: Sequence[int]) -> Tensor:
-        """Draws what this transform of one image draws after `torch.manual_seed(seed)`.
+        """Draws for each image what is drawn for a single one after `torch.manual_seed(seed)`.
 
         Returns:
             (B, 7) int64: 1 where the image is mirrored; top and left of the part that is cut out
             of the padded image; top, left, height and width of what is erased of that part.
         """
         generator = torch.Generator()
-        draws = []
-        for seed in seeds:
-            generator.manual_seed(seed)
-            mirrored = _uniform(generator) < 0.5
-            corner = [_below(2 * self.padding + 1, generator) for _ in range(2)]
-            erases = _uniform(generator) < self.random_erasing
-            rectangle = self._draw_rectangle(generator) if erases else (0, 0, 0, 0)
-            draws.append((mirrored, *corner, *rectangle))
-        return torch.tensor(draws, dtype=torch.int64)
+        return torch.tensor([self._draw(generator.manual_seed(seed)) for seed in seeds])
+
+    def _draw(self, generator: torch.Generator) -> tuple[int, ...]:
+        mirrored = _uniform(generator) < 0.5
+        corner = [_below(2 * self.padding + 1, generator) for _ in range(2)]
+        erases = _uniform(generator) < self.random_erasing
+        rectangle = self._draw_rectangle(generator) if erases else (0, 0, 0, 0)
+        return int(mirrored), *corner, *rectangle
 
     def _draw_rectangle(self, generator: torch.Generator) -> tuple[int, int, int, int]:
         """Draws top, left, height and width; as torchvision, gives up after ten that do not fit."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torch import Tensor
 
 from pplr_lightning.data.datasets import Sample
+from pplr_lightning.data.transforms import resized
 from pplr_lightning.distributed import all_gather_list
 
 GIB = 2**30
@@ -33,28 +33,22 @@ class ImageCache:
 
     Args:
         paths: Of the images, N different ones.
-        resize: From a decoded image to one of H x W pixels.
         pixels: Memory for them, (N, 3, H, W) uint8; `put` fills it.
     """
 
-    def __init__(
-        self,
-        paths: Iterable[str],
-        resize: Callable[[Image.Image], Image.Image],
-        pixels: Tensor,
-    ) -> None:
+    def __init__(self, paths: Iterable[str], pixels: Tensor) -> None:
         self.pixels = pixels
-        self._resize = resize
         self._rows = {path: row for row, path in enumerate(paths)}
         # Of NumPy, because torch would start threads of its own in each thread that fills.
         self._array = pixels.numpy()
 
     def put(self, path: str, image: Image.Image) -> None:
         """Keeps a decoded image."""
-        self._array[self._rows[path]] = np.asarray(self._resize(image)).transpose(2, 0, 1)
+        self._array[self._rows[path]] = resized(image, self._array.shape[2:])
 
-    def take(self, rows: Tensor, device: torch.device) -> Tensor:
-        """Gives the images of these rows (B,) on a device, (B, 3, H, W) uint8."""
+    def take(self, samples: Sequence[Sample], device: torch.device) -> Tensor:
+        """Gives these images on a device, (B, 3, H, W) uint8."""
+        rows = torch.tensor([self._rows[sample.path] for sample in samples])
         pinned = device.type == "cuda"
         images = torch.empty(
             len(rows), *self.pixels.shape[1:], dtype=torch.uint8, pin_memory=pinned
@@ -62,9 +56,12 @@ class ImageCache:
         torch.index_select(self.pixels, 0, rows, out=images)
         return images.to(device, non_blocking=True)
 
-    def rows(self, samples: Sequence[Sample]) -> Tensor:
-        """Tells which rows of `pixels` hold these images, (N,)."""
-        return torch.tensor([self._rows[sample.path] for sample in samples], dtype=torch.int64)
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Has a tensor copied to a device without waiting."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 class Node(NamedTuple):
@@ -82,18 +79,12 @@ class Node(NamedTuple):
 
 
 def new_cache(
-    paths: Sequence[str],
-    resize: Callable[[Image.Image], Image.Image],
-    image_size: tuple[int, int],
-    *,
-    node: Node,
-    must_fit: bool,
+    paths: Sequence[str], image_size: tuple[int, int], *, node: Node, must_fit: bool
 ) -> ImageCache | None:
     """Makes an empty cache, if there is memory for it; all ranks must call it.
 
     Args:
         paths: Of the images, N different ones.
-        resize: From a decoded image to one of `image_size`.
         image_size: Height and width.
         node: The processes that share it.
         must_fit: Take any free memory, not half of it at most, and raise if that is too little.
@@ -114,7 +105,7 @@ def new_cache(
     pixels = None if reason else shared_pixels(shape, node)
     if pixels is not None:
         rank_zero_info(f"{text} are kept decoded: {_size(needed)} of memory")
-        return ImageCache(paths, resize, pixels)
+        return ImageCache(paths, pixels)
     reason = reason or "the processes of a machine cannot share memory"
     if must_fit:
         raise ValueError(

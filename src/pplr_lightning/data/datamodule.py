@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Sequence
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -11,22 +13,13 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
-from torchvision.transforms import v2
 
 from pplr_lightning.data.augmentation import TrainTransform
-from pplr_lightning.data.cache import ImageCache, Node
-from pplr_lightning.data.cached_batches import (
-    Cache,
-    CachedEvalImages,
-    CachedLoader,
-    CachedTrainImages,
-    cache_for,
-    is_served,
-    whole,
-)
+from pplr_lightning.data.cache import ImageCache, Node, new_cache
 from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits, check_queries
 from pplr_lightning.data.decoding import BadImages, decode_all, without_bad_images
 from pplr_lightning.data.epoch_loader import EpochLoader
+from pplr_lightning.data.image_loader import ImageLoader, whole
 from pplr_lightning.data.images import (
     EvalBatch,
     EvalImages,
@@ -42,11 +35,13 @@ from pplr_lightning.data.transforms import (
     RGB,
     STD,
     EvalTransform,
+    ImageTransform,
     Preprocessing,
     contrastive_transform,
 )
 from pplr_lightning.lightning_internals import batches_done
 
+Cache = Literal["auto", "ram", "none"]
 Augmentation = Literal["pplr", "contrastive"]
 
 
@@ -138,8 +133,8 @@ class PPLRDataModule(LightningDataModule):
         self.bad_images = bad_images
         self.seed = seed
         self.mean, self.std = mean, std
-        self.eval_transform: v2.Transform = EvalTransform(self.image_size, mean=mean, std=std)
-        self.train_transform: v2.Transform = (
+        self.eval_transform: ImageTransform = EvalTransform(self.image_size, mean=mean, std=std)
+        self.train_transform: ImageTransform = (
             TrainTransform(
                 self.image_size, padding=padding, random_erasing=random_erasing, mean=mean, std=std
             )
@@ -180,12 +175,24 @@ class PPLRDataModule(LightningDataModule):
         """Decodes every image once, into the cache if there is one, and deals with bad ones."""
         paths = list(dict.fromkeys(sample.path for split in splits for sample in split))
         node = self._node()
-        cache = cache_for(
-            paths, self.eval_transform, self.train_transform, node=node, cache=self.cache
-        )
-        bad = decode_all(paths, cache, node=node, world_size=self.world_size)
-        self.image_cache = cache
+        self.image_cache = self._new_cache(paths, node)
+        bad = decode_all(paths, self.image_cache, node=node, world_size=self.world_size)
         return without_bad_images(splits, bad, self.bad_images)
+
+    def _new_cache(self, paths: Sequence[str], node: Node) -> ImageCache | None:
+        """Makes a cache to be filled, where one is wanted and can serve; all ranks must call it."""
+        must_fit, evaluates = self.cache == "ram", self.eval_transform
+        if self.cache == "none":
+            return None
+        if type(evaluates) is EvalTransform and type(self.train_transform) is TrainTransform:
+            # Lightning would advise to take more of them; a cache has no use for any.
+            warnings.filterwarnings("ignore", "The '[a-z]+_dataloader' does not have many workers")
+            return new_cache(paths, evaluates.image_size, node=node, must_fit=must_fit)
+        reason = "the contrastive augmentation, or a transform of your own, needs the files"
+        if must_fit:
+            raise ValueError(f"data.cache=ram: {reason}; use data.cache auto or none")
+        rank_zero_info(f"no cache: {reason}")
+        return None
 
     def _node(self) -> Node:
         if self.trainer is None:
@@ -271,12 +278,11 @@ class PPLRDataModule(LightningDataModule):
             rank=self.rank,
             world_size=self.world_size,
         )
-        samples, labels, transform = self.train_samples, self.pseudo_labels, self.train_transform
-        if self.image_cache is not None and is_served(transform, TrainTransform):
-            cached = CachedTrainImages(samples, labels, transform, self.image_cache, self.device)
-            return CachedLoader(cached, batch_sampler=sampler, collate_fn=whole)
-        images = TrainImages(samples, labels, transform)
-        return DataLoader(images, batch_sampler=sampler, **self._loader_options())
+        images = TrainImages(
+            self.train_samples, self.pseudo_labels, self.train_transform,
+            cache=self.image_cache, device=self.device,
+        )  # fmt: skip
+        return self._loader(images, batch_sampler=sampler)
 
     def labeling_dataloader(self) -> DataLoader[EvalBatch]:
         """Gives this rank's share of the training images, unaugmented, for the label stage.
@@ -309,19 +315,14 @@ class PPLRDataModule(LightningDataModule):
 
     def _eval_images(self, samples: list[Sample], num_queries: int = 0) -> EvalImages:
         transform, cache = self.eval_transform, self.image_cache
-        if cache is not None and is_served(transform, EvalTransform):
-            return CachedEvalImages(samples, transform, cache, self.device, num_queries)
-        return EvalImages(samples, transform, num_queries)
+        return EvalImages(samples, transform, num_queries, cache=cache, device=self.device)
 
     def _sharded(self, images: EvalImages, block: int) -> DataLoader[EvalBatch]:
         sampler = ShardSampler(images, block_size=block, rank=self.rank, world_size=self.world_size)
-        if isinstance(images, CachedEvalImages):
-            return CachedLoader(images, sampler=sampler, batch_size=block, collate_fn=whole)
-        return DataLoader(images, sampler=sampler, batch_size=block, **self._loader_options())
+        return self._loader(images, sampler=sampler, batch_size=block)
 
-    def _loader_options(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": outlive_sigterm,
-        }
+    def _loader(self, images: TrainImages | EvalImages, **options: Any) -> ImageLoader:
+        if images.cache is None:
+            options["num_workers"] = self.num_workers
+            options["pin_memory"] = torch.cuda.is_available()
+        return ImageLoader(images, collate_fn=whole, worker_init_fn=outlive_sigterm, **options)

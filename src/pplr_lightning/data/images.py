@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pplr_lightning.data.augmentation import TrainTransform
+from pplr_lightning.data.cache import ImageCache, send
 from pplr_lightning.data.datasets import Sample
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.data.sampler import View
+from pplr_lightning.data.transforms import EvalTransform, ImageTransform
+
+CPU = torch.device("cpu")
 
 
 class TrainBatch(NamedTuple):
@@ -63,66 +68,117 @@ def read_image(path: str) -> Image.Image:
         raise BadImageError(f"{path}: cannot be read as an image ({error})") from error
 
 
-class TrainImages(Dataset[TrainBatch]):
-    """Clustered images under augmentation, asked for by `View`.
+class _Images(Dataset[Any]):
+    ours: ClassVar[type]  # transforms, as they are, that can be given a batch of a cache
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        transform: ImageTransform,
+        cache: ImageCache | None,
+        device: torch.device,
+    ) -> None:
+        self.samples = samples
+        self.transform = transform
+        self.cache = cache if type(transform) is self.ours else None
+        self.device = CPU if self.cache is None else device
+        self.ids = torch.tensor([[sample.person_id, sample.camera_id] for sample in samples])
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+class TrainImages(_Images):
+    """Clustered images under augmentation, asked for by a batch of `View`s.
 
     The augmentation's random numbers come from the view's seed, so that pixels depend neither on
-    the number of workers nor on that of ranks.
+    the number of workers nor on that of ranks, nor on whether there is a cache.
+
+    Args:
+        samples: The training images.
+        labels: Of all of them.
+        transform: The augmentation; another than the paper's is given the files.
+        cache: Holds the images.
+        device: Where the batches are made, if there is a cache.
     """
+
+    ours = TrainTransform
 
     def __init__(
         self,
         samples: Sequence[Sample],
         labels: PseudoLabels,
-        transform: Callable[[Image.Image], Tensor],
+        transform: ImageTransform,
+        *,
+        cache: ImageCache | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        self.samples = samples
+        super().__init__(samples, transform, cache, device)
         self.labels = labels
-        self.transform = transform
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, view: View) -> TrainBatch:
-        sample = self.samples[view.image]
-        image = read_image(sample.path)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(view.seed)
-            augmented = self.transform(image)
+    def __getitems__(self, views: list[View]) -> TrainBatch:
+        indices = torch.tensor([view.image for view in views])
+        labels, device = self.labels, self.device
         return TrainBatch(
-            augmented,
-            torch.tensor(view.image),
-            self.labels.classes[view.image],
-            torch.tensor(sample.camera_id),
-            {name: column[view.image] for name, column in self.labels.columns.items()},
+            images=self._augmented(views),
+            indices=send(indices, device),
+            targets=send(labels.classes[indices], device),
+            cameras=send(self.ids[indices, 1], device),
+            columns={name: send(c[indices], device) for name, c in labels.columns.items()},
         )
 
+    def _augmented(self, views: list[View]) -> Tensor:
+        samples, seeds = [self.samples[view.image] for view in views], [view.seed for view in views]
+        if self.cache is not None:
+            augmentation = cast(TrainTransform, self.transform)
+            draws = send(augmentation.draw(seeds), self.device)
+            return augmentation.batch(self.cache.take(samples, self.device), draws)
+        images = []
+        with torch.random.fork_rng(devices=[]):
+            for sample, seed in zip(samples, seeds, strict=True):
+                torch.manual_seed(seed)
+                images.append(self.transform(read_image(sample.path)))
+        return torch.stack(images)
 
-class EvalImages(Dataset[EvalBatch]):
-    """Images in their order; the first `num_queries` are queries."""
+
+class EvalImages(_Images):
+    """Images in their order, a batch at a time; the first `num_queries` are queries.
+
+    Args:
+        samples: The images.
+        transform: Of each; another than ours is given the files.
+        num_queries: So many of the first are queries.
+        cache: Holds the images.
+        device: Where the batches are made, if there is a cache.
+    """
+
+    ours = EvalTransform
 
     def __init__(
         self,
         samples: Sequence[Sample],
-        transform: Callable[[Image.Image], Tensor],
+        transform: ImageTransform,
         num_queries: int = 0,
+        *,
+        cache: ImageCache | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        self.samples = samples
-        self.transform = transform
+        super().__init__(samples, transform, cache, device)
         self.num_queries = num_queries
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    def __getitems__(self, positions: list[int]) -> EvalBatch:
+        indices = torch.tensor(positions)
+        columns = (indices, *self.ids[indices].T, indices < self.num_queries)
+        return EvalBatch(self._images(positions), *(send(one, self.device) for one in columns))
 
-    def __getitem__(self, index: int) -> EvalBatch:
-        sample = self.samples[index]
-        return EvalBatch(
-            self.transform(read_image(sample.path)),
-            torch.tensor(index),
-            torch.tensor(sample.person_id),
-            torch.tensor(sample.camera_id),
-            torch.tensor(index < self.num_queries),
-        )
+    def _images(self, positions: list[int]) -> Tensor:
+        if self.cache is not None:
+            pixels = self.cache.take([self.samples[one] for one in positions], self.device)
+            return cast(EvalTransform, self.transform).batch(pixels)
+        return torch.stack([self.transform(self._read(one)) for one in positions])
+
+    def _read(self, position: int) -> Image.Image:
+        return read_image(self.samples[position].path)
 
 
 class ReadableImages(EvalImages):
@@ -132,18 +188,18 @@ class ReadableImages(EvalImages):
     features are the same to the last bit whatever file beside it is broken.
     """
 
-    def __getitem__(self, index: int) -> EvalBatch:
+    def __getitems__(self, positions: list[int]) -> EvalBatch:
+        self.bad: list[int] = []
+        batch = super().__getitems__(positions)
+        bad = torch.tensor([position in self.bad for position in positions])
+        return batch._replace(indices=torch.where(bad, -1 - batch.indices, batch.indices))
+
+    def _read(self, position: int) -> Image.Image:
         try:
-            return super().__getitem__(index)
+            return super()._read(position)
         except BadImageError:
-            sample = self.samples[index]
-            return EvalBatch(
-                self.transform(Image.new("RGB", (1, 1))),
-                torch.tensor(-1 - index),
-                torch.tensor(sample.person_id),
-                torch.tensor(sample.camera_id),
-                torch.tensor(index < self.num_queries),
-            )
+            self.bad.append(position)
+            return Image.new("RGB", (1, 1))
 
 
 def outlive_sigterm(worker: int) -> None:

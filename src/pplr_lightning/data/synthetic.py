@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +12,7 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
+from pplr_lightning.atomic_write import written_whole
 from pplr_lightning.data.drawing.cameras import Camera, make_camera
 from pplr_lightning.data.drawing.people import between, chance, make_person, stream
 from pplr_lightning.data.drawing.scenes import draw_crop
@@ -152,19 +151,15 @@ class SyntheticReID(MarketLayout):
         """
         if self._is_drawn():
             return
-        self.root.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.root.with_name(f"{self.root.name}.partial-{uuid.uuid4().hex[:8]}")
         try:
-            self._write(partial)
-            if self.root.is_dir():
-                self.root.rmdir()  # it is empty: _is_drawn has looked
-            partial.rename(self.root)
+            with written_whole(self.root, folder=True) as partial:
+                self._write(partial)
+                if self.root.is_dir():
+                    self.root.rmdir()  # it is empty: _is_drawn has looked
         except OSError:
             # Another node may have drawn the same set on the same disk in the meantime.
             if not self._is_drawn():
                 raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def images(self) -> Iterator[DrawnImage]:
         """Yields every image of the set, drawing none."""

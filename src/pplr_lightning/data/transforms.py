@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -13,34 +16,19 @@ from torchvision.transforms import v2
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 RGB = tuple[float, float, float]
+ImageTransform = Callable[[Image.Image], Tensor]  # ours, or one of a user's own
 PART = 8  # images that stay in the processor's own memory from step to step
 
 
-def resize(image_size: tuple[int, int]) -> v2.Resize:
-    """Builds the step to height and width."""
-    return v2.Resize(image_size, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+def resized(image: Image.Image, image_size: tuple[int, int]) -> np.ndarray:
+    """Brings a decoded image to height and width, (3, H, W) uint8."""
+    height, width = image_size
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    return pixels.transpose(2, 0, 1).copy()
 
 
-def to_tensor(mean: RGB, std: RGB) -> list[v2.Transform]:
-    """Builds the steps from a decoded image to normalised floats."""
-    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
-
-
-class BatchTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no types
-    """Steps for a single image, which a subclass can do for a resized batch, too: same pixels."""
-
-    def __init__(self, steps: list[v2.Transform]) -> None:
-        super().__init__(steps)
-        self._steps = list(steps)
-
-    @property
-    def serves_batches(self) -> bool:
-        """Tells whether a batch gets what an image gets: not where a user has changed the steps."""
-        return type(self).forward is v2.Compose.forward and self.transforms == self._steps
-
-
-class EvalTransform(BatchTransform):
-    """The transform of evaluation and labelling, of an image or of a resized batch.
+class EvalTransform:
+    """The transform of evaluation and labelling, of decoded images or of resized batches.
 
     Args:
         image_size: Height and width.
@@ -49,9 +37,12 @@ class EvalTransform(BatchTransform):
     """
 
     def __init__(self, image_size: tuple[int, int], *, mean: RGB = MEAN, std: RGB = STD) -> None:
-        super().__init__([resize(image_size), *to_tensor(mean, std)])
         self.image_size = image_size
         self.mean, self.std = mean, std
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Resizes and normalises a decoded image."""
+        return self.batch(torch.from_numpy(resized(image, self.image_size)[None]))[0]
 
     def batch(self, pixels: Tensor) -> Tensor:
         """Normalises resized images (B, 3, H, W) uint8, on whatever device they are."""
@@ -100,14 +91,16 @@ def contrastive_transform(
             v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.3, 0.03)], p=0.8),
             v2.RandomGrayscale(p=0.05),
             v2.RandomApply([v2.GaussianBlur(5, sigma=(0.1, 1.5))], p=0.3),
-            *to_tensor(mean, std),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(mean, std),
             v2.RandomErasing(p=0.5, scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), value=0),
         ]
     )
 
 
 def normalize_(images: Tensor, mean: RGB, std: RGB) -> None:
-    """Normalises float images (..., 3, H, W) of values up to 255, in the steps of `to_tensor`."""
+    """Normalises float images (..., 3, H, W) of values up to 255, in torchvision's steps."""
     center, scale = _columns(tuple(mean), tuple(std), images.device)
     images.mul_(1 / 255).sub_(center).div_(scale)
 

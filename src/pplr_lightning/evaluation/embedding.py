@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import to_pil_image
 
 from pplr_lightning.data.images import read_image
-from pplr_lightning.data.transforms import Preprocessing
+from pplr_lightning.data.transforms import EvalTransform, Preprocessing
 from pplr_lightning.evaluation.extraction import (
     FeatureKind,
     evaluating,
@@ -70,7 +69,7 @@ def embed_images(
 
 
 def _batches(
-    images: Iterator[ImageLike], transform: v2.Transform, batch_size: int
+    images: Iterator[ImageLike], transform: EvalTransform, batch_size: int
 ) -> Iterator[Tensor]:
     while batch := [transform(as_image(image)) for image in islice(images, batch_size)]:
         yield torch.stack(batch)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pplr_lightning.atomic_write import write_whole, written_whole
 from pplr_lightning.data import Sample
 from pplr_lightning.evaluation.fingerprint import Fingerprint
 from pplr_lightning.gallery.embeddings import (
@@ -23,7 +23,6 @@ from pplr_lightning.gallery.embeddings import (
     as_vectors,
     check_names,
     items_table,
-    sync,
 )
 
 
@@ -73,11 +72,7 @@ class EmbeddingParts:
             "precision": self.precision,
         }
         if not record.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # Several ranks may come here at once, with the same content.
-            aside = record.with_name(f"run.{os.getpid()}.part")
-            aside.write_text(json.dumps(own), encoding="utf-8")
-            aside.replace(record)
+            write_whole(record, json.dumps(own))  # by several ranks at once, the same content
             return
         found = json.loads(record.read_text(encoding="utf-8"))
         if found == own:
@@ -111,10 +106,8 @@ class EmbeddingParts:
         kept = indices >= 0
         table = pa.table({"index": indices[kept], "vector": as_column(vectors[kept])})
         path = self.folder / f"{_name(block)}.parquet"
-        aside = path.with_suffix(".part")
-        pq.write_table(table, aside, compression="none")
-        sync(aside)
-        aside.replace(path)
+        with written_whole(path, synced=True) as aside:
+            pq.write_table(table, aside, compression="none")
 
     def merge(self) -> list[str]:
         """Writes the embeddings file, in the order of the images, and removes the parts.
@@ -125,7 +118,7 @@ class EmbeddingParts:
         left_out: list[str] = []
         parts = sorted(self.folder.glob("*.parquet"))
         dimension = pq.read_schema(parts[0]).field("vector").type.list_size
-        with EmbeddingWriter(self.path, self.fingerprint, dimension) as writer:
+        with EmbeddingWriter.to(self.path, self.fingerprint, dimension) as writer:
             for block, part in enumerate(parts):
                 table = pq.read_table(part)
                 kept = table.column("index").to_pylist()

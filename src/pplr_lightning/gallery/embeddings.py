@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pplr_lightning.atomic_write import written_whole
 from pplr_lightning.data.datasets import UNKNOWN, Sample
 from pplr_lightning.evaluation.fingerprint import Fingerprint
 from pplr_lightning.functional.checks import check_features
@@ -106,53 +106,43 @@ def items_table(samples: Sequence[Sample]) -> pa.Table:
 
 
 class EmbeddingWriter:
-    """Writes an embeddings file: aside, and renamed when it is whole; a context manager.
+    """Writes an embeddings file, opened by `to`.
 
     Args:
-        path: The file.
-        fingerprint: What the vectors are made with.
+        file: Open for vectors.
         dimension: Of the vectors, D.
     """
 
-    def __init__(self, path: Path, fingerprint: Fingerprint, dimension: int) -> None:
-        self.path = path
-        self.aside = path.with_name(f"{path.name}.part")
-        vector = pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False)
-        self.schema = pa.schema([*ITEMS, vector], metadata={KEY: fingerprint.to_json()})
+    def __init__(self, file: pq.ParquetWriter, dimension: int) -> None:
+        self.file = file
         self.rows = rows_of(dimension)
         self.held: list[pa.Table] = []
 
-    def __enter__(self) -> EmbeddingWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.writer = pq.ParquetWriter(self.aside, self.schema, compression="none")
-        return self
+    @classmethod
+    @contextmanager
+    def to(cls, path: Path, fingerprint: Fingerprint, dimension: int) -> Iterator[EmbeddingWriter]:
+        """Opens a file, written whole or not at all, for vectors that were made with something."""
+        vector = pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False)
+        schema = pa.schema([*ITEMS, vector], metadata={KEY: fingerprint.to_json()})
+        with (
+            written_whole(path, synced=True) as aside,
+            pq.ParquetWriter(aside, schema, compression="none") as file,
+        ):
+            writer = cls(file, dimension)
+            yield writer
+            writer._flush()
 
     def write(self, items: pa.Table, vectors: NDArray[np.float32]) -> None:
         """Adds images and their vectors (n, D), in whole row groups as far as there are any."""
         column = as_column(vectors)
-        self.held.append(pa.table([*items.columns, column], schema=self.schema))
+        self.held.append(pa.table([*items.columns, column], schema=self.file.schema))
         if sum(len(table) for table in self.held) >= self.rows:
             self._flush()
 
     def _flush(self) -> None:
         if self.held:
-            self.writer.write_table(pa.concat_tables(self.held), row_group_size=self.rows)
+            self.file.write_table(pa.concat_tables(self.held), row_group_size=self.rows)
         self.held = []
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self.writer.close()
-            self.aside.unlink(missing_ok=True)
-            return
-        self._flush()
-        self.writer.close()
-        sync(self.aside)
-        self.aside.replace(self.path)
 
 
 def as_column(vectors: NDArray[np.float32]) -> pa.Array:
@@ -168,12 +158,6 @@ def as_vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
     return cast(NDArray[np.float32], values.reshape(-1, dimension))
 
 
-def sync(path: Path) -> None:
-    """Has a file's content reach the disk, before its name does."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def write_embeddings(
     path: str | Path, samples: Sequence[Sample], vectors: Tensor, fingerprint: Fingerprint
 ) -> None:
@@ -182,7 +166,7 @@ def write_embeddings(
     Raises:
         ValueError: A path cannot be written.
     """
-    with EmbeddingWriter(Path(path), fingerprint, vectors.shape[1]) as writer:
+    with EmbeddingWriter.to(Path(path), fingerprint, vectors.shape[1]) as writer:
         for start in range(0, len(samples), writer.rows):
             part = slice(start, start + writer.rows)
             writer.write(items_table(samples[part]), vectors[part].float().cpu().numpy())

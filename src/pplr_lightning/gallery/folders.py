@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pplr_lightning.atomic_write import written_whole
 from pplr_lightning.evaluation.fingerprint import Fingerprint
 from pplr_lightning.functional.engines import require_faiss
-from pplr_lightning.gallery.embeddings import ITEMS, sync
+from pplr_lightning.gallery.embeddings import ITEMS
 from pplr_lightning.gallery.faiss_index import PURPOSE, Kind
 
 FORMAT = 1  # of the folder
@@ -63,12 +64,7 @@ def write_gallery(folder: Path, stored: StoredGallery) -> None:
     """
     folder = folder.resolve()
     check_folder(folder)
-    aside, old = (folder.with_name(f"{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    index, items, meta = (aside / name for name in FILES)
-    require_faiss(PURPOSE).write_index(stored.index, str(index))
-    pq.write_table(stored.items, items)
+    old = folder.with_name(f"{folder.name}.{os.getpid()}.old")
     content = {
         "format": FORMAT,
         "kind": stored.kind,
@@ -76,12 +72,13 @@ def write_gallery(folder: Path, stored: StoredGallery) -> None:
         "recall": stored.recall,
         "fingerprint": json.loads(stored.fingerprint.to_json()),
     }
-    meta.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    for path in (index, items, meta):
-        sync(path)
-    if folder.exists():
-        folder.rename(old)
-    aside.rename(folder)
+    with written_whole(folder, folder=True, synced=True) as aside:
+        index, items, meta = (aside / name for name in FILES)
+        require_faiss(PURPOSE).write_index(stored.index, str(index))
+        pq.write_table(stored.items, items)
+        meta.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pplr_lightning.report.files import write_whole
+from pplr_lightning.atomic_write import write_whole
 
 Row = dict[str, float]  # `epoch` and what was logged in it, by name
 

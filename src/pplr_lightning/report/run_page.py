@@ -8,9 +8,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.report.advice import advise
 from pplr_lightning.report.curves import HEIGHT, WIDTH, charts, compared_charts
-from pplr_lightning.report.files import write_whole
 from pplr_lightning.report.reading import FIXED, LABELER, Run, read_run
 from pplr_lightning.report.setting import (
     describe_setting,

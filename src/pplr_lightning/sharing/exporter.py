@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from pplr_lightning.atomic_write import written_whole
 from pplr_lightning.data.synthetic import SyntheticReID
 from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.evaluation.extraction import unit_features
@@ -75,8 +76,7 @@ def export_network(
     _try_size(network, example)
     write = _onnx_bytes if format == "onnx" else _torch_bytes
     content = write(Embedder(network), example, describe(network, preprocessing))
-    aside = path.with_name(f"{path.stem}.part{path.suffix}")
-    try:
+    with written_whole(path) as aside:
         aside.write_bytes(content)
         run = (_onnx_runner if format == "onnx" else _torch_runner)(aside)
         difference = _compare(run, network, preprocessing)
@@ -86,9 +86,6 @@ def export_network(
                 f"{difference:.1e}, more than {TOLERANCE:.0e}: try the other --format, or another "
                 "version of torch"
             )
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
     return difference
 
 
@@ -169,7 +166,8 @@ def _onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def _torch_runner(path: Path) -> Callable[[Tensor], Tensor]:
-    return torch.export.load(path).module()
+    with path.open("rb") as file:  # a path would have to end in .pt2
+        return torch.export.load(file).module()
 
 
 def _import_onnxruntime() -> types.ModuleType:

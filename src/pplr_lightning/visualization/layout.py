@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
+from pplr_lightning.atomic_write import written_whole
 from pplr_lightning.data.images import BadImageError, read_image
 
 DPI = 130
@@ -56,10 +57,7 @@ def caption_of(figure: Figure) -> str:
 @on_white
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes a PNG, whole or not at all, that holds its caption as its description, too."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.part")
-    try:
+    with written_whole(Path(path)) as aside:
         figure.savefig(
             aside,
             format="png",
@@ -67,9 +65,6 @@ def save_figure(figure: Figure, path: str | Path) -> None:
             metadata={"Description": caption_of(figure)},
             pil_kwargs={"compress_level": 4},  # 6 takes twice as long for files no smaller
         )
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def sample(count: int, most: int, seed: int) -> list[int]:

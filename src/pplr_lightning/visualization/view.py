@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from pplr_lightning.data import Sample
 from pplr_lightning.data.images import BadImageError, read_image
+from pplr_lightning.data.transforms import ImageTransform
 from pplr_lightning.evaluation.extraction import evaluating, unit_features
 from pplr_lightning.networks import PartNetwork, PartOutput
 
@@ -37,7 +37,7 @@ def view_images(
     network: PartNetwork,
     samples: Sequence[Sample],
     indices: list[int],
-    transform: v2.Transform,
+    transform: ImageTransform,
     *,
     refine: Callable[[PartOutput, Tensor], Tensor] | None = None,
     batch_size: int = 64,
@@ -80,7 +80,7 @@ def view_images(
 
 
 def _read(
-    samples: Sequence[Sample], indices: list[int], transform: v2.Transform
+    samples: Sequence[Sample], indices: list[int], transform: ImageTransform
 ) -> tuple[list[int], list[Tensor]]:
     chosen, images = [], []
     for index in indices:

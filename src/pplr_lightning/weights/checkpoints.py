@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from pplr_lightning.atomic_write import written_whole
 from pplr_lightning.lightning_internals import PathLike, is_local
 
 
@@ -37,17 +37,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
             return
         buffer = io.BytesIO()  # torch's writer would turn an OSError into an error without a number
         torch.save(checkpoint, buffer)
-        aside = Path(f"{path}.part")
         try:
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())  # else a power cut may keep the name and lose the content
-            aside.replace(path)
+            with written_whole(Path(path), synced=True) as aside:
+                aside.write_bytes(buffer.getbuffer())
         except OSError as error:
-            if aside.is_file():
-                aside.unlink()
             raise OSError(
                 f"{path}: the checkpoint cannot be written ({error.strerror}); what stood there "
                 "before is still whole. Make room or choose another folder, and go on from the "

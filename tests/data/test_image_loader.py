@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from pplr_lightning.data.cached_batches import prefetched
+from pplr_lightning.data.image_loader import prefetched
 
 CPU = torch.device("cpu")
 
