@@ -52,7 +52,7 @@ def out(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def alone(run_module, tiny_checkpoint, crops, tmp_path_factory):
+def alone(one_thread, run_module, tiny_checkpoint, crops, tmp_path_factory):
     """What one process that is not disturbed writes."""
     path = tmp_path_factory.mktemp("alone") / "e.parquet"
     run_module(
@@ -198,6 +198,17 @@ def test_two_processes_go_on_with_less_work_than_processes(
     assert same(out, alone)
 
 
+def test_a_checkpoint_that_does_not_say_the_image_size(run, options, out, tmp_path):
+    """The network's own then counts, or the one that is given."""
+    made = module()
+    made.preprocessing = None
+    older = f"--ckpt_path={save(made, tmp_path / 'older.ckpt')}"
+    for size, given in (((384, 128), []), ((96, 32), ["--data.image_size=[96,32]"])):
+        run("predict", *options, older, *given)
+        assert read_embeddings(out).fingerprint.preprocessing.image_size == size
+        out.unlink()
+
+
 class TestBadInput:
     """Each ends with one line before anything is embedded."""
 
@@ -245,16 +256,6 @@ class TestBadInput:
         assert message.startswith(f"error: '{tmp_path}/named/7_c1_\\udce9.png': the name is not")
         assert "rename the file" in message
         assert not out.parent.exists()
-
-    def test_a_checkpoint_that_does_not_say_the_image_size(
-        self, run, options, capsys, out, tmp_path
-    ):
-        made = module()
-        made.preprocessing = None
-        older = f"--ckpt_path={save(made, tmp_path / 'older.ckpt')}"
-        assert "give their image_size, (height, width)" in self.fails(run, capsys, *options, older)
-        run("predict", *options, older, "--data.image_size=[96,32]")
-        assert read_embeddings(out).fingerprint.preprocessing.image_size == (96, 32)
 
     def test_parts_of_another_run(self, run, options, capsys, out, monkeypatch):
         monkeypatch.setattr(EmbeddingParts, "merge", lambda _: 1 / 0)

@@ -461,11 +461,11 @@ def _fitting(checkpoint: dict[str, Any], module: ReIDModule, strict: bool) -> di
 
 
 def _find_class(cls: type[M], name: str) -> type[M]:
-    """Finds a class of this name among `cls` and the classes made of it."""
+    """Finds a class of this name: `cls`, or the last made of it, as a notebook makes them anew."""
     classes = [cls]
     for one in classes:
         classes += one.__subclasses__()
-    found = next((one for one in classes if one.__name__ == name), None)
+    found = next((one for one in [cls, *reversed(classes)] if one.__name__ == name), None)
     if found is None:
         raise ValueError(f"the model is a {name}, which is no {cls.__name__} that is imported")
     return found

@@ -130,7 +130,7 @@ class NaNGuard:
         newest = newest_checkpoint(trainer)
         raise FloatingPointError(
             f"epoch {step.epoch}, step {step.number}: {', '.join(broken)}; lower "
-            "model.lr or use a wider trainer.precision, and go on from "
+            "optimizer.lr or use a wider trainer.precision, and go on from "
             + (f"the last good checkpoint, {newest}" if newest else "the start: no checkpoint yet")
         )
 
