@@ -44,7 +44,11 @@ class HDBSCAN(Labeler):
         min_cluster_size: int = 4,
         min_samples: int | None = None,
     ) -> None:
-        for name, count in (("k1", k1), ("k2", k2), ("min_samples", min_samples or 1)):
+        for name, count in (
+            ("k1", k1),
+            ("k2", k2),
+            ("min_samples", 1 if min_samples is None else min_samples),
+        ):
             check_count(f"labeler.{name}", count)
         if min_cluster_size < 2:
             raise ValueError(f"labeler.min_cluster_size={min_cluster_size}: must be at least 2")
