@@ -129,7 +129,7 @@ class Snapshot:
     @property
     def _space(self) -> str:
         parts = self.module.network.num_parts
-        return f"part {self.part} of {parts}, counted from above" if parts else "the global feature"
+        return f"part {self.part} of {parts}, counted from above" if parts else "the whole image"
 
     def _ranking(self) -> Figure | None:
         """Draws the last evaluation's rankings, if there was one."""
