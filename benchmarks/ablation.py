@@ -1,36 +1,111 @@
 """The paper's ablation (its Table 3) on any config: neither, AALS only, PGLR only, both.
 
-    python benchmarks/ablation.py --config configs/demo.yaml --seeds 0 1 2 \
-        --warm_start 'runs/demo_pretrain/pretrain-{seed}/checkpoints/last.ckpt'
+    python benchmarks/ablation.py --seeds 0 1 2 --config configs/market1501.yaml \
+        --config configs/overlays/cpu.yaml --data.dataset.root <folder>
 
-Prints mAP and rank-1 of the last epoch, mean and standard deviation over the seeds. A row that was
-run before (its summary.json is there) is not run again.
+Prints mAP and rank-1 of the last epoch, mean and standard deviation over the seeds, and epoch by
+epoch what the labels and the heads were like. Identities are used for that alone. A run goes on
+where it was stopped, and one that has ended (its summary.json is there) is not run again. All rows
+of a seed come before the next seed.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from rows import row_parser, spread, train_row
+import torch
+from lightning.pytorch import Callback
+from rows import Run, row_parser, spread, train
 
 OVERRIDES = Path(__file__).parents[1] / "configs/ablation"
 ROWS = {"neither": "baseline", "AALS": "aals", "PGLR": "pglr", "AALS and PGLR": "both"}
+COURSES = {
+    "clusters": "labels/clusters",
+    "outliers": "labels/outliers",
+    "ARI": "labels/ari",
+    "agreement": "labels/agreement_mean",
+    "global head, labels": "accuracy/global",
+    "part heads, labels": "accuracy/parts",
+    "global head, truth": "accuracy/global_truth",
+    "part heads, truth": "accuracy/parts_truth",
+}
+
+
+class HeadAccuracy(Callback):
+    """Logs how often the heads name an image's cluster, and a cluster of its identity.
+
+    A cluster is of the identity that most of its images have.
+    """
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Listens to the heads."""
+        self.named: list[torch.Tensor] = []  # of this step, each head's clusters (B,)
+        heads = [pl_module.classifier, *pl_module.part_classifiers]
+        listen = lambda head, inputs, logits: self.named.append(logits.argmax(1))  # noqa: E731
+        self.hooks = [head.register_forward_hook(listen) for head in heads]
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
+        """Forgets the last step; of a new epoch's clusters, finds the identities."""
+        self.named.clear()
+        data = trainer.datamodule
+        self.persons = torch.tensor([sample.person_id for sample in data.train_samples])
+        classes = data.pseudo_labels.classes
+        persons, rows = self.persons.unique(return_inverse=True)
+        counts = torch.zeros(int(classes.max()) + 1, len(persons), dtype=torch.long)
+        kept = classes >= 0
+        counts.index_put_((classes[kept], rows[kept]), torch.tensor(1), accumulate=True)
+        self.identity = persons[counts.argmax(1)]
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Compares what they named."""
+        persons = self.persons[batch.indices.cpu()]
+        whole, *parts = (
+            torch.stack([named == batch.targets, self.identity[named.cpu()] == persons])
+            .float().mean(1) for named in self.named
+        )  # fmt: skip
+        heads = {"global": whole}
+        if parts:
+            heads["parts"] = torch.stack(parts).mean(0)
+        for name, (labels, truth) in heads.items():
+            values = {f"accuracy/{name}": labels, f"accuracy/{name}_truth": truth}
+            pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=len(persons))
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Lets go of the heads."""
+        for hook in self.hooks:
+            hook.remove()
 
 
 def main() -> None:
-    """Runs what is missing and prints the table."""
+    """Runs what is missing and prints the tables."""
     parser = row_parser(__doc__.splitlines()[0], runs="runs/ablation")
-    parser.add_argument("--config", required=True)
+    parser.add_argument("--config", required=True, action="append")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     options, rest = parser.parse_known_args()
 
+    callback = f"--trainer.callbacks+={HeadAccuracy.__module__}.{HeadAccuracy.__qualname__}"
+    runs: dict[str, list[Run]] = {name: [] for name in options.rows}
+    for seed in options.seeds:
+        for name, row in runs.items():
+            configs = [*options.config, OVERRIDES / f"{ROWS[name]}.yaml"]
+            arguments = [f"--config={config}" for config in configs]
+            row.append(train(name, seed, [*arguments, callback], options, rest))
+
     print("| | before | mAP | rank-1 | mAP of each seed |\n|---|---|---|---|---|")
-    for name, override in ROWS.items():
-        configs = [f"--config={options.config}", f"--config={OVERRIDES / override}.yaml"]
-        runs = [run.summary for run in train_row(name, configs, options, rest)]
-        values = [spread([run["first"]["mAP"] for run in runs])]
-        values += [spread([run["last"][metric] for run in runs]) for metric in ("mAP", "rank-1")]
-        each = ", ".join(f"{100 * run['last']['mAP']:.1f}" for run in runs)
-        print(f"| {name} | {' | '.join(values)} | {each} |", flush=True)
+    for name, row in runs.items():
+        summaries = [run.summary for run in row]
+        values = [spread([run["first"]["mAP"] for run in summaries])]
+        values += [spread([run["last"][metric] for run in summaries]) for metric in ("mAP", "rank-1")]
+        each = ", ".join(f"{100 * run['last']['mAP']:.1f}" for run in summaries)
+        print(f"| {name} | {' | '.join(values)} | {each} |")
+    for title, logged in COURSES.items():
+        print(f"\n{title}, by epoch, mean over the seeds:")
+        for name, row in runs.items():
+            epochs = zip(*(run.logged(logged) for run in row), strict=True)
+            print(f"{name:>14}", *(f"{sum(values) / len(values):.3g}" for values in epochs))
 
 
 if __name__ == "__main__":

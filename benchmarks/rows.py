@@ -44,16 +44,17 @@ def train_row(
         options: As `row_parser` reads them.
         rest: Arguments of `fit` that come last.
     """
-    return [_train(name, seed, arguments, options, rest) for seed in options.seeds]
+    return [train(name, seed, arguments, options, rest) for seed in options.seeds]
 
 
-def _train(
+def train(
     name: str,
     seed: int,
     arguments: Sequence[str],
     options: argparse.Namespace,
     rest: Sequence[str],
 ) -> Run:
+    """Trains a row with one seed, or goes on with it, unless it is finished."""
     version = f"{name.replace(' ', '-')}-{seed}"
     folder = options.runs / "runs" / version
     if not (folder / "summary.json").is_file():
@@ -69,6 +70,7 @@ def _train(
                 f"--trainer.logger.save_dir={options.runs}",
                 "--trainer.logger.name=runs",
                 f"--trainer.logger.version={version}",
+                "--ckpt_path=last",
                 *rest,
             ]
         )
