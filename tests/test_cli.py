@@ -200,7 +200,7 @@ class TestOverview:
         assert stop.value.code == 0
         printed = capsys.readouterr().out
         files = {file.stem for file in Path(commands.__file__).parent.glob("[!_]*.py")}
-        assert files == {*COMMANDS, "training"}
+        assert files == {*COMMANDS, "training", "parser"}
         for name in (*LIGHTNING_COMMANDS, *COMMANDS):
             assert f"\n    {name} " in printed
 
@@ -271,22 +271,6 @@ class TestBadInput:
                 "--data.bad_images=skip",
                 "--trainer.max_epochs=1",
             )
-
-    @pytest.mark.parametrize(
-        "option",
-        [
-            "--pseudo_labels.kl=30",
-            "--evaluation.test_features=all",
-            "--evaluation.rerank=perhaps",
-            "--data.batchsize=3",
-            "--model.aals=maybe",
-        ],
-    )
-    def test_mistyped_option(self, run, run_args, capsys, option):
-        with pytest.raises(SystemExit) as stop:
-            run("fit", *run_args, option)
-        assert stop.value.code == 2
-        assert option.split("=")[0].lstrip("-").split(".")[-1] in capsys.readouterr().err
 
     def test_no_cluster_while_training(self, run, run_args, capsys):
         with pytest.raises(SystemExit):

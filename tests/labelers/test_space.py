@@ -69,6 +69,20 @@ def test_neighbours_are_searched_once():
     assert torch.equal(more[:, :8], space.neighbors(8))
 
 
+def test_neighbours_that_a_method_will_ask_for_are_found_in_the_first_search():
+    wanted = []
+
+    class Watched(Space):
+        def search(self, features, k):
+            wanted.append(k)
+            return super().search(features, k)
+
+    space = Watched(features, share=Share(40), num_neighbors=12)
+    assert torch.equal(space.neighbors(6), Space.of(*features()).neighbors(6))
+    assert space.neighbors(12).shape == (40, 12)
+    assert wanted == [12]
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_does_not_depend_on_the_number_of_ranks(world_size, tmp_path):
     alone = _everything(0)

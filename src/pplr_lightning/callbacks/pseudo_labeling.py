@@ -112,6 +112,7 @@ class PseudoLabeling(Callback):
                 backend=self.backend,
                 index=self.index,
                 probes=self.probes,
+                num_neighbors=method.num_neighbors,
             )
             classes = trainable_classes(self.labeler.label(space), method.max_classes)
             labels = PseudoLabels(classes, method.begin_epoch(space, classes))

@@ -12,7 +12,6 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks.progress import show_stage
@@ -128,25 +127,12 @@ class RetrievalEvaluation(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Takes a batch's features."""
-        self._update(outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: EvalBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Takes a batch's features."""
-        self._update(outputs, batch)
-
-    def _update(self, branches: dict[str, Tensor], batch: EvalBatch) -> None:
-        features = join_features(**branches, kind=self.test_features)
+        features = join_features(**outputs, kind=self.test_features)
         self.metric.update(
             features, batch.person_ids, batch.camera_ids, batch.is_query, batch.indices
         )
+
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Computes, logs and remembers the metrics."""

@@ -30,6 +30,7 @@ from pplr_lightning.callbacks import (
     RunRecord,
 )
 from pplr_lightning.callbacks.shared import run_folder
+from pplr_lightning.commands.parser import OneLineParser
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.lightning_internals import KeepsGivenOptions
 from pplr_lightning.methods import PPLRModule, ReIDModule
@@ -146,6 +147,7 @@ def run_cli(args: ArgsType = None) -> PPLRCLI:
     return PPLRCLI(
         ReIDModule,
         PPLRDataModule,
+        parser_class=OneLineParser,
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         args=args,

@@ -39,6 +39,8 @@ class Space:
         index: `flat` finds the nearest neighbours. `ivf` finds most of them, much faster, for
             50,000 images and more; their recall is measured on a sample and printed.
         probes: Cells that `ivf` searches for each image; more find more.
+        num_neighbors: Nearest neighbours of each image that are found in any case, so that they
+            need not be searched again where a labeler asks for fewer first.
 
     Example:
         >>> space = Space.of(torch.nn.functional.normalize(torch.randn(50, 16), dim=1))
@@ -57,6 +59,7 @@ class Space:
         backend: Backend = "auto",
         index: Index = "flat",
         probes: int = 64,
+        num_neighbors: int = 1,
     ) -> None:
         self._embed = embed
         self.share = share
@@ -66,6 +69,7 @@ class Space:
         self.backend: Backend = backend
         self.index: Index = index
         self.probes = probes
+        self.num_neighbors = num_neighbors
         self._neighbors: Tensor | None = None
 
     @classmethod
@@ -118,7 +122,7 @@ class Space:
         if self._neighbors is None or self._neighbors.shape[1] < k:
             features = self.features
             with self.stages("neighbors"):
-                self._neighbors = self.search(features, k)
+                self._neighbors = self.search(features, max(k, self.num_neighbors))
             if is_approximate(self.index, self.share):
                 found = recall(features, self._neighbors, self.share, backend=self.backend)
                 rank_zero_info(f"approximate neighbours: a recall of {found:.4f} on a sample")

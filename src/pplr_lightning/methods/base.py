@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau, StepLR
 
-from pplr_lightning import networks
 from pplr_lightning.data import EvalBatch, PPLRDataModule, Sample, TrainBatch
-from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.distributed import consecutive_group
-from pplr_lightning.evaluation.embedding import ImageLike, embed_images
 from pplr_lightning.evaluation.extraction import (
     FeatureKind,
     extract_features,
     join_features,
-    unit_features,
 )
-from pplr_lightning.evaluation.fingerprint import Fingerprint, checksum
 from pplr_lightning.labelers.space import Space
 from pplr_lightning.lightning_internals import has_scaler, reopen_last_epoch, trainer_of
+from pplr_lightning.methods.embedder import Embedder
 from pplr_lightning.methods.nan_guard import NaNGuard
 from pplr_lightning.networks import PartNetwork, average_running_statistics, share_groups
 from pplr_lightning.networks.compilation import check_compiler
 from pplr_lightning.networks.part_network import PRETRAINED
 from pplr_lightning.networks.shared_batch_norm import ranks_per_group
-from pplr_lightning.sharing.hub import HubMixin
-from pplr_lightning.weights.checkpoints import (
-    check_weights,
-    differences,
-    read_checkpoint,
-)
-
-M = TypeVar("M", bound="ReIDModule")
 
 
-class ReIDModule(HubMixin, LightningModule):
+class ReIDModule(Embedder):
     """Base of the methods: a network, and the loop around its training.
 
     A method gives `training_step` and, where it needs them, the hooks `begin_epoch` and
@@ -61,21 +46,17 @@ class ReIDModule(HubMixin, LightningModule):
         optimizer: Makes the optimiser of parameters; the method's published one. The command
             line's section `optimizer` takes its place.
         lr_scheduler: Makes the schedule of the optimiser, likewise (`lr_scheduler`); None for none.
-        preprocessing: What images go through before the network sees them: that of the data module
-            last worked with, or else of the checkpoint; None where neither says.
         predict_kind: Which features `predict_step` gives, as of `join_features`.
     """
 
     def __init__(self, network: PartNetwork) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.optimizer: Callable[..., torch.optim.Optimizer] = partial(
             torch.optim.Adam, lr=3.5e-4, weight_decay=5e-4
         )
         self.lr_scheduler: Callable[..., LRScheduler | ReduceLROnPlateau] | None = partial(
             StepLR, step_size=20, gamma=0.1
         )
-        self.preprocessing: Preprocessing | None = None
         self.predict_kind: FeatureKind = "global"
         self.losses: dict[str, Tensor] = {}  # of this step, the sum and its parts
         self.step_started = 0.0  # clock at this step's begin, after what callbacks do before it
@@ -88,6 +69,11 @@ class ReIDModule(HubMixin, LightningModule):
     def max_classes(self) -> int | None:
         """The most classes that can be trained on; None for any number."""
         return None
+
+    @property
+    def num_neighbors(self) -> int:
+        """Nearest neighbours of each image, itself included, that `begin_epoch` asks for."""
+        return 1
 
     def check_images(self, samples: Sequence[Sample]) -> None:
         """Checks before any work that the method can train on these images.
@@ -123,81 +109,13 @@ class ReIDModule(HubMixin, LightningModule):
         A run stops at a step that is not finite before anything of it is saved.
         """
 
-    # Where it starts.
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls: type[M],
-        checkpoint_path: str | Path,
-        map_location: Any = "cpu",
-        *,
-        strict: bool = True,
-        weights_only: bool = True,
-        **options: Any,
-    ) -> M:
-        """Builds the module that a checkpoint was made of, from what the checkpoint says.
-
-        Unlike Lightning's own it calls nothing that the file may name. Called on `ReIDModule`
-        itself it finds the class among those that are imported.
-
-        Args:
-            checkpoint_path: Of a run of this library.
-            map_location: Device that the module is to be on.
-            strict: Refuse weights that do not fit; false takes those of a name and shape that do.
-            weights_only: Must be true: tensors and plain values alone are read.
-            **options: Of the constructor, in place of the checkpoint's.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is no checkpoint of such a module, or holds more than tensors and values.
-        """
-        if not weights_only:
-            raise ValueError("weights_only=False: a checkpoint's code is never executed; use True")
-        checkpoint = read_checkpoint(checkpoint_path)
-        try:
-            stored = {n: checkpoint[n] for n in ("method", "network")}
-            module = cls.from_options({**checkpoint["hyper_parameters"], **stored}, options)
-            module.strict_loading = strict
-            module.on_load_checkpoint(checkpoint)
-            module.load_state_dict(_fitting(checkpoint, module, strict), strict=strict)
-        except KeyError as error:
-            raise ValueError(f"{checkpoint_path}: a checkpoint without {error}") from error
-        except (TypeError, ValueError) as error:  # options of another version
-            raise ValueError(f"{checkpoint_path}: {error}") from error
-        return module.to(map_location)
-
-    @classmethod
-    def from_options(cls: type[M], stored: dict[str, Any], options: dict[str, Any]) -> M:
-        """Builds a module without weights from the `options` of another, with some in their place.
-
-        Called on `ReIDModule` itself it finds the class among those that are imported.
-
-        Raises:
-            ValueError: They are another method's or another version's, or the network is of a kind
-                that this library does not know.
-        """
-        # Lightning notes names of its own (`_instantiator`), which are never called.
-        given = {n: v for n, v in stored.items() if n not in ("method", "network") and n[0] != "_"}
-        if "network" not in options:
-            kind, init_args = stored["network"]["class_path"], stored["network"]["init_args"]
-            if kind not in networks.__all__:
-                raise ValueError(f"network {kind}: give the network that the weights are of")
-            network = getattr(networks, kind)(**{**init_args, "weights": None})
-            network.options = init_args  # which say what the weights once started from
-            given["network"] = network
-        found = _find_class(cls, str(stored["method"]))
-        strange = sorted(set(given) - set(inspect.signature(found.__init__).parameters))
-        if strange:
-            raise ValueError(f"{found.__name__} has no option {strange[0]}: of another version?")
-        return found(**{**given, **options})
+    # How it starts and ends.
 
     @property
-    def options(self) -> dict[str, Any]:
-        """What the module is built again from, in plain values; its network's within."""
-        taken = inspect.signature(type(self).__init__).parameters  # a base class may note more
-        own = {n: v for n, v in self.hparams.items() if n in taken and n != "network"}
-        network = {"class_path": type(self.network).__name__, "init_args": self.network.options}
-        return {"method": type(self).__name__, **own, "network": network}
+    def data(self) -> PPLRDataModule | None:
+        """The data module of the Trainer, where it is this library's."""
+        data = getattr(trainer_of(self), "datamodule", None)
+        return data if isinstance(data, PPLRDataModule) else None
 
     def setup(self, stage: str) -> None:
         """Loads the weights to start from, unless a checkpoint is about to be restored.
@@ -206,9 +124,8 @@ class ReIDModule(HubMixin, LightningModule):
             ValueError: A configuration that cannot run on this many processes, or weights that do
                 not fit the network; or it is to be compiled where there is no compiler.
         """
-        data = getattr(trainer_of(self), "datamodule", None)
-        if isinstance(data, PPLRDataModule):
-            self.preprocessing = data.preprocessing
+        if self.data is not None:
+            self.preprocessing = self.data.preprocessing
         if stage == "fit":
             self._guard, self._batch, self.losses = NaNGuard(), None, {}
             self._check_batches()
@@ -220,8 +137,8 @@ class ReIDModule(HubMixin, LightningModule):
 
     def _check_normalisation(self) -> None:
         """Warns of images in another normalisation than those of the published weights."""
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, PPLRDataModule) or self.network.weights != PRETRAINED:
+        data = self.data
+        if data is None or self.network.weights != PRETRAINED:
             return
         weights = cast(dict[str, Any], self.network.backbone.pretrained_cfg)
         mean, std = tuple(weights["mean"]), tuple(weights["std"])
@@ -243,70 +160,11 @@ class ReIDModule(HubMixin, LightningModule):
                 f"accumulate_grad_batches={self.trainer.accumulate_grad_batches}: the losses "
                 "compare all images of a batch; use 1, and network.chunk_size to save memory"
             )
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, PPLRDataModule):
+        if self.data is not None:
             ranks = ranks_per_group(
-                data.batch_size, self.network.norm_batch_size, self.trainer.world_size
+                self.data.batch_size, self.network.norm_batch_size, self.trainer.world_size
             )
             share_groups(self.network, consecutive_group(ranks) if ranks > 1 else None)
-
-    # What it embeds.
-
-    def branches(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeds images (B, 3, H, W) as L2-normalised global (B, D) and part features (B, D, P)."""
-        return unit_features(self.network(images))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Embeds images (B, 3, H, W) as L2-normalised global features (B, D), which are tested."""
-        return self.branches(images)[0]
-
-    def embed(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        *,
-        kind: FeatureKind = "global",
-        image_size: tuple[int, int] | None = None,
-        batch_size: int = 128,
-    ) -> Tensor:
-        """Embeds images as they are; needs no Trainer.
-
-        They are prepared as those of the evaluation in training were, before a training as the
-        network's weights and image size want it, and embedded in evaluation mode on the module's
-        device.
-
-        Args:
-            images: Files, PIL images or tensors (uint8, or floating-point in [0, 1]; 3 x H x W or
-                H x W x 3).
-            kind: Which features, as of `join_features`.
-            image_size: Height and width to resize them to, instead of those of the training.
-            batch_size: Images at a time, 1 or more.
-
-        Returns:
-            L2-normalised float32 vectors on the CPU, (N, D).
-
-        Raises:
-            ValueError: A file or a tensor is no image, or `batch_size` is below 1.
-        """
-        prepared = self.prepared(image_size)
-        return embed_images(self.network, images, prepared, kind=kind, batch_size=batch_size)
-
-    def prepared(self, image_size: tuple[int, int] | None = None) -> Preprocessing:
-        """Returns what images go through, with another image size where one is given."""
-        if self.preprocessing is not None:
-            own = self.preprocessing
-        else:
-            weights = cast(dict[str, Any], self.network.backbone.pretrained_cfg)
-            own = Preprocessing(
-                self.network.image_size, tuple(weights["mean"]), tuple(weights["std"])
-            )
-        size = own.image_size if image_size is None else (image_size[0], image_size[1])
-        return own._replace(image_size=size)
-
-    def fingerprint(
-        self, *, kind: FeatureKind = "global", image_size: tuple[int, int] | None = None
-    ) -> Fingerprint:
-        """Tells what the vectors of `embed` are made with."""
-        return Fingerprint(checksum(self.network), kind, self.prepared(image_size))
 
     # What all steps share.
 
@@ -328,8 +186,7 @@ class ReIDModule(HubMixin, LightningModule):
         """
         self.step_started = time.perf_counter()
         self._batch = batch
-        data = getattr(self.trainer, "datamodule", None)
-        seed = data.seed if isinstance(data, PPLRDataModule) else 0
+        seed = 0 if self.data is None else self.data.seed
         key = (seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
@@ -413,30 +270,21 @@ class ReIDModule(HubMixin, LightningModule):
     # What is kept.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Notes what the module is and what images go through, for those who use these weights.
+        """Checks the last step, of which no checkpoint is written where it was not finite.
 
         Raises:
-            FloatingPointError: The last step was not finite; no checkpoint is written of it.
+            FloatingPointError: It was not.
         """
         self._guard.check(trainer_of(self))
-        options = self.options
-        for name in ("method", "network"):
-            checkpoint[name] = options.pop(name)
-        checkpoint["hyper_parameters"] = options
-        if self.preprocessing is not None:
-            checkpoint["preprocessing"] = self.preprocessing._asdict()
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks a checkpoint.
+        """Checks a checkpoint, and prepares it for a training that goes on.
 
         Raises:
             ValueError: It is another model's, or weights alone where training is to go on.
         """
-        self.network.expect_weights()
-        if self.strict_loading:
-            check_weights(checkpoint["state_dict"], self.state_dict())
-        if self.preprocessing is None and "preprocessing" in checkpoint:
-            self.preprocessing = Preprocessing(**checkpoint["preprocessing"])
+        super().on_load_checkpoint(checkpoint)
         trainer = trainer_of(self)
         if trainer is None or trainer.state.fn != TrainerFn.FITTING:
             return
@@ -445,27 +293,8 @@ class ReIDModule(HubMixin, LightningModule):
                 "the checkpoint holds weights alone, from which training cannot go on: start from "
                 "it with network.weights"
             )
-        every = self.trainer.check_val_every_n_epoch
-        validates = self.trainer.enable_validation and (
+        every = trainer.check_val_every_n_epoch
+        validates = trainer.enable_validation and (
             every is None or (checkpoint["epoch"] + 1) % every == 0
         )
         reopen_last_epoch(checkpoint, validates=validates)
-
-
-def _fitting(checkpoint: dict[str, Any], module: ReIDModule, strict: bool) -> dict[str, Any]:
-    """Returns a checkpoint's weights; where not all must fit, those of a shape that does."""
-    weights, own = checkpoint["state_dict"], module.state_dict()
-    if strict:
-        return weights
-    return {n: w for n, w in weights.items() if not differences({n: w}, {n: own.get(n)})}
-
-
-def _find_class(cls: type[M], name: str) -> type[M]:
-    """Finds a class of this name: `cls`, or the last made of it, as a notebook makes them anew."""
-    classes = [cls]
-    for one in classes:
-        classes += one.__subclasses__()
-    found = next((one for one in [cls, *reversed(classes)] if one.__name__ == name), None)
-    if found is None:
-        raise ValueError(f"the model is a {name}, which is no {cls.__name__} that is imported")
-    return found

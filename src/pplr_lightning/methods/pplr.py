@@ -107,6 +107,11 @@ class PPLRModule(ReIDModule):
         """Rows of the classifiers."""
         return len(self.classifier.weight)
 
+    @property
+    def num_neighbors(self) -> int:
+        """Those of the cross agreement, and the image itself."""
+        return self.agreement_k + 1 if self.network.num_parts else 1
+
     def check_images(self, samples: Sequence[Sample]) -> None:
         """Checks that there are enough images, and cameras where a loss wants them.
 
@@ -137,7 +142,7 @@ class PPLRModule(ReIDModule):
         if not self.network.num_parts:
             return torch.empty(space.total, 0)
         k, scores = self.agreement_k, []
-        neighbors, parts = space.neighbors(k + 1), space.part_features.unbind(2)
+        neighbors, parts = space.neighbors(self.num_neighbors), space.part_features.unbind(2)
         with space.stages("agreement", len(parts)) as advance:
             for part in parts:
                 nearest = space.search(part, k + 1)

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pplr_lightning.data import PPLRDataModule, TrainBatch
+from pplr_lightning.data import TrainBatch
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.networks import PartNetwork
 
@@ -57,10 +57,9 @@ class SimCLRModule(ReIDModule):
             ValueError: There are not.
         """
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and isinstance(data, PPLRDataModule) and data.instances != 2:
+        if stage == "fit" and self.data is not None and self.data.instances != 2:
             raise ValueError(
-                f"data.instances={data.instances}: SimCLR compares 2 views of an image"
+                f"data.instances={self.data.instances}: SimCLR compares 2 views of an image"
             )
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
