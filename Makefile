@@ -17,8 +17,8 @@ install: .venv/installed
 demo: install  ## random weights, warm start, PPLR on drawn people: three rows of mAP
 	$(BIN)/python -m pplr_lightning demo --seed $(SEED)
 
-test: install
-	$(BIN)/python -m pytest
+test: install  ## a worker for each core, of one thread
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 benchmark-gpu: install  ## needs a CUDA device: its tests, then all its benchmarks as tables
 	$(BIN)/python benchmarks/gpu.py

@@ -18,6 +18,8 @@ import torch
 from lightning.pytorch import Callback
 from rows import Run, row_parser, spread, train
 
+from pplr_lightning.callbacks.shared import History
+
 OVERRIDES = Path(__file__).parents[1] / "configs/ablation"
 ROWS = {"neither": "baseline", "AALS": "aals", "PGLR": "pglr", "AALS and PGLR": "both"}
 COURSES = {
@@ -33,9 +35,10 @@ COURSES = {
 
 
 class HeadAccuracy(Callback):
-    """Logs how often the heads name an image's cluster, and a cluster of its identity.
+    """Writes into the history how often the heads are right, in training and on its batches.
 
-    A cluster is of the identity that most of its images have.
+    Against the labels: they name an image's cluster. Against the truth: they name a cluster most
+    of whose images are of the image's identity.
     """
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -70,8 +73,10 @@ class HeadAccuracy(Callback):
         if parts:
             heads["parts"] = torch.stack(parts).mean(0)
         for name, (labels, truth) in heads.items():
-            values = {f"accuracy/{name}": labels, f"accuracy/{name}_truth": truth}
-            pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=len(persons))
+            row = History.of(trainer).row(trainer)
+            for title, value in (("", labels), ("_truth", truth)):
+                mean = row.get(f"accuracy/{name}{title}", 0.0)  # of the epoch's steps so far
+                row[f"accuracy/{name}{title}"] = mean + (float(value) - mean) / (batch_idx + 1)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Lets go of the heads."""
@@ -79,12 +84,12 @@ class HeadAccuracy(Callback):
             hook.remove()
 
 
-def main() -> None:
+def main(args: list[str] | None = None) -> None:
     """Runs what is missing and prints the tables."""
     parser = row_parser(__doc__.splitlines()[0], runs="runs/ablation")
     parser.add_argument("--config", required=True, action="append")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    options, rest = parser.parse_known_args()
+    options, rest = parser.parse_known_args(args)
 
     callback = f"--trainer.callbacks+={HeadAccuracy.__module__}.{HeadAccuracy.__qualname__}"
     runs: dict[str, list[Run]] = {name: [] for name in options.rows}
@@ -92,19 +97,20 @@ def main() -> None:
         for name, row in runs.items():
             configs = [*options.config, OVERRIDES / f"{ROWS[name]}.yaml"]
             arguments = [f"--config={config}" for config in configs]
-            row.append(train(name, seed, [*arguments, callback], options, rest))
+            row.append(train(name, seed, arguments, options, [*rest, callback]))
 
     print("| | before | mAP | rank-1 | mAP of each seed |\n|---|---|---|---|---|")
     for name, row in runs.items():
         summaries = [run.summary for run in row]
         values = [spread([run["first"]["mAP"] for run in summaries])]
-        values += [spread([run["last"][metric] for run in summaries]) for metric in ("mAP", "rank-1")]
+        for metric in ("mAP", "rank-1"):
+            values.append(spread([run["last"][metric] for run in summaries]))
         each = ", ".join(f"{100 * run['last']['mAP']:.1f}" for run in summaries)
         print(f"| {name} | {' | '.join(values)} | {each} |")
     for title, logged in COURSES.items():
         print(f"\n{title}, by epoch, mean over the seeds:")
         for name, row in runs.items():
-            epochs = zip(*(run.logged(logged) for run in row), strict=True)
+            epochs = zip(*(run.course(logged) for run in row), strict=True)
             print(f"{name:>14}", *(f"{sum(values) / len(values):.3g}" for values in epochs))
 
 

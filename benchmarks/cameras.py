@@ -64,7 +64,7 @@ def _cells(runs: list[Run]) -> list[str]:
     labels = [(name, epoch) for epoch in (0, -1) for name in ("ari", "outliers")]
     return [
         *(spread([run.summary[when][name] for run in runs]) for when, name in retrieval),
-        *(spread([run.logged(f"labels/{name}")[epoch] for run in runs]) for name, epoch in labels),
+        *(spread([run.course(f"labels/{name}")[epoch] for run in runs]) for name, epoch in labels),
     ]
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
+import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pplr_lightning.commands.training import run_cli
+from pplr_lightning.report.history import FILE, Row, read_history
 
 
 class Run(NamedTuple):
-    """What a finished run has left: its evaluations, and the rows of its log."""
+    """What a finished run has left: its evaluations, and a row for each epoch."""
 
     summary: dict[str, Any]
-    log: list[dict[str, str]]
+    history: list[Row]
 
-    def logged(self, name: str) -> list[float]:
-        """All values of a name in the order in which they were logged."""
-        return [float(row[name]) for row in self.log if row.get(name)]
+    def course(self, name: str) -> list[float]:
+        """All values of a name, epoch by epoch."""
+        return [row[name] for row in self.history if name in row]
 
 
 def row_parser(description: str, *, runs: str) -> argparse.ArgumentParser:
@@ -58,6 +59,7 @@ def train(
     version = f"{name.replace(' ', '-')}-{seed}"
     folder = options.runs / "runs" / version
     if not (folder / "summary.json").is_file():
+        checkpoints = sorted(folder.glob("checkpoints/*.ckpt"), key=os.path.getmtime)
         start = []  # else as the config says
         if options.warm_start:
             start = [f"--model.network.weights={options.warm_start.format(seed=seed)}"]
@@ -70,13 +72,12 @@ def train(
                 f"--trainer.logger.save_dir={options.runs}",
                 "--trainer.logger.name=runs",
                 f"--trainer.logger.version={version}",
-                "--ckpt_path=last",
+                *(f"--ckpt_path={checkpoint}" for checkpoint in checkpoints[-1:]),
                 *rest,
             ]
         )
-    with (folder / "metrics.csv").open() as file:
-        log = list(csv.DictReader(file))
-    return Run(json.loads((folder / "summary.json").read_text()), log)
+    history, _ = read_history(folder / FILE)
+    return Run(json.loads((folder / "summary.json").read_text()), history)
 
 
 def spread(values: Sequence[float]) -> str:
