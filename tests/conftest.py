@@ -19,6 +19,7 @@ from pplr_lightning.data import Sample, SyntheticReID
 from pplr_lightning.gallery import write_embeddings
 
 from .galleries import Made, make
+from .processes import run_launcher as launched
 from .processes import run_ranks
 from .tiny import module, save
 
@@ -63,6 +64,7 @@ def run_options(drawn: Path, folder: Path) -> list[str]:
         "--data.batch_size=16",
         "--data.iterations=3",
         "--data.num_workers=0",
+        "--model.network.backbone=test_resnet",
         "--model.network.norm_batch_size=8",
         "--model.max_clusters=64",
         "--pseudo_labels.labeler.k1=6",
@@ -125,6 +127,12 @@ def run() -> Callable[..., object]:
 def run_several(tmp_path: Path) -> Callable[..., object]:
     """Runs the command line on several ranks, as torchrun starts them, without its imports."""
     return lambda ranks, *args, **options: run_ranks(args, ranks, tmp_path / "ranks", **options)
+
+
+@pytest.fixture
+def run_launcher(tmp_path: Path) -> Callable[..., object]:
+    """Runs the command line without its imports; Lightning starts the other processes."""
+    return lambda *args, **options: launched(args, tmp_path / "ranks", **options)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,6 +58,15 @@ def run_ranks(words: Sequence[str], world_size: int, folder: Path, *, timeout: f
     return SimpleNamespace(returncode=next((code for code in codes if code), 0), **outputs)
 
 
+def run_launcher(words: Sequence[str], folder: Path, *, timeout: float = 240.0):
+    """Runs the command line in one process, from which Lightning starts all others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    first = SERVER.Process(target=_first, args=(list(words), str(folder)))
+    (code,) = _finish([first], timeout=timeout)
+    outputs = {name: (folder / f"0.{name}").read_text() for name in ("stdout", "stderr")}
+    return SimpleNamespace(returncode=code, **outputs)
+
+
 def _finish(ranks: list, *, timeout: float) -> list:
     """Starts processes and waits for them; one that fails, or takes too long, ends all."""
     for rank in ranks:
@@ -74,15 +84,26 @@ def _finish(ranks: list, *, timeout: float) -> list:
 
 
 def _command(rank, world_size, port, words, folder):
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), GROUP_RANK="0", WORLD_SIZE=str(world_size),
+        LOCAL_WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+        TORCHELASTIC_RUN_ID="tests",
+    )  # fmt: skip
+    _main(rank, words, folder)
+
+
+def _first(words, folder):
+    # Lightning starts the others with the command of this process, the server's.
+    sys.modules["__main__"].__spec__ = find_spec("pplr_lightning.__main__")
+    _main(0, words, folder)
+
+
+def _main(rank, words, folder):
     from pplr_lightning.cli import main
 
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(f"{folder}/{rank}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), GROUP_RANK="0", WORLD_SIZE=str(world_size),
-        LOCAL_WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-        TORCHELASTIC_RUN_ID="tests", COLUMNS="200",
-    )  # fmt: skip
+    os.environ["COLUMNS"] = "200"
     os.chdir(ROOT)
     torch.set_num_threads(1)
     sys.argv = ["pplr_lightning", *words]

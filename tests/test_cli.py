@@ -151,7 +151,7 @@ def test_predict_with_a_config_embeds_its_data_set(run, run_args, tmp_path, draw
     saved = read_embeddings(tmp_path / "demo/version_0/embeddings.parquet")
     queries = [str(path) for path in sorted(drawn.glob("query/*"))]
     images = len(queries) + len(list(drawn.glob("bounding_box_test/*.png")))
-    assert saved.vectors.shape == (images, 512)
+    assert saved.vectors.shape == (images, 96)
     assert sum(len(chunk) for chunk in saved.chunks()) == images  # and checks that they have norm 1
     paths = saved.items["path"].to_pylist()
     assert paths[: len(queries)] == queries
@@ -175,7 +175,7 @@ def test_predict_with_a_config_gives_the_features_that_are_tested(run, run_args,
     run("predict", *run_args, "--evaluation.test_features=both")
     saved = read_embeddings(tmp_path / "demo/version_0/embeddings.parquet")
     assert saved.fingerprint.features == "both"
-    assert saved.vectors.shape[1] == 3 * 512
+    assert saved.vectors.shape[1] == 3 * 96
 
 
 def damage(drawn: Path, tmp_path: Path) -> list[str]:

@@ -105,9 +105,9 @@ def test_what_would_make_them_differ(alone, run_process, run_args, tmp_path, bro
     )
 
 
-def test_with_the_callbacks_of_the_configs(run_process, run_args, checkpoint_args, tmp_path):
+def test_with_the_callbacks_of_the_configs(run_launcher, run_args, checkpoint_args, tmp_path):
     """A progress bar reads the metrics on rank 0 alone: that must not talk to the others."""
-    done = run_process(
+    done = run_launcher(
         "fit",
         *run_args,
         *checkpoint_args,
@@ -122,8 +122,8 @@ def test_with_the_callbacks_of_the_configs(run_process, run_args, checkpoint_arg
     assert "sync_dist" not in done.stderr
 
 
-def test_an_error_of_rank_zero_ends_the_whole_job(run_process, run_args):
-    done = run_process(
+def test_an_error_of_rank_zero_ends_the_whole_job(run_launcher, run_args):
+    done = run_launcher(
         "fit",
         *run_args,
         "--trainer.devices=2",

@@ -240,11 +240,17 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(drawn, tmp_path, monkeypatch
 def draw(tmp_path, monkeypatch):
     """Draws an epoch of an empty figure, without a training."""
     page = new_page(4, 3, title="A title", caption="A caption")[0]
-    snapshot = SimpleNamespace(figures=lambda *_, **__: {"ranking": lambda: page})
-    monkeypatch.setattr(Figures, "_scene", lambda *_: snapshot)
+    empty = SimpleNamespace(figures=lambda *_, **__: {"ranking": lambda: page})
+    monkeypatch.setattr(snapshot, "Snapshot", lambda *_, **__: empty)
     monkeypatch.setattr(figures_module, "run_folder", lambda _: tmp_path)
-    trainer = SimpleNamespace(is_global_zero=True, loggers=[], global_step=0)
-    return lambda epoch: Figures(names=("ranking",))._draw(trainer, None, epoch)
+
+    def draw(epoch):
+        trainer = SimpleNamespace(
+            is_global_zero=True, loggers=[], global_step=0, current_epoch=epoch
+        )
+        Figures(names=("ranking",), every_n_epochs=1).on_train_epoch_end(trainer, None)
+
+    return draw
 
 
 def test_a_kill_leaves_the_captions_of_before(draw, tmp_path, monkeypatch):
@@ -323,7 +329,8 @@ def test_a_part_that_the_model_has_not(drawn, tmp_path):
 def test_another_run_has_a_start_of_its_own(drawn, tmp_path):
     figures = Figures(names=("label_quality", "embedding"), images=20)
     Run(Market1501(drawn), tmp_path, figures, max_epochs=1)
-    first, figures._undrawn = figures.before, 7  # as of a run that broke off
+    first = figures.before
+    figures.on_train_epoch_end(SimpleNamespace(current_epoch=7), None)  # of a run that broke off
     run = Run(Market1501(drawn), tmp_path, figures, max_epochs=1)
     assert figures.before is not first
     assert run.drawn == {"label_quality-epoch0.png", "embedding-epoch0.png"}

@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 
 from pplr_lightning.callbacks import Interruption
+from pplr_lightning.callbacks.interruption import Interrupted
 
 from ..conftest import ROOT
 
@@ -81,9 +84,15 @@ class TestSlurm:
         )
 
 
-def test_another_run_forgets_the_signal():
+def test_another_run_forgets_the_signal(monkeypatch):
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
+    trainer = SimpleNamespace(strategy=strategy, ckpt_path=None, global_rank=0)
+    monkeypatch.setattr(signal, "signal", mock := MagicMock())
     interruption = Interruption()
-    interruption._note(signal.SIGTERM, None)
-    assert interruption._terminated
-    interruption.setup(None, None, "fit")
-    assert not interruption._terminated
+    interruption.on_sanity_check_start(trainer, None)
+    handler = mock.call_args.args[1]
+    handler(signal.SIGTERM, None)
+    with pytest.raises(Interrupted):
+        interruption.on_train_start(trainer, None)
+    interruption.setup(trainer, None, "fit")
+    interruption.on_train_start(trainer, None)

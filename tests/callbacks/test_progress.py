@@ -31,7 +31,7 @@ def started():
     def start(*, terminal=True):
         bar = RichProgressBar(console_kwargs={"force_terminal": terminal, "file": io.StringIO()})
         trainer = make(bar)
-        bar._init_progress(trainer)
+        bar.on_sanity_check_start(trainer, None)
         bars.append(bar)
         return trainer, bar
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from copy import deepcopy
 
 import pytest
@@ -18,6 +19,7 @@ from pplr_lightning import (
     RetrievalEvaluation,
     RunRecord,
 )
+from pplr_lightning.callbacks.shared import History
 from pplr_lightning.data import Market1501, Splits
 from pplr_lightning.evaluation.extraction import join_features
 from pplr_lightning.functional import rerank_distance, retrieval_metrics
@@ -135,19 +137,22 @@ def test_fit_evaluates_before_training_and_after_every_epoch(tmp_path, module, d
     assert "features: global; no re-ranking" in table
 
 
-def remember(evaluation, *rows, features="global"):
-    """Has an evaluation's run remember what a checkpoint would tell it."""
+def remembering(tmp_path, module, evaluation, *rows, features="global"):
+    """A Trainer whose run remembers what a checkpoint would tell it."""
     told = [
         {"epoch": row.pop("epoch")} | {f"val/{name}": value for name, value in row.items()}
         for row in map(dict, rows)
     ]
-    evaluation._history.load_state_dict({"rows": told, "features": features})
+    runner = trainer(tmp_path, evaluation)
+    evaluation.setup(runner, module, "fit")
+    History.of(runner).load_state_dict({"rows": told, "features": features})
+    return runner
 
 
 def test_the_end_of_fit_names_another_setting(tmp_path, module, capsys):
     evaluation = RetrievalEvaluation(test_features="both", rerank=True)
-    remember(evaluation, *({"epoch": e, "mAP": 0.1, "rerank/mAP": 0.2} for e in (-1, 0)))
-    evaluation.on_fit_end(trainer(tmp_path, evaluation), module)
+    rows = ({"epoch": e, "mAP": 0.1, "rerank/mAP": 0.2} for e in (-1, 0))
+    evaluation.on_fit_end(remembering(tmp_path, module, evaluation, *rows), module)
     summary = json.loads((tmp_path / "lightning_logs/version_0/summary.json").read_text())
     assert summary["features"] == "both"
     assert summary["reranking"] == {"k1": 20, "k2": 6, "lambda": 0.3}
@@ -198,20 +203,21 @@ def test_another_run_begins_with_no_history(tmp_path, module, data, capsys):
     assert "first (epoch 0)" not in capsys.readouterr().out
 
 
-def test_evaluations_of_other_features_are_not_gone_on_with():
+def test_evaluations_of_other_features_are_not_gone_on_with(tmp_path, module):
     evaluation = RetrievalEvaluation(test_features="both")
-    remember(evaluation, {"epoch": 3, "mAP": 0.5})
+    remembering(tmp_path, module, evaluation, {"epoch": 3, "mAP": 0.5})
     with pytest.warns(UserWarning, match="test_features=global, those to come of both"):
         evaluation.on_fit_start(None, None)
     assert evaluation.history == []
 
 
-def test_evaluations_of_the_same_features_are_gone_on_with(recwarn):
+def test_evaluations_of_the_same_features_are_gone_on_with(tmp_path, module):
     evaluation = RetrievalEvaluation(test_features="parts")
-    remember(evaluation, {"epoch": 3, "mAP": 0.5}, features="parts")
-    evaluation.on_fit_start(None, None)
+    remembering(tmp_path, module, evaluation, {"epoch": 3, "mAP": 0.5}, features="parts")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation.on_fit_start(None, None)
     assert evaluation.history == [{"epoch": 3, "mAP": 0.5}]
-    assert not recwarn
 
 
 def cells(printed: str) -> list[list[str]]:

@@ -30,7 +30,7 @@ def test_exports_what_was_trained(format, name, checkpoint, run, tmp_path, capsy
     )
     assert [file.name for file in tmp_path.iterdir()] == [name]
     printed = capsys.readouterr().out
-    assert f"{out}: images (batch, 3, 64, 32) -> L2-normalised features (batch, 512)" in printed
+    assert f"{out}: images (batch, 3, 64, 32) -> L2-normalised features (batch, 96)" in printed
     assert float(re.findall(r"images is (\S+e-\d+|0.0e\+00)$", printed, re.M)[0]) <= 1e-4
     assert difference <= 1e-4
     images = torch.randn(3, 3, 64, 32)

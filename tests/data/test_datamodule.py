@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
@@ -267,8 +268,8 @@ class TestCache:
 
     def test_batches_are_made_where_the_trainer_computes(self, data):
         assert data.device == torch.device("cpu")
-        data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-        data.trainer.strategy._root_device = torch.device("meta")
+        strategy = SingleDeviceStrategy("meta")
+        data.trainer = Trainer(strategy=strategy, logger=False, enable_checkpointing=False)
         assert data.device == torch.device("cpu")  # it does not run yet
         data.trainer.state.status = TrainerStatus.RUNNING
         assert data.device == torch.device("meta")

@@ -93,13 +93,9 @@ class TestCompressed:
         loaded.remove(["a/6.jpg"])  # after vectors were read back
         assert loaded.search(queries, 9_998).rows.max() == 9_997
 
-    def test_cells_without_enough_images(self, built):
-        _, gallery = built
-        gallery._index.nprobe = 1
-        try:
-            found = gallery.search(QUERIES, 500)
-        finally:
-            gallery._index.nprobe = 400
+    def test_cells_without_enough_images(self, built, kind):
+        source, _ = built
+        found = Gallery.build(source, kind=kind, probes=1).search(QUERIES, 500)
         assert (found.rows == -1).any()
         assert ((found.similarity == -1) == (found.rows == -1)).all()
         assert (found.rows[:, 0] >= 0).all()
