@@ -113,7 +113,7 @@ class TestWandb:
         assert config["figures"]["names"] == list(NAMES)
         assert config["trainer"]["max_epochs"] == 2
         assert config["seed_everything"] == 0
-        assert config["model"]["init_args"]["network"]["init_args"]["backbone"] == "resnet10t"
+        assert config["model"]["init_args"]["network"]["init_args"]["backbone"] == "test_resnet"
         assert config["beta"] == 0.5  # the module's own, as Lightning logs them
 
     def test_gets_the_checkpoint_as_an_artifact(self, first):

@@ -85,7 +85,7 @@ def test_without_a_preprocessing_takes_the_networks_own(checkpoint, run, tmp_pat
     run("export", f"--ckpt_path={tmp_path / 'converted.ckpt'}", "--format=torch", f"--out={out}")
     metadata = read_metadata(out)
     assert metadata["image_size"] == "[96, 32]"
-    assert metadata["mean"] == "[0.485, 0.456, 0.406]"
+    assert metadata["mean"] == "[0.5, 0.5, 0.5]"
 
 
 def test_imports_nothing_that_the_checkpoint_names(checkpoint, run, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ def test_is_in_the_runs_folder_and_with_the_logger(run, run_args, tmp_path):
     assert config["figures"]["names"] == []
     logged = options_in(tmp_path / "demo/version_0/hparams.yaml")
     assert logged["data"] == config["data"]
-    assert logged["model"]["init_args"]["network"]["init_args"]["backbone"] == "resnet10t"
+    assert logged["model"]["init_args"]["network"]["init_args"]["backbone"] == "test_resnet"
 
 
 def test_the_file_runs_again(run, run_args, tmp_path):
