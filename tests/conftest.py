@@ -141,7 +141,7 @@ def run_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
     def call(
         *args: str,
-        timeout: float = 240,
+        timeout: float = 600,
         launcher: tuple[str, ...] = (),
         program: tuple[str, ...] = ("pplr_lightning",),
     ) -> object:

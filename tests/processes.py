@@ -26,17 +26,17 @@ SERVER = mp.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.preloaded"])
 
 
-def launch(work, world_size, folder: Path, timeout: float = 30.0) -> list:
+def launch(work, world_size, folder: Path, timeout: float = 120.0) -> list:
     """Runs `work(rank)` on ranks over gloo and returns what each returned or raised."""
     arguments = (cloudpickle.dumps(work), world_size, str(folder), timeout)
     ranks = [SERVER.Process(target=_work, args=(rank, *arguments)) for rank in range(world_size)]
-    for rank, code in enumerate(_finish(ranks, timeout=max(240.0, 4 * timeout))):
+    for rank, code in enumerate(_finish(ranks, timeout=max(600.0, 4 * timeout))):
         if code:
             raise RuntimeError(f"process {rank} terminated with {code}")
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world_size)]
 
 
-def run_ranks(words: Sequence[str], world_size: int, folder: Path, *, timeout: float = 240.0):
+def run_ranks(words: Sequence[str], world_size: int, folder: Path, *, timeout: float = 600.0):
     """Runs the command line on ranks as torchrun starts them.
 
     Returns:
@@ -58,7 +58,7 @@ def run_ranks(words: Sequence[str], world_size: int, folder: Path, *, timeout: f
     return SimpleNamespace(returncode=next((code for code in codes if code), 0), **outputs)
 
 
-def run_launcher(words: Sequence[str], folder: Path, *, timeout: float = 240.0):
+def run_launcher(words: Sequence[str], folder: Path, *, timeout: float = 600.0):
     """Runs the command line in one process, from which Lightning starts all others."""
     folder.mkdir(parents=True, exist_ok=True)
     first = SERVER.Process(target=_first, args=(list(words), str(folder)))

@@ -97,7 +97,7 @@ def test_chunks_train_as_the_whole_batch(alone, run, run_args, tmp_path):
 def test_what_would_make_them_differ(alone, run_process, run_args, tmp_path, broken, processes):
     """Negative controls: what this library does is needed, and the comparison would tell."""
     options = (*several(processes), "--data.num_workers=0")
-    done = run_process("fit", *run_args, *options, program=("tests.broken", broken), timeout=400)
+    done = run_process("fit", *run_args, *options, program=("tests.broken", broken))
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "demo/version_0"
     assert any(
@@ -115,7 +115,6 @@ def test_with_the_callbacks_of_the_configs(run_launcher, run_args, checkpoint_ar
         "--trainer.enable_progress_bar=true",
         "--trainer.devices=2",
         "--trainer.strategy=ddp",
-        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "demo/version_0/checkpoints/last.ckpt").is_file()
@@ -129,7 +128,6 @@ def test_an_error_of_rank_zero_ends_the_whole_job(run_launcher, run_args):
         "--trainer.devices=2",
         "--trainer.strategy=ddp",
         "--pseudo_labels.labeler.min_samples=90",
-        timeout=120,
     )
     assert done.returncode != 0
     assert "error: no class in" in done.stderr
@@ -156,7 +154,7 @@ def test_torchrun_on_two_nodes(run, run_args, tmp_path):
         )
         for rank in range(2)
     ]  # fmt: skip
-    outputs = [node.communicate(timeout=240)[0] for node in nodes]
+    outputs = [node.communicate(timeout=600)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outputs
     found = column(tmp_path / "nodes/demo/version_0", "train/loss")
     assert len(found) == 2

@@ -38,7 +38,7 @@ def built(tmp_path_factory) -> dict[str, Path]:
     for name in ("src", "configs", "tests", "docs", "benchmarks"):
         shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=ignore)
     command = [sys.executable, "-c", BUILD, str(folder)]
-    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     sdist, wheel = done.stdout.split()[-2:]
     return {"sdist": folder / sdist, "wheel": folder / wheel}

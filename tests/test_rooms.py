@@ -47,5 +47,5 @@ def test_what_draws_writes_or_shows_is_loaded_when_it_is_wanted():
         "from pplr_lightning import PPLRModule, PseudoLabeling, RetrievalEvaluation, RunRecord\n"
         f"print(sorted(sys.modules.keys() & {unwanted}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.stdout == "[]\n", done.stderr

@@ -52,7 +52,7 @@ def site(tmp_path_factory) -> Path:
     recipe = re.search(r"^docs: .*\n\t\S+ (-m sphinx .*) docs build/docs$", makefile, flags=re.M)
     done = subprocess.run(
         [sys.executable, *recipe[1].split(), str(ROOT / "docs"), str(out)],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert "--fail-on-warning" in recipe[1]
     assert done.returncode == 0, done.stderr

@@ -92,7 +92,7 @@ def test_lets_the_time_of_a_stage_go_on_where_there_is_not(started, monkeypatch)
     with show_stage(trainer, "jaccard", None):
         (task,) = bar.progress.tasks
         assert (task.description, task.total) == ("Jaccard distance", float("inf"))
-        deadline = time.perf_counter() + 5
+        deadline = time.perf_counter() + 60
         while len(drawn) < 4 and time.perf_counter() < deadline:
             time.sleep(0.01)
     assert len(drawn) >= 4

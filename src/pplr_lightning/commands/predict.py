@@ -6,12 +6,13 @@ import warnings
 from pathlib import Path
 from typing import Any, get_args
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from torch.utils.data import DataLoader
 
 from pplr_lightning.callbacks.prediction import PartWriter
+from pplr_lightning.commands.parser import OneLineParser
 from pplr_lightning.commands.training import PPLRCLI, run_cli
 from pplr_lightning.data import EvalBatch, ImageFolder
 from pplr_lightning.data.image_loader import whole
@@ -143,7 +144,7 @@ class _Images(LightningDataModule):
 
 
 def _parse(args: list[str]) -> Namespace:
-    parser = ArgumentParser(prog="python -m pplr_lightning predict", description=DESCRIPTION)
+    parser = OneLineParser(prog="python -m pplr_lightning predict", description=DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str, required=True, help="checkpoint of a training")
     parser.add_argument("--out", type=str, required=True, help="the parquet file to write")
     parser.add_argument(
