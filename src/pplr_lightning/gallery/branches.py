@@ -88,6 +88,5 @@ def rerank(query: Tensor, candidates: Tensor, shares: Tensor | None) -> Tensor:
         features = scale_branches(features, (shares * len(shares)).sqrt())
     features = normalize(features, dim=1)
     images = len(candidates)
-    return rerank_distance(features[:1], features[1:], k1=min(K1, images), k2=min(K2, 1 + images))[
-        0
-    ]
+    k1, k2 = min(K1, images), min(K2, 1 + images)
+    return rerank_distance(features[:1], features[1:], k1=k1, k2=k2)[0]

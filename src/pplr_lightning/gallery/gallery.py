@@ -8,10 +8,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from pplr_lightning.data.datasets import Sample
+from pplr_lightning.data.datasets import UNKNOWN, Sample
 from pplr_lightning.evaluation.fingerprint import Fingerprint
 from pplr_lightning.functional.checks import check_count, check_features
 from pplr_lightning.gallery.branches import CANDIDATES, branch_shares, rerank, scale_branches
@@ -27,15 +28,8 @@ from pplr_lightning.gallery.faiss_index import (
     read_vectors,
     search_index,
 )
-from pplr_lightning.gallery.folders import StoredGallery, read_gallery, write_gallery
-from pplr_lightning.gallery.items import (
-    check_paths,
-    ids_without,
-    next_id,
-    numbered,
-    sample_of,
-    without_paths,
-)
+from pplr_lightning.gallery.folders import read_gallery, write_gallery
+from pplr_lightning.gallery.items import check_paths, ids_without, numbered, without_paths
 
 MEMORY_LIMIT = 16.0  # GiB in which `auto` keeps the vectors
 PROBES = 64  # cells of a compressed index that a query is compared with
@@ -76,9 +70,10 @@ class Gallery:
         fingerprint: Fingerprint,
         kind: Kind,
         recall: float | None,
+        mapped: bool = False,
     ) -> None:
         self._index = index
-        self._mapped = False  # the index lies in a file and is read-only
+        self._mapped = mapped  # the index lies in a file and is read-only
         self.items = items
         self.fingerprint = fingerprint
         self.kind = kind
@@ -137,7 +132,7 @@ class Gallery:
         self.check(embeddings.fingerprint, "the vectors to add")
         check_paths(embeddings.items, self.items)
         self._own()
-        first = next_id(self.items)
+        first = 1 + (pc.max(self.items["id"]).as_py() if len(self) else -1)
         add_vectors(self._index, embeddings, first)
         self.items = pa.concat_tables([self.items, numbered(embeddings.items, first)])
 
@@ -225,7 +220,9 @@ class Gallery:
 
     def sample(self, row: int) -> Sample:
         """Returns the image of a row."""
-        return sample_of(self.items, row)
+        item = self.items.slice(row, 1).to_pylist()[0]
+        ids = (item["person_id"], item["camera_id"])
+        return Sample(item["path"], *(UNKNOWN if number is None else number for number in ids))
 
     def check(self, fingerprint: Fingerprint, what: str) -> None:
         """Checks that vectors can be compared with those of the gallery.
@@ -244,11 +241,13 @@ class Gallery:
         """Writes the gallery, in place of one in `folder`: aside, and renamed when whole.
 
         Raises:
-            FileExistsError: There are other things in `folder`, which are left as they are.
+            FileExistsError: There is a file of that name, or there are other things in `folder`,
+                which are left as they are.
         """
         forget_places(self._index)
-        stored = StoredGallery(self._index, self.items, self.fingerprint, self.kind, self.recall)
-        write_gallery(Path(folder), stored)
+        write_gallery(
+            Path(folder), self._index, self.items, self.fingerprint, self.kind, self.recall
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> Gallery:
@@ -259,10 +258,7 @@ class Gallery:
             ValueError: It is no gallery, or not a whole one.
             ImportError: FAISS is not installed.
         """
-        stored = read_gallery(Path(folder))
-        gallery = cls(stored.index, stored.items, stored.fingerprint, stored.kind, stored.recall)
-        gallery._mapped = stored.mapped
-        return gallery
+        return cls(*read_gallery(Path(folder)))
 
     def _own(self) -> None:
         """Makes the index one that can be changed: in memory, without notes of places."""

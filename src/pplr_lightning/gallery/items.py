@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pplr_lightning.data.datasets import UNKNOWN, Sample
 from pplr_lightning.gallery.embeddings import ITEMS
 
 
@@ -18,11 +17,6 @@ def numbered(items: pa.Table, first: int) -> pa.Table:
     """Gives images the ids `first`, `first` + 1, ..., in the column `id`."""
     ids = pa.array(np.arange(first, first + len(items)))
     return pa.table([*(items[name] for name in ITEMS.names), ids], names=[*ITEMS.names, "id"])
-
-
-def next_id(items: pa.Table) -> int:
-    """Tells the first id behind all of those given."""
-    return 1 + (pc.max(items["id"]).as_py() if len(items) else -1)
 
 
 def check_paths(new: pa.Table, old: pa.Table | None) -> None:
@@ -77,13 +71,6 @@ def ids_without(items: pa.Table, cameras: Collection[int]) -> NDArray[np.int64]:
             f"without_cameras={sorted(cameras)}: leaves no image to search; leave out fewer"
         )
     return cast(NDArray[np.int64], left)
-
-
-def sample_of(items: pa.Table, row: int) -> Sample:
-    """Returns the image of a row."""
-    item = items.slice(row, 1).to_pylist()[0]
-    ids = (item["person_id"], item["camera_id"])
-    return Sample(item["path"], *(UNKNOWN if number is None else number for number in ids))
 
 
 def _first(paths: Any) -> str:
