@@ -39,19 +39,15 @@ def listen(host: str, port: int, *, allow_public: bool = False) -> socket.socket
             "give --allow_public"
         )
     family, address = _resolve(host)[0]
-    taken = socket.socket(family, socket.SOCK_STREAM)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        taken.bind((address, port))
-        taken.listen()  # until it does, another program could take the port, too
+        return socket.create_server((address, port), family=family, dualstack_ipv6=both)
     except OSError as error:
-        taken.close()
         if error.errno == errno.EADDRINUSE:
             raise ValueError(
                 f"--port {port}: another program listens there; give another, or 0 for any"
             ) from error
         raise ValueError(f"--host {host} --port {port}: {error.strerror or error}") from error
-    return taken
 
 
 def _resolve(host: str) -> list[tuple[socket.AddressFamily, str]]:
