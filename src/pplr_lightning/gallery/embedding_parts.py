@@ -55,10 +55,6 @@ class EmbeddingParts:
     def __post_init__(self) -> None:
         check_names(self.samples)  # which else would come out when all are embedded
         self.folder = self.path.with_name(f"{self.path.name}.parts")
-        self._check_run()
-
-    def _check_run(self) -> None:
-        """Compares the folder's record of its run with this one, or makes it."""
         record = self.folder / "run.json"
         images = hashlib.sha256(json.dumps(list(self.samples)).encode()).hexdigest()
         own = {

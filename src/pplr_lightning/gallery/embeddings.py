@@ -167,7 +167,7 @@ class _FileRows:
         first = int(np.searchsorted(self.ends, start, side="right")) - 1
         groups = range(first, int(np.searchsorted(self.ends, stop)))
         column = self.file.read_row_groups(list(groups), columns=["vector"]).column("vector")
-        return as_vectors(column.slice(start - int(self.ends[first]), stop - start))
+        return as_vectors(column.slice(start - int(self.ends[first]), stop - start)).copy()
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
@@ -185,17 +185,17 @@ def read_embeddings(path: str | Path) -> Embeddings:
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: no whole parquet file ({str(error).splitlines()[0]})") from error
     schema = file.schema_arrow
-    vector = schema.field("vector").type if "vector" in schema.names else None
+    types = {field.name: field.type for field in schema}
+    vector = types.get("vector")
     if (
-        any(name not in schema.names or schema.field(name).type != ITEMS.field(name).type
-            for name in ITEMS.names)
+        any(types.get(field.name) != field.type for field in ITEMS)
         or not isinstance(vector, pa.FixedSizeListType)
         or vector.value_type != pa.float32()
-    ):  # fmt: skip
+    ):
         raise ValueError(
             f"{path}: wrong columns; needs path (string), person_id and camera_id (int64) and "
             "vector (a list of float32 of fixed size), has "
-            + ", ".join(f"{field.name} ({field.type})" for field in schema)
+            + ", ".join(f"{name} ({kind})" for name, kind in types.items())
         )
     try:
         fingerprint = Fingerprint.from_json((schema.metadata or {}).get(KEY, b"{}"))

@@ -32,13 +32,9 @@ def exact_index(embeddings: Embeddings) -> Any:
 
 
 def in_memory(index: Any, ids: NDArray[np.int64]) -> Any:
-    """Copies an `exact_index` that is mapped from its file, so that it can be changed.
+    """Copies an `exact_index` of these ids that is mapped from its file, so that it can be changed.
 
     From the mapping, which lasts when another file has taken the name.
-
-    Args:
-        index: N vectors.
-        ids: Theirs, (N,).
     """
     faiss = require_faiss(PURPOSE)
     copy = faiss.IndexIDMap(faiss.IndexFlatIP(index.d))
@@ -90,12 +86,9 @@ def search_index(
 def read_vectors(
     index: Any, rows: NDArray[np.int64], ids: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Reads vectors back, (n, D): as they are, or what the codes of a compressed index keep.
+    """Reads vectors back, (n, D), by their places in the order of ids and by their ids.
 
-    Args:
-        index: `exact_index` or `compressed_index` made it.
-        rows: Their places in the order of ids.
-        ids: Their ids.
+    They are as they were, or what the codes of a compressed index keep.
     """
     faiss = require_faiss(PURPOSE)
     if isinstance(index, faiss.IndexIDMap):
