@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pplr_lightning.report.history import BEFORE, Row, working_times
+from pplr_lightning.report.history import BEFORE, Row, when, working_times
 
 WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
@@ -146,7 +146,7 @@ def draw(title: str, series: Series) -> Chart | None:
         if not points:
             continue
         places = [(across(x), up(y)) for x, y in points]
-        told = [f"{label}, {_epoch(x)}: {y:.4g}" for x, y in points]
+        told = [f"{label}, {when(x)}: {y:.4g}" for x, y in points]
         dots = [(*place, text) for place, text in zip(places, told, strict=True)]
         curve = Curve(
             label,
@@ -203,7 +203,3 @@ def round_step(width: float) -> float:
     """Returns the smallest of 1, 2, 5 times a power of ten that is at least `width`."""
     power = 10.0 ** math.floor(math.log10(width))
     return next(m * power for m in (1, 2, 5, 10) if m * power >= width * (1 - 1e-9))
-
-
-def _epoch(x: float) -> str:
-    return "before training" if x == BEFORE else f"epoch {x:.0f}"

@@ -65,6 +65,11 @@ def first_best_last(evaluations: Sequence[Row], *, by: str = "val/mAP") -> dict[
     return {"first": evaluations[0], "best": best, "last": evaluations[-1]}
 
 
+def when(epoch: float) -> str:
+    """Names an epoch."""
+    return "before training" if epoch == BEFORE else f"epoch {epoch:.0f}"
+
+
 def describe_epoch(row: Row) -> str:
     """Tells an epoch in one line: labels, losses, evaluation, time."""
     parts = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pplr_lightning.report.history import BEFORE, Row, as_number, first_best_last, working_times
+from pplr_lightning.report.history import Row, as_number, first_best_last, when, working_times
 from pplr_lightning.report.reading import Run
 from pplr_lightning.report.setting import duration, run_seconds
 
@@ -66,7 +66,7 @@ def results(run: Run) -> Table | None:
         values = [row.get(name) for row in chosen.values()]
         difference = [change(values[0], values[-1])] if len(values) > 1 else []
         body.append([metric_name(name), *map(percent, values), *difference])
-    header = ["%", *(f"{word}, {when(row)}" for word, row in chosen.items())]
+    header = ["%", *(f"{word}, {when(row['epoch'])}" for word, row in chosen.items())]
     return Table([*header, "last - first"] if len(chosen) > 1 else header, body)
 
 
@@ -97,7 +97,7 @@ def labels(run: Run) -> Table | None:
     known = run.known("data").get("identities known of training images")
     if isinstance(known, int):
         body.insert(1, ["identities in truth", *[str(known)] * len(ends)])
-    return Table(["", *(when(row) for row in ends)], body)
+    return Table(["", *(when(row["epoch"]) for row in ends)], body)
 
 
 def _of_labels(row: Row) -> dict[str, Measured]:
@@ -158,7 +158,7 @@ def _measured(run: Run) -> dict[str, Measured]:
     """Names what a run's end can be judged by."""
     found: dict[str, Measured] = {}
     for word, row in picked(run).items():
-        found[f"{word} evaluation"] = (None, when(row))
+        found[f"{word} evaluation"] = (None, when(row["epoch"]))
         for name in metrics(run) if word == "last" else ["val/mAP"]:
             value = row.get(name, 0.0)
             found[f"{word} {metric_name(name)}, %"] = (100 * value, percent(value))
@@ -171,11 +171,6 @@ def _measured(run: Run) -> dict[str, Measured]:
             mean = sum(seconds) / len(seconds)
             found[f"{stage}, seconds each time"] = (mean, f"{mean:.3g}")
     return found
-
-
-def when(row: Row) -> str:
-    """Says at which epoch."""
-    return "before training" if row["epoch"] == BEFORE else f"epoch {row['epoch']:.0f}"
 
 
 def percent(value: float | None) -> str:
