@@ -79,7 +79,8 @@ def write_card(
         for topic, text in describe_setting(read)
     }
     facts = {
-        "Images": data or _images(read),
+        "Images": data
+        or (_name(read.option("data.dataset")) if read.option("data") else NOT_STATED),
         "Size and colours": _preprocessing(module.preprocessing),
         **{topic: told.get(topic, NOT_STATED) for topic in ("Labels", "Cameras", "Start")},
     }
@@ -118,14 +119,10 @@ def _of_module(module: Any) -> Run:
     return Run(name="", rows=[], config={"model": {"init_args": options}})
 
 
-def _images(run: Run) -> str:
-    if run.option("data") is None:
-        return NOT_STATED
-    return _name(run.option("data.dataset") or {"class_path": "SyntheticReID"})
-
-
-def _name(dataset: dict[str, Any]) -> str:
+def _name(dataset: dict[str, Any] | None) -> str:
     """Names a data set and its terms, but not the folder it lies in."""
+    if dataset is None:
+        return "SyntheticReID"  # the default
     name = dataset["class_path"].rpartition(".")[2]
     if name == "Joined":
         return "; ".join(map(_name, dataset["init_args"]["datasets"]))
