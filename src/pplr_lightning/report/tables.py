@@ -63,9 +63,10 @@ def results(run: Run) -> Table | None:
         return None
     body = []
     for name in metrics(run):
-        values = [row.get(name) for row in chosen.values()]
-        difference = [change(values[0], values[-1])] if len(values) > 1 else []
-        body.append([metric_name(name), *map(percent, values), *difference])
+        values = [100 * row[name] if name in row else None for row in chosen.values()]
+        texts = ["" if value is None else f"{value:.1f}" for value in values]
+        difference = [_change(values[0], values[-1], 1)] if len(values) > 1 else []
+        body.append([metric_name(name), *texts, *difference])
     header = ["%", *(f"{word}, {when(row['epoch'])}" for word, row in chosen.items())]
     return Table([*header, "last - first"] if len(chosen) > 1 else header, body)
 
@@ -146,11 +147,8 @@ def compared(one: Run, other: Run) -> Table:
         (before, text), (after, other_text) = (
             found.get(name, (None, MISSING)) for found in (left, right)
         )
-        difference = ""
-        if before is not None and after is not None:
-            places = len(text.partition(".")[2])  # as it is written with
-            difference = f"{after - before:+.{places}f}"
-        body.append([name, text, other_text, difference])
+        places = len(text.partition(".")[2])  # as it is written with
+        body.append([name, text, other_text, _change(before, after, places)])
     return Table(["", "A", "B", "B - A"], body)
 
 
@@ -173,11 +171,10 @@ def _measured(run: Run) -> dict[str, Measured]:
     return found
 
 
-def percent(value: float | None) -> str:
+def percent(value: float) -> str:
     """Writes a share in percent."""
-    return "" if value is None else f"{100 * value:.1f}"
+    return f"{100 * value:.1f}"
 
 
-def change(before: float | None, after: float | None) -> str:
-    """Writes a difference of shares in points, with its sign."""
-    return "" if before is None or after is None else f"{100 * (after - before):+.1f}"
+def _change(before: float | None, after: float | None, places: int) -> str:
+    return "" if before is None or after is None else f"{after - before:+.{places}f}"
