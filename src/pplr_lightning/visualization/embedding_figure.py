@@ -159,8 +159,5 @@ def _matched(panel: Embedding, last: Embedding) -> dict[int, int]:
     shared = np.zeros([1 + max(side) for side in zip(*pairs, strict=True)])
     np.add.at(shared, tuple(zip(*pairs, strict=True)), 1)
     rows, columns = linear_sum_assignment(shared, maximize=True)
-    return {
-        row: column
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
-        if shared[row, column]
-    }
+    kept = shared[rows, columns] > 0
+    return dict(zip(rows[kept].tolist(), columns[kept].tolist(), strict=True))

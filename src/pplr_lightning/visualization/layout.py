@@ -188,9 +188,8 @@ class Sheet:
     def mask(self, place: Bbox, values: Tensor, **colours: Any) -> None:
         """Lays stripes of colours (P,), top to bottom, over an image, undiluted at its right."""
         array = values.numpy()[:, None]
-        edge = Bbox.from_extents(
-            place.x1 - min(0.09, place.width / 4), place.y0, place.x1, place.y1
-        )
+        left = place.x1 - min(0.09, place.width / 4)
+        edge = Bbox.from_extents(left, place.y0, place.x1, place.y1)
         for box, alpha in ((place, 0.33), (edge, 1.0)):
             self._show(array, box, alpha=alpha, interpolation="nearest", **colours)
 
