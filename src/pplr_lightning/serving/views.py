@@ -84,10 +84,9 @@ def why_view(
     """
     return TEMPLATES.get_template("why.html.jinja").render(
         query=query,
-        sample=hit.sample,
+        hit=hit,
         rank=rank,
-        cosines=explanation.similarity,
-        source=explanation.source,
+        explanation=explanation,
         branches=branches,
         score=score,
         shape=shape,
