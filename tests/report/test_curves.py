@@ -23,7 +23,7 @@ from .conftest import history
 
 class TestDraw:
     def test_places_points_between_the_axes(self):
-        chart = draw("mAP", {"mAP": [(0.0, 0.0), (1.0, 5.0), (2.0, 10.0)]})
+        chart = draw("mAP", [("mAP", [(0.0, 0.0), (1.0, 5.0), (2.0, 10.0)])])
         (curve,) = chart.curves
         left, right = LEFT, WIDTH - RIGHT
         low, high = HEIGHT - BOTTOM, TOP
@@ -37,28 +37,28 @@ class TestDraw:
         assert [label for _, label in chart.up] == ["0", "2", "4", "6", "8", "10"]
 
     def test_a_name_keeps_its_style_where_another_has_no_points(self):
-        chart = draw("loss", {"sum": [], "PGLR": [(0.0, 1.0)]})
+        chart = draw("loss", [("sum", []), ("PGLR", [(0.0, 1.0)])])
         assert [(curve.label, curve.style) for curve in chart.curves] == [("PGLR", 1)]
 
     def test_a_single_point_lies_within(self):
         for value in (0.0, 29.0, -3.0, 2e-4):
-            (curve,) = draw("x", {"x": [(0.0, value)]}).curves
+            (curve,) = draw("x", [("x", [(0.0, value)])]).curves
             ((x, y, _),) = curve.dots
             assert x == LEFT
             assert TOP <= y <= HEIGHT - BOTTOM
 
     def test_values_as_small_as_can_be(self):
-        (curve,) = draw("x", {"x": [(0.0, 5e-324), (1.0, -5e-324)]}).curves
+        (curve,) = draw("x", [("x", [(0.0, 5e-324), (1.0, -5e-324)])]).curves
         assert all(TOP <= y <= HEIGHT - BOTTOM for _, y, _ in curve.dots)
 
     def test_nothing_to_draw(self):
-        assert draw("x", {"a": [], "b": []}) is None
+        assert draw("x", [("a", []), ("b", [])]) is None
 
     @pytest.mark.parametrize(
         ("epochs", "dense", "dots"), [(25, False, 25), (26, True, 26), (301, True, 0)]
     )
     def test_many_epochs_are_not_marked(self, epochs, dense, dots):
-        (curve,) = draw("x", {"x": [(float(i), 1.0 * i) for i in range(epochs)]}).curves
+        (curve,) = draw("x", [("x", [(float(i), 1.0 * i) for i in range(epochs)])]).curves
         assert (curve.dense, len(curve.dots)) == (dense, dots)
 
 
@@ -128,6 +128,8 @@ class TestCharts:
         assert [(c.label, c.style) for c in losses.curves] == [
             ("sum", 0), ("camera", 4), ("new", 5),
         ]  # fmt: skip
+        (losses,) = charts([{**row, "train/loss_sum": 4.0}])  # two of one name
+        assert [c.last for c in losses.curves] == ["3", "2", "1", "4"]
         titles = [chart.title for chart in compared_charts({"A": [], "B": [row]})]
         assert titles[-1] == "Losses (mean over the epoch): new"
 

@@ -14,7 +14,7 @@ DOTS = 25  # points of a curve that are still marked; more would hide how it is 
 SMALLEST = 1e-300  # width of a range; below it a fifth of it may be nothing
 WORDS = 300  # points of a curve that still tell their value under the mouse
 
-Series = dict[str, list[tuple[float, float]]]  # by name: epochs, which may leave some out, values
+Series = tuple[str, list[tuple[float, float]]]  # a name; epochs, which may leave some out, values
 Ticks = list[tuple[float, str]]  # places on an axis, with their labels
 
 
@@ -100,7 +100,7 @@ def charts(rows: list[Row]) -> list[Chart]:
     """Draws one run: each panel of which there is something to show."""
     rows, found = _with_work(rows), []
     for panel in PANELS:
-        series = {label: _points(rows, name, panel.scale) for name, label in panel.named(rows)}
+        series = [(label, _points(rows, name, panel.scale)) for name, label in panel.named(rows)]
         found.append(draw(panel.title, series))
     return [chart for chart in found if chart is not None]
 
@@ -111,7 +111,7 @@ def compared_charts(runs: dict[str, list[Row]]) -> list[Chart]:
     for panel in PANELS:
         for name, label in panel.named(row for rows in runs.values() for row in rows):
             title = panel.title if len(panel.names) == 1 else f"{panel.title}: {label}"
-            series = {run: _points(rows, name, panel.scale) for run, rows in runs.items()}
+            series = [(run, _points(rows, name, panel.scale)) for run, rows in runs.items()]
             found.append(draw(title, series))
     return [chart for chart in found if chart is not None]
 
@@ -126,9 +126,9 @@ def _points(rows: list[Row], name: str, scale: float) -> list[tuple[float, float
     return [(row["epoch"], scale * row[name]) for row in rows if name in row]
 
 
-def draw(title: str, series: Series) -> Chart | None:
+def draw(title: str, series: list[Series]) -> Chart | None:
     """Lays out the series that have points; None where none has."""
-    points = [point for curve in series.values() for point in curve]
+    points = [point for _, curve in series for point in curve]
     if not points:
         return None
     epochs, values = zip(*points, strict=True)
@@ -142,7 +142,7 @@ def draw(title: str, series: Series) -> Chart | None:
         return round(TOP + (top - y) / (top - bottom) * (HEIGHT - TOP - BOTTOM), 1)
 
     curves = []
-    for style, (label, points) in enumerate(series.items()):
+    for style, (label, points) in enumerate(series):
         if not points:
             continue
         places = [(across(x), up(y)) for x, y in points]

@@ -106,7 +106,7 @@ def _data(run: Run) -> str:
 def _evaluation(run: Run) -> str:
     if not run.evaluations:
         return "None: there is no mAP in this run."
-    # A run that does not say it had no choice.
+    # Runs that do not say had no choice.
     features = run.summary.get("features") or run.option("evaluation.test_features") or "global"
     reranking = run.summary.get("reranking") or run.option("evaluation.rerank")
     details = ""
