@@ -117,10 +117,8 @@ class EmbeddingParts:
                 start = block * self.block_size
                 whole = range(start, min(start + self.block_size, len(self.samples)))
                 left_out.extend(self.samples[i].path for i in sorted(set(whole) - set(kept)))
-                yield (
-                    items_table([self.samples[i] for i in kept]),
-                    as_vectors(table.column("vector")),
-                )
+                items = items_table([self.samples[i] for i in kept])
+                yield items, as_vectors(table.column("vector"))
 
         write_parts(self.path, self.fingerprint, dimension, tables())
         shutil.rmtree(self.folder)

@@ -154,20 +154,25 @@ def write_embeddings(
 
 
 class _FileRows:
-    """The column `vector` of a file, of which the row groups asked for are read."""
+    """The column `vector` of a file, of which the row groups asked for last are held."""
 
     def __init__(self, file: pq.ParquetFile, dimension: int) -> None:
         self.file = file
         self.shape = (file.metadata.num_rows, dimension)
         counts = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
         self.ends = np.cumsum([0, *counts])
+        self.held: tuple[range, pa.ChunkedArray] | None = None
 
     def __getitem__(self, rows: slice) -> NDArray[np.float32]:
         start, stop, _ = rows.indices(self.shape[0])
         first = int(np.searchsorted(self.ends, start, side="right")) - 1
         groups = range(first, int(np.searchsorted(self.ends, stop)))
-        column = self.file.read_row_groups(list(groups), columns=["vector"]).column("vector")
-        return as_vectors(column.slice(start - int(self.ends[first]), stop - start)).copy()
+        if self.held is None or self.held[0] != groups:
+            self.held = None  # before the next are read
+            table = self.file.read_row_groups(list(groups), columns=["vector"])
+            self.held = (groups, table.column("vector"))
+        column = self.held[1].slice(start - int(self.ends[first]), stop - start)
+        return as_vectors(column).copy()
 
 
 def read_embeddings(path: str | Path) -> Embeddings:

@@ -131,10 +131,10 @@ class Gallery:
         """
         self.check(embeddings.fingerprint, "the vectors to add")
         _check_paths(embeddings.items)
-        known = pc.is_in(embeddings.items["path"], self.items["path"])
-        if pc.any(known).as_py():
-            there = _first(pc.filter(embeddings.items["path"], known))
-            raise ValueError(f"in the gallery already: {there}; remove it first")
+        paths = embeddings.items["path"]
+        known = pc.filter(paths, pc.is_in(paths, self.items["path"]))
+        if len(known):
+            raise ValueError(f"in the gallery already: {_first(known)}; remove it first")
         self._own()
         first = 1 + (pc.max(self.items["id"]).as_py() if len(self) else -1)
         add_vectors(self._index, embeddings, first)
@@ -221,19 +221,17 @@ class Gallery:
     def _ids_without(self, cameras: Collection[int]) -> NDArray[np.int64]:
         """Lists the ids of the images of all other cameras, known or not."""
         known = self.items["camera_id"].unique().drop_null().to_pylist()
+        given = f"without_cameras={sorted(cameras)}"
+        if not known:
+            raise ValueError(f"{given}: the gallery's images have no camera ids")
         if strangers := sorted({*cameras} - {*known}):
             raise ValueError(
-                f"without_cameras={sorted(cameras)}: the gallery has no image of {strangers}, but "
-                f"of cameras {sorted(known)}"
-                if known
-                else f"without_cameras={sorted(cameras)}: the gallery's images have no camera ids"
+                f"{given}: the gallery has no image of {strangers}, but of cameras {sorted(known)}"
             )
         left_out = pc.is_in(self.items["camera_id"], pa.array(cameras, pa.int64()))
         left = self.items["id"].filter(pc.invert(left_out)).to_numpy()
         if not len(left):
-            raise ValueError(
-                f"without_cameras={sorted(cameras)}: leaves no image to search; leave out fewer"
-            )
+            raise ValueError(f"{given}: leaves no image to search; leave out fewer")
         return cast(NDArray[np.int64], left)
 
     def vectors(self, rows: Tensor) -> Tensor:
