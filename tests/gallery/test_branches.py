@@ -62,7 +62,7 @@ class TestRerank:
     def test_is_that_of_functional(self):
         rows = joined(branches(40))
         expected = rerank_distance(rows[:1], rows[1:])[0]
-        assert torch.allclose(rerank(rows[0], rows[1:], None), expected, atol=1e-6)
+        assert torch.allclose(rerank(rows[0], rows[1:], torch.ones(1)), expected, atol=1e-6)
 
     def test_weighs_the_branches(self):
         rows = branches(40)
@@ -79,6 +79,6 @@ class TestRerank:
     @pytest.mark.parametrize("images", [1, 2, 7])
     def test_few_candidates(self, images):
         rows = joined(branches(1 + images))
-        distance = rerank(rows[0], rows[1:], None)
+        distance = rerank(rows[0], rows[1:], torch.ones(1))
         assert distance.shape == (images,)
         assert ((distance >= 0) & (distance <= 1)).all()

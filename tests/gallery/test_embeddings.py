@@ -9,10 +9,10 @@ import torch
 from pplr_lightning.data import Sample
 from pplr_lightning.gallery import embeddings as files
 from pplr_lightning.gallery.embeddings import (
-    EmbeddingWriter,
     items_table,
     read_embeddings,
     write_embeddings,
+    write_parts,
 )
 
 from ..tiny import FINGERPRINT, vectors
@@ -70,13 +70,12 @@ class TestFile:
         write_embeddings(path, SAMPLES, vectors(3), FINGERPRINT)
         before = path.read_bytes()
 
-        def fail():
-            with EmbeddingWriter.to(path, FINGERPRINT, 16) as writer:
-                writer.write(items_table(SAMPLES), vectors(3).numpy())
-                raise KeyError
+        def parts():
+            yield items_table(SAMPLES), vectors(3).numpy()
+            raise KeyError
 
         with pytest.raises(KeyError):
-            fail()
+            write_parts(path, FINGERPRINT, 16, parts())
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
 

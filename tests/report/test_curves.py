@@ -9,7 +9,6 @@ from pplr_lightning.report.curves import (
     RIGHT,
     TOP,
     WIDTH,
-    Series,
     charts,
     compared_charts,
     draw,
@@ -24,7 +23,7 @@ from .conftest import history
 
 class TestDraw:
     def test_places_points_between_the_axes(self):
-        chart = draw("mAP", [Series("mAP", [(0.0, 0.0), (1.0, 5.0), (2.0, 10.0)])])
+        chart = draw("mAP", [("mAP", [(0.0, 0.0), (1.0, 5.0), (2.0, 10.0)])])
         (curve,) = chart.curves
         left, right = LEFT, WIDTH - RIGHT
         low, high = HEIGHT - BOTTOM, TOP
@@ -34,32 +33,32 @@ class TestDraw:
         assert curve.path == "M46.0,184.0L188.0,97.0L330.0,10.0"
         assert [dot[2] for dot in curve.dots][1] == "mAP, epoch 1: 5"
         assert curve.last == "10"
-        assert [tick.label for tick in chart.across] == ["0", "1", "2"]
-        assert [tick.label for tick in chart.up] == ["0", "2", "4", "6", "8", "10"]
+        assert [label for _, label in chart.across] == ["0", "1", "2"]
+        assert [label for _, label in chart.up] == ["0", "2", "4", "6", "8", "10"]
 
     def test_a_name_keeps_its_style_where_another_has_no_points(self):
-        chart = draw("loss", [Series("sum", []), Series("PGLR", [(0.0, 1.0)])])
+        chart = draw("loss", [("sum", []), ("PGLR", [(0.0, 1.0)])])
         assert [(curve.label, curve.style) for curve in chart.curves] == [("PGLR", 1)]
 
     def test_a_single_point_lies_within(self):
         for value in (0.0, 29.0, -3.0, 2e-4):
-            (curve,) = draw("x", [Series("x", [(0.0, value)])]).curves
+            (curve,) = draw("x", [("x", [(0.0, value)])]).curves
             ((x, y, _),) = curve.dots
             assert x == LEFT
             assert TOP <= y <= HEIGHT - BOTTOM
 
     def test_values_as_small_as_can_be(self):
-        (curve,) = draw("x", [Series("x", [(0.0, 5e-324), (1.0, -5e-324)])]).curves
+        (curve,) = draw("x", [("x", [(0.0, 5e-324), (1.0, -5e-324)])]).curves
         assert all(TOP <= y <= HEIGHT - BOTTOM for _, y, _ in curve.dots)
 
     def test_nothing_to_draw(self):
-        assert draw("x", [Series("a", []), Series("b", [])]) is None
+        assert draw("x", [("a", []), ("b", [])]) is None
 
     @pytest.mark.parametrize(
         ("epochs", "dense", "dots"), [(25, False, 25), (26, True, 26), (301, True, 0)]
     )
     def test_many_epochs_are_not_marked(self, epochs, dense, dots):
-        (curve,) = draw("x", [Series("x", [(float(i), 1.0 * i) for i in range(epochs)])]).curves
+        (curve,) = draw("x", [("x", [(float(i), 1.0 * i) for i in range(epochs)])]).curves
         assert (curve.dense, len(curve.dots)) == (dense, dots)
 
 
@@ -129,6 +128,8 @@ class TestCharts:
         assert [(c.label, c.style) for c in losses.curves] == [
             ("sum", 0), ("camera", 4), ("new", 5),
         ]  # fmt: skip
+        (losses,) = charts([{**row, "train/loss_sum": 4.0}])  # two of one name
+        assert [c.last for c in losses.curves] == ["3", "2", "1", "4"]
         titles = [chart.title for chart in compared_charts({"A": [], "B": [row]})]
         assert titles[-1] == "Losses (mean over the epoch): new"
 

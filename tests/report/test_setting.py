@@ -35,6 +35,8 @@ def test_labels(say):
     assert identities.endswith("not label-free. Labeler: Identities.")
     instances = say("Labels", pseudo_labels__labeler=f"{labeler}Instances")
     assert instances.startswith("Unsupervised: every image is a class of its own")
+    clusters = say("Labels", pseudo_labels__labeler="pplr_lightning.KMeans")
+    assert clusters.startswith("Unsupervised: clusters")
     other = {"class_path": "some.KMeans", "init_args": {"k": 5}}
     assert say("Labels", pseudo_labels__labeler=other) == "Labeler: KMeans (k 5)."
     default = say("Labels", pseudo_labels__labeler=None)
@@ -58,6 +60,8 @@ def test_start(say):
     warm = say("Start", model__network__weights="some.ckpt")
     assert warm.startswith("resnet10t with the weights of some.ckpt.")
     assert "not label-free" in warm
+    own = say("Start", model__network=None)
+    assert own == "Published weights of the method's own network."
 
 
 def test_data(say, make_run):
@@ -69,7 +73,9 @@ def test_data(say, make_run):
 
 
 def test_evaluation(say, make_run):
-    assert say("Evaluation") == "Query to gallery, the same camera's images left out."
+    assert say("Evaluation") == (
+        "Query to gallery, the same camera's images left out; compared by the features: global."
+    )
     evaluation = {"topk": [1], "test_features": "parts", "rerank": False}
     stopped = make_run(config=options(evaluation=evaluation))  # before there was a summary
     assert say("Evaluation", stopped).endswith("by the features: parts; no re-ranking.")

@@ -187,8 +187,10 @@ def test_a_module_trained_on_the_command_line(trained, tmp_path):
     card = (tmp_path / "shared/README.md").read_text()
     assert "- Images: Market-1501 (academic" in card
     assert "- Size and colours: 64 x 32 " in card
-    assert "- Labels: pseudo labels of `DBSCAN`, no identities\n" in card
-    assert "- Start: random weights\n" in card
+    assert "- Labels: Unsupervised: clusters of the images are the labels; identities were" in card
+    assert "Labeler: DBSCAN (k1 6, k2 2," in card
+    assert "- Start: Random weights of resnet" in card
+    assert "| mAP | " in card
 
 
 class TestRefuses:

@@ -13,9 +13,14 @@ from pplr_lightning import PPLRModule, SimCLRModule, methods
 from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.methods import ReIDModule
 from pplr_lightning.networks import PartNetwork
+from pplr_lightning.report.reading import read_run
+from pplr_lightning.report.setting import describe_setting
 from pplr_lightning.sharing.model_card import write_card
 
 SIZE = Preprocessing((384, 128))
+CLUSTERS = (
+    "Unsupervised: clusters of the images are the labels; identities were not used. Labeler: "
+)
 DATA = {
     "dataset": {
         "class_path": "pplr_lightning.data.Market1501",
@@ -34,9 +39,12 @@ def evaluation(epoch: int, value: float) -> dict[str, float]:
 def run(tmp_path) -> Path:
     """The folder of a run."""
     write_config(tmp_path, DATA)
-    summary = {"first": evaluation(-1, 0.1), "best": evaluation(3, 0.8), "last": evaluation(4, 0.7)}
-    (tmp_path / "summary.json").write_text(json.dumps({**summary, "history": []}))
+    write_evaluations(tmp_path, evaluation(-1, 0.1), evaluation(3, 0.8), evaluation(4, 0.7))
     return tmp_path
+
+
+def write_evaluations(folder: Path, *history: dict[str, float], **options: object) -> None:
+    (folder / "summary.json").write_text(json.dumps({"history": history, **options}))
 
 
 def write_config(
@@ -45,12 +53,14 @@ def write_config(
     *,
     labeler: str | None = "pplr_lightning.labelers.DBSCAN",
     weights: str | None = "pretrained",
+    camera_weight: float = 0.0,
 ) -> None:
-    network = {"class_path": "pplr_lightning.networks.PartNetwork", "init_args": {}}
-    network["init_args"]["weights"] = weights
+    network = {"class_path": "pplr_lightning.networks.PartNetwork"}
+    network["init_args"] = {"backbone": "resnet50", "weights": weights}
+    options = {"network": network, "camera_weight": camera_weight}
     config = {
         "data": data,
-        "model": {"class_path": "pplr_lightning.PPLRModule", "init_args": {"network": network}},
+        "model": {"class_path": "pplr_lightning.PPLRModule", "init_args": options},
         "pseudo_labels": {"labeler": labeler and {"class_path": labeler}},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -86,26 +96,35 @@ def test_of_a_run(run):
     assert "/home/me" not in text
     assert "- Size and colours: 384 x 128 (height, width), RGB" in text
     assert "minus [0.485, 0.456, 0.406], divided by [0.229, 0.224, 0.225]" in text
-    assert "- Labels: pseudo labels of `DBSCAN`, no identities\n" in text
-    assert "- Setting: without cameras; batches prefer images of other cameras\n" in text
-    assert "- Start: the backbone's published weights\n" in text
-    assert "| | epoch | mAP | rank-1 |\n|---|---|---|---|\n" in text
-    assert "| first | before training | 10.0 | 20.0 |\n" in text
-    assert "| best | 3 | 80.0 | 90.0 |\n| last | 4 | 70.0 | 80.0 |\n" in text
+    assert f"- Labels: {CLUSTERS}DBSCAN.\n" in text
+    assert "- Cameras: Camera ids were used in the choice of positives only, as in the pub" in text
+    assert "- Start: Published weights of resnet50.\n" in text
+    assert (
+        "| % | first, before training | best, epoch 3 | last, epoch 4 | last - first |\n"
+        "| --- | --- | --- | --- | --- |\n"
+        "| mAP | 10.0 | 80.0 | 70.0 | +60.0 |\n"
+        "| rank-1 | 20.0 | 90.0 | 80.0 | +60.0 |\n"
+    ) in text
     assert "Of the weights: cc-by-nc-4.0." in text
     assert "## Intended use" in text
     assert "not\nfor identifying individuals" in text
 
 
-def test_says_how_the_results_came_about(run):
-    assert "In %; images are compared by: global features;" in card(run)
-    summary = json.loads((run / "summary.json").read_text())
-    summary["features"] = "both"
-    summary["last"]["rerank/mAP"] = 0.75  # since the run went on with another option
-    (run / "summary.json").write_text(json.dumps(summary))
+def test_tells_what_the_report_tells(run):
     text = card(run)
-    assert "In %; images are compared by: both features;" in text
-    assert "| best | 3 | 80.0 | 90.0 |  |\n| last | 4 | 70.0 | 80.0 | 75.0 |\n" in text
+    told = dict(describe_setting(read_run(run)))
+    for topic in ("Labels", "Cameras", "Start"):
+        assert f"- {topic}: {told[topic]}\n" in text
+    assert told["Evaluation"] in text
+
+
+def test_says_how_the_results_came_about(run):
+    assert "left out; compared by the features: global." in card(run)
+    reranked = {**evaluation(4, 0.7), "rerank/mAP": 0.75}  # since it went on with another option
+    write_evaluations(run, evaluation(-1, 0.1), reranked, features="both", reranking={"k1": 20})
+    text = card(run)
+    assert "compared by the features: both; re-ranked beside it (k1 20)." in text
+    assert "| re-ranked mAP |  | 75.0 | 75.0 |  |\n" in text
 
 
 def test_without_a_run():
@@ -113,10 +132,14 @@ def test_without_a_run():
     assert "- Images: not stated\n" in text
     assert "- Size and colours: not stated\n" in text
     assert "- Labels: not stated\n" in text
-    assert "- Setting: without cameras\n" in text
+    assert "- Cameras: not stated\n" in text  # the labels or the batches may have used them
     assert "- Start: not stated\n" in text  # a loaded module does not know
     assert "- Size and colours: 384 x 128 (height, width), RGB" in card()
     assert "## Results\n\nNot stated.\n" in text
+    module = PPLRModule(make_network(), max_clusters=8, camera_weight=0.5)
+    assert "- Cameras: Camera ids were used in the camera loss (weight 0.5).\n" in card(
+        module=module
+    )
 
 
 def test_names_model_and_method(run):
@@ -132,7 +155,7 @@ def test_of_another_method():
     text = card(module=SimCLRModule(make_network()))
     assert "was trained by `SimCLRModule` of `pplr_lightning`: SimCLR (Chen et al., ICML" in text
     assert "from pplr_lightning import SimCLRModule\n\nmodule = SimCLRModule.from_pret" in text
-    assert "- Setting: without cameras\n" in text
+    assert "- Cameras: not stated\n" in text
 
 
 class Own(ReIDModule):
@@ -163,49 +186,24 @@ def test_a_run_without_evaluation(run):
 
 
 def test_with_cameras(run):
-    write_config(run, {**DATA, "use_cameras": False})
-    setting = (
-        "with cameras, of weight 0.5 in the loss; batches do not prefer images of other cameras"
-    )
-    module = PPLRModule(make_network(), max_clusters=8, camera_weight=0.5)
-    assert f"- Setting: {setting}\n" in card(run, module=module)
-
-
-@pytest.mark.parametrize(
-    ("weight", "setting"),
-    [(0.0, "in the labels"), (0.5, "of weight 0.5 in the loss and in the labels")],
-)
-def test_with_cameras_in_the_labels(run, weight, setting):
-    write_config(run, DATA, labeler="pplr_lightning.labelers.CameraDBSCAN")
-    module = PPLRModule(make_network(), max_clusters=8, camera_weight=weight)
-    text = card(run, module=module)
-    assert f"- Setting: with cameras, {setting}; batches prefer images of other cam" in text
-    assert "- Labels: pseudo labels of `CameraDBSCAN`, no identities\n" in text
+    write_config(run, {**DATA, "use_cameras": False}, camera_weight=0.5)
+    assert "- Cameras: Camera ids were used in the camera loss (weight 0.5).\n" in card(run)
 
 
 @pytest.mark.parametrize(
     ("labeler", "labels"),
     [
-        (None, "pseudo labels of `DBSCAN`, no identities"),  # the paper's
-        (
-            "pplr_lightning.labelers.dbscan.DBSCAN",
-            "pseudo labels of `DBSCAN`, no identities",
-        ),
-        ("pplr_lightning.KMeans", "pseudo labels of `KMeans`, no identities"),
-        (
-            "pplr_lightning.labelers.Identities",
-            "true identities: supervised, not label-free",
-        ),
-        (
-            "pplr_lightning.labelers.Instances",
-            "every image a class of its own, no identities",
-        ),
-        ("my.own.Labeler", "of `Labeler`"),
+        (None, f"{CLUSTERS}DBSCAN."),  # the paper's
+        ("pplr_lightning.labelers.dbscan.DBSCAN", f"{CLUSTERS}DBSCAN."),
+        ("pplr_lightning.KMeans", f"{CLUSTERS}KMeans."),
+        ("pplr_lightning.labelers.Identities", "Supervised: trained on the true identities."),
+        ("pplr_lightning.labelers.Instances", "Unsupervised: every image is a class of its own;"),
+        ("my.own.Labeler", "Labeler: Labeler."),
     ],
 )
 def test_labels(run, labeler, labels):
     write_config(run, DATA, labeler=labeler)
-    assert f"- Labels: {labels}\n" in card(run)
+    assert f"- Labels: {labels}" in card(run)
 
 
 def test_of_other_colours():
@@ -214,9 +212,9 @@ def test_of_other_colours():
 
 
 STARTS = [
-    ("/home/me/last.ckpt", "the weights of a file (`network.weights`)"),
-    ("pretrained", "the backbone's published weights"),
-    (None, "random weights"),
+    ("/home/me/last.ckpt", "{} with the weights of last.ckpt. If they were trained on identities,"),
+    ("pretrained", "Published weights of {}."),
+    (None, "Random weights of {}."),
 ]
 
 
@@ -224,7 +222,7 @@ STARTS = [
 def test_start_of_a_run(run, weights, start):
     write_config(run, DATA, weights=weights)
     text = card(run)
-    assert f"- Start: {start}\n" in text
+    assert f"- Start: {start.format('resnet50')}" in text
     assert "/home/me" not in text
 
 
@@ -234,7 +232,7 @@ def test_start_without_a_run(tmp_path, weights, start):
         weights = str(tmp_path / "last.ckpt")
         torch.save(PPLRModule(make_network(), max_clusters=8).state_dict(), weights)
     text = card(module=PPLRModule(make_network(weights=weights), max_clusters=8))
-    assert f"- Start: {start}\n" in text
+    assert f"- Start: {start.format('test_resnet')}" in text
     assert str(tmp_path) not in text
 
 
@@ -242,7 +240,7 @@ def test_a_run_of_the_methods_own_network(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["model"]["init_args"]["network"] = None
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "- Start: the backbone's published weights\n" in card(run)
+    assert "- Start: Published weights of the method's own network.\n" in card(run)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +270,13 @@ def test_data_sets(run, dataset, images):
     assert f"- Images: {images}" in card(run)
 
 
-def test_no_folder_of_a_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no/config.yaml: no such file; give as run the"):
+def test_no_folder_of_a_run(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no: no such folder; give that of a run"):
         card(tmp_path / "no")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: no run's folder"):
+        card(tmp_path / "empty")
+    for text in ("a: [1", None):
+        (run / "config.yaml").write_text(text) if text else (run / "config.yaml").unlink()
+        with pytest.raises(FileNotFoundError, match=r"config.yaml: no such file, or none that can"):
+            card(run)

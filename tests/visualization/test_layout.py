@@ -62,8 +62,8 @@ def test_a_long_caption_is_wrapped_into_the_figure(tmp_path):
 
 
 def test_thumbnails_are_no_larger_than_shown(odd):
-    shapes = {one.path.split("/")[-1]: thumbnail(one.path, (1.0, 0.6)) for one in odd}
-    assert shapes["big.png"].shape == (156, 78, 3)
+    shapes = {one.path.split("/")[-1]: thumbnail(one.path) for one in odd}
+    assert shapes["big.png"].shape == (164, 82, 3)
     assert shapes["pixel.png"].shape == (1, 1, 3)
     assert shapes["grey.png"].shape == (90, 50, 3)
     assert shapes["text.png"] is None
@@ -72,12 +72,12 @@ def test_thumbnails_are_no_larger_than_shown(odd):
 
 class TestSheet:
     def test_images_keep_their_proportions(self, odd):
-        sheet = Sheet(1, 4, title="", caption="", cell=(1.0, 0.5))
+        sheet = Sheet(1, 4, title="", caption="")
         _, wide, tall, big = (sheet.image(0, place, odd[place].path) for place in range(4))
-        assert wide.right - wide.left == pytest.approx(0.5)
-        assert wide.bottom - wide.top < 0.01
-        assert tall.bottom - tall.top == pytest.approx(1.0)
-        assert (big.bottom - big.top, big.right - big.left) == pytest.approx((1.0, 0.5))
+        assert wide.width == pytest.approx(0.62)
+        assert wide.height < 0.01
+        assert tall.height == pytest.approx(1.05)
+        assert big.size == pytest.approx((0.525, 1.05))
 
     @on_white
     def test_images_and_masks_stand_upright(self, tmp_path):
@@ -90,11 +90,11 @@ class TestSheet:
         drawn = pixels(sheet.figure)
 
         def colours(x):
-            places = sheet.axes.transData.transform([(x, plain.top + s) for s in (0.2, 0.8)])
+            places = sheet.axes.transData.transform([(x, plain.y0 + s) for s in (0.2, 0.8)])
             return [drawn[len(drawn) - round(y), round(x), :3].tolist() for x, y in places]
 
-        assert colours((plain.left + plain.right) / 2) == [[255, 0, 0], [0, 0, 255]]
-        assert colours(masked.right - 0.04) == [[255, 255, 255], [0, 0, 0]]  # not diluted
+        assert colours((plain.x0 + plain.x1) / 2) == [[255, 0, 0], [0, 0, 255]]
+        assert colours(masked.x1 - 0.04) == [[255, 255, 255], [0, 0, 0]]  # not diluted
 
     @on_white
     def test_a_placeholder_stands_for_what_cannot_be_read(self, odd, tmp_path):

@@ -29,11 +29,14 @@ def run(args: list[str]) -> dict[str, dict[str, float]]:
     target = ["--config", str(options.configs / "demo.yaml"), *shared]
     source = ["--config", str(options.configs / "demo_pretrain.yaml"), *shared]
 
-    random = _call("validate", *target, *_in_folder(f"random-{options.seed}"))
-    warm = _call("fit", *source, *_in_folder(f"pretrain-{options.seed}"))
+    random = _call("validate", *target, f"--trainer.logger.version=random-{options.seed}")
+    warm = _call("fit", *source, f"--trainer.logger.version=pretrain-{options.seed}")
     checkpoint = run_folder(warm.trainer) / "checkpoints" / "last.ckpt"
     pplr = _call(
-        "fit", *target, *_in_folder(f"pplr-{options.seed}"), f"--model.network.weights={checkpoint}"
+        "fit",
+        *target,
+        f"--trainer.logger.version=pplr-{options.seed}",
+        f"--model.network.weights={checkpoint}",
     )
     evaluation = cast(RetrievalEvaluation, find(pplr.trainer, RetrievalEvaluation))
     before = {name: value.item() for name, value in random.trainer.callback_metrics.items()}
@@ -50,10 +53,6 @@ def run(args: list[str]) -> dict[str, dict[str, float]]:
 def _call(*words: str) -> PPLRCLI:
     print(f"\n$ python -m pplr_lightning {' '.join(words)}", flush=True)
     return run_cli(list(words))
-
-
-def _in_folder(version: str) -> list[str]:
-    return [f"--trainer.logger.version={version}"]
 
 
 def _parse(args: list[str]) -> argparse.Namespace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
@@ -33,7 +32,7 @@ class OneLineParser(LightningArgumentParser):
         options = re.findall(r"--[\w.]+", parser.format_usage())
         help_line = f"{parser.prog.replace(' [options]', '')} --help"
         sys.stderr.write(f"error: {explain(message, options)}; see {help_line}\n")
-        self.exit(2)
+        sys.exit(2)
 
 
 def explain(message: str, options: list[str]) -> str:
@@ -54,7 +53,7 @@ def explain(message: str, options: list[str]) -> str:
         if classes and classes[-1] in _BASES:
             text = f"give the class, --{key}, before its option {refused[1]!r}"
         elif classes:
-            known = signature(_imported(classes[-1])).parameters
+            known = list(signature(_imported(classes[-1])).parameters)
             text = f"{classes[-1]} has no option {refused[1]!r}{_guess(refused[1], known)}"
     elif missing := re.search(r"import path string: (.*)", message):
         kinds = re.findall(r"<class '(pplr_lightning[\w.]+)'>", message)
@@ -74,7 +73,7 @@ def _imported(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _guess(word: str, known: Iterable[str]) -> str:
+def _guess(word: str, known: list[str]) -> str:
     """Asks whether the nearest of the known words was meant."""
-    near = get_close_matches(word, list(known), n=1)
+    near = get_close_matches(word, known, n=1)
     return f", did you mean {near[0]}?" if near else ""

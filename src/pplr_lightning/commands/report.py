@@ -18,9 +18,8 @@ def run(args: list[str]) -> Path:
     if len(options.runs) == 1:
         file = write_report(options.runs[0], options.output)
     else:
-        file = write_comparison(
-            options.runs[0], options.runs[1], options.output or Path(COMPARISON)
-        )
+        one, other = options.runs
+        file = write_comparison(one, other, options.output or Path(COMPARISON))
     print(file)
     return file
 

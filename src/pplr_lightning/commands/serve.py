@@ -9,7 +9,6 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 from pplr_lightning.functional.warm_up import compile_loops
 from pplr_lightning.gallery import SearchEngine
@@ -52,14 +51,10 @@ def run(args: list[str]) -> None:
             f"{'' if public else ' of this machine'}; Ctrl-C ends it",
             flush=True,
         )
-        signal.signal(signal.SIGTERM, _stop)
+        # As Ctrl-C, so that the uploads are removed.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[taken])
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """Ends the process as Ctrl-C does, so that the uploads are removed."""
-    raise KeyboardInterrupt
 
 
 def _parse(args: list[str]) -> argparse.Namespace:

@@ -69,7 +69,7 @@ def branch_similarity(query: Tensor, vectors: Tensor, branches: int) -> Tensor:
     return products.sum(dim=2) * branches
 
 
-def rerank(query: Tensor, candidates: Tensor, shares: Tensor | None) -> Tensor:
+def rerank(query: Tensor, candidates: Tensor, shares: Tensor) -> Tensor:
     """Re-ranks what a query has found by the neighbours that they share among themselves.
 
     Neighbours beyond the candidates are not looked at, so that it takes no pass over the gallery.
@@ -78,16 +78,14 @@ def rerank(query: Tensor, candidates: Tensor, shares: Tensor | None) -> Tensor:
     Args:
         query: L2-normalised, (D,).
         candidates: L2-normalised, or what a compressed index keeps of such vectors, (N, D).
-        shares: Of the branches, as of `branch_shares`; None for equal ones.
+        shares: Of the branches, as of `branch_shares`; of one alone where they are equal.
 
     Returns:
         Distance in [0, 1], (N,).
     """
     features = torch.cat([query[None], candidates])
-    if shares is not None:  # the cosine then is the weighted mean of the branches' cosines
-        features = scale_branches(features, (shares * len(shares)).sqrt())
-    features = normalize(features, dim=1)
+    # So scaled, their cosine is the weighted mean of the branches' cosines.
+    features = normalize(scale_branches(features, (shares * len(shares)).sqrt()), dim=1)
     images = len(candidates)
-    return rerank_distance(features[:1], features[1:], k1=min(K1, images), k2=min(K2, 1 + images))[
-        0
-    ]
+    k1, k2 = min(K1, images), min(K2, 1 + images)
+    return rerank_distance(features[:1], features[1:], k1=k1, k2=k2)[0]

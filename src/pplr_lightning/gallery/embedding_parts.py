@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,15 @@ from pplr_lightning.atomic_write import write_whole, written_whole
 from pplr_lightning.data import Sample
 from pplr_lightning.evaluation.fingerprint import Fingerprint
 from pplr_lightning.gallery.embeddings import (
-    EmbeddingWriter,
     as_column,
     as_vectors,
     check_names,
     items_table,
+    write_parts,
 )
 
 
+@dataclass
 class EmbeddingParts:
     """The blocks of an embeddings file, each a file in `<file>.parts` until all are done.
 
@@ -43,26 +45,16 @@ class EmbeddingParts:
         ValueError: The folder holds parts of another run, or a path cannot be written.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        samples: Sequence[Sample],
-        fingerprint: Fingerprint,
-        *,
-        block_size: int,
-        precision: str,
-    ) -> None:
-        check_names(samples)  # which else would come out when all are embedded
-        self.path = path
-        self.samples = samples
-        self.fingerprint = fingerprint
-        self.block_size = block_size
-        self.precision = precision
-        self.folder = path.with_name(f"{path.name}.parts")
-        self._check_run()
+    path: Path
+    samples: Sequence[Sample]
+    fingerprint: Fingerprint
+    _: KW_ONLY
+    block_size: int
+    precision: str
 
-    def _check_run(self) -> None:
-        """Compares the folder's record of its run with this one, or makes it."""
+    def __post_init__(self) -> None:
+        check_names(self.samples)  # which else would come out when all are embedded
+        self.folder = self.path.with_name(f"{self.path.name}.parts")
         record = self.folder / "run.json"
         images = hashlib.sha256(json.dumps(list(self.samples)).encode()).hexdigest()
         own = {
@@ -77,16 +69,15 @@ class EmbeddingParts:
         found = json.loads(record.read_text(encoding="utf-8"))
         if found == own:
             return
-        reason = self.fingerprint.difference(Fingerprint.from_json(found["fingerprint"]))
-        if not reason and found["images"] != images:
-            reason = "other images"
+        reasons = [self.fingerprint.difference(Fingerprint.from_json(found["fingerprint"]))]
+        if found["images"] != images:
+            reasons.append("other images")
         for key, name in (("block_size", "batch size"), ("precision", "precision")):
-            given = found.get(key)  # an older version recorded no precision
-            if not reason and given != own[key]:
-                reason = f"another {name} ({given}, here {own[key]})"
+            if found.get(key) != own[key]:  # an older version recorded no precision
+                reasons.append(f"another {name} ({found.get(key)}, here {own[key]})")
         raise ValueError(
-            f"{self.folder} holds the parts of a run with {reason}: remove that folder to start "
-            "anew, or write to another file"
+            f"{self.folder} holds the parts of a run with {next(filter(None, reasons))}: remove "
+            "that folder to start anew, or write to another file"
         )
 
     def left(self) -> list[int]:
@@ -118,15 +109,18 @@ class EmbeddingParts:
         left_out: list[str] = []
         parts = sorted(self.folder.glob("*.parquet"))
         dimension = pq.read_schema(parts[0]).field("vector").type.list_size
-        with EmbeddingWriter.to(self.path, self.fingerprint, dimension) as writer:
+
+        def tables() -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
             for block, part in enumerate(parts):
                 table = pq.read_table(part)
                 kept = table.column("index").to_pylist()
                 start = block * self.block_size
                 whole = range(start, min(start + self.block_size, len(self.samples)))
-                left_out += [self.samples[i].path for i in sorted(set(whole) - set(kept))]
+                left_out.extend(self.samples[i].path for i in sorted(set(whole) - set(kept)))
                 items = items_table([self.samples[i] for i in kept])
-                writer.write(items, as_vectors(table.column("vector")))
+                yield items, as_vectors(table.column("vector"))
+
+        write_parts(self.path, self.fingerprint, dimension, tables())
         shutil.rmtree(self.folder)
         return left_out
 

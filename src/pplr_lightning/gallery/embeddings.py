@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -30,38 +29,28 @@ ITEMS = pa.schema(
 )
 
 
-class Rows(Protocol):
-    """Vectors (N, D) that may be too many for the memory: an array, a memory map, or a file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """N and D."""
-
-    def __getitem__(self, rows: slice, /) -> Any:
-        """Returns consecutive rows."""
-
-
 class Embeddings(NamedTuple):
     """N images with their vectors.
 
     Attributes:
-        vectors: L2-normalised float32 rows, (N, D).
+        vectors: L2-normalised float32 rows, (N, D): an array, a memory map, or anything else of
+            that `shape` that gives consecutive rows for a slice, as a file does.
         items: A table with the columns of `ITEMS`; an id that is not known is null.
         fingerprint: What the vectors were made with.
     """
 
-    vectors: Rows
+    vectors: Any
     items: pa.Table
     fingerprint: Fingerprint
 
-    def chunks(self, rows: int | None = None) -> Iterator[NDArray[np.float32]]:
-        """Yields the vectors, some rows at a time.
+    def chunks(self) -> Iterator[NDArray[np.float32]]:
+        """Yields the vectors, `GROUP_BYTES` at a time.
 
         Raises:
             ValueError: A vector is not finite or not normalised.
         """
         images, dimension = self.vectors.shape
-        rows = rows or rows_of(dimension)
+        rows = rows_of(dimension)
         for start in range(0, images, rows):
             # A copy, for a memory map may be read-only.
             chunk = np.array(self.vectors[start : start + rows], dtype=np.float32, order="C")
@@ -105,44 +94,35 @@ def items_table(samples: Sequence[Sample]) -> pa.Table:
     return pa.table([list(paths), known(persons), known(cameras)], schema=ITEMS)
 
 
-class EmbeddingWriter:
-    """Writes an embeddings file, opened by `to`.
+def write_parts(
+    path: Path,
+    fingerprint: Fingerprint,
+    dimension: int,
+    parts: Iterable[tuple[pa.Table, NDArray[np.float32]]],
+) -> None:
+    """Writes an embeddings file, whole or not at all, in whole row groups as far as there are any.
 
     Args:
-        file: Open for vectors.
+        path: Of the file.
+        fingerprint: What the vectors were made with.
         dimension: Of the vectors, D.
+        parts: Images with their vectors (n, D), in turn.
     """
-
-    def __init__(self, file: pq.ParquetWriter, dimension: int) -> None:
-        self.file = file
-        self.rows = rows_of(dimension)
-        self.held: list[pa.Table] = []
-
-    @classmethod
-    @contextmanager
-    def to(cls, path: Path, fingerprint: Fingerprint, dimension: int) -> Iterator[EmbeddingWriter]:
-        """Opens a file, written whole or not at all, for vectors that were made with something."""
-        vector = pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False)
-        schema = pa.schema([*ITEMS, vector], metadata={KEY: fingerprint.to_json()})
-        with (
-            written_whole(path, synced=True) as aside,
-            pq.ParquetWriter(aside, schema, compression="none") as file,
-        ):
-            writer = cls(file, dimension)
-            yield writer
-            writer._flush()
-
-    def write(self, items: pa.Table, vectors: NDArray[np.float32]) -> None:
-        """Adds images and their vectors (n, D), in whole row groups as far as there are any."""
-        column = as_column(vectors)
-        self.held.append(pa.table([*items.columns, column], schema=self.file.schema))
-        if sum(len(table) for table in self.held) >= self.rows:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self.held:
-            self.file.write_table(pa.concat_tables(self.held), row_group_size=self.rows)
-        self.held = []
+    vector = pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False)
+    schema = pa.schema([*ITEMS, vector], metadata={KEY: fingerprint.to_json()})
+    rows = rows_of(dimension)
+    held: list[pa.Table] = []
+    with (
+        written_whole(path, synced=True) as aside,
+        pq.ParquetWriter(aside, schema, compression="none") as file,
+    ):
+        for items, vectors in parts:
+            held.append(pa.table([*items.columns, as_column(vectors)], schema=schema))
+            if sum(len(table) for table in held) >= rows:
+                file.write_table(pa.concat_tables(held), row_group_size=rows)
+                held = []
+        if held:
+            file.write_table(pa.concat_tables(held), row_group_size=rows)
 
 
 def as_column(vectors: NDArray[np.float32]) -> pa.Array:
@@ -166,38 +146,33 @@ def write_embeddings(
     Raises:
         ValueError: A path cannot be written.
     """
-    with EmbeddingWriter.to(Path(path), fingerprint, vectors.shape[1]) as writer:
-        for start in range(0, len(samples), writer.rows):
-            part = slice(start, start + writer.rows)
-            writer.write(items_table(samples[part]), vectors[part].float().cpu().numpy())
+    dimension = vectors.shape[1]
+    rows = rows_of(dimension)
+    slices = [slice(start, start + rows) for start in range(0, len(samples), rows)]
+    parts = ((items_table(samples[part]), vectors[part].float().cpu().numpy()) for part in slices)
+    write_parts(Path(path), fingerprint, dimension, parts)
 
 
 class _FileRows:
-    """The column `vector` of a file, read one row group at a time."""
+    """The column `vector` of a file, of which the row groups asked for last are held."""
 
     def __init__(self, file: pq.ParquetFile, dimension: int) -> None:
         self.file = file
         self.shape = (file.metadata.num_rows, dimension)
         counts = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
         self.ends = np.cumsum([0, *counts])
-        self.held: tuple[int, NDArray[np.float32]] | None = None
+        self.held: tuple[range, pa.ChunkedArray] | None = None
 
     def __getitem__(self, rows: slice) -> NDArray[np.float32]:
         start, stop, _ = rows.indices(self.shape[0])
-        parts = [np.empty((0, self.shape[1]), np.float32)]
-        while start < stop:
-            group = int(np.searchsorted(self.ends, start, side="right")) - 1
-            first, last = int(self.ends[group]), min(int(self.ends[group + 1]), stop)
-            parts.append(self._group(group)[start - first : last - first])
-            start = last
-        return np.concatenate(parts)
-
-    def _group(self, number: int) -> NDArray[np.float32]:
-        if self.held is None or self.held[0] != number:
-            self.held = None  # before the next is read: one at a time
-            column = self.file.read_row_group(number, columns=["vector"]).column("vector")
-            self.held = (number, as_vectors(column))
-        return self.held[1]
+        first = int(np.searchsorted(self.ends, start, side="right")) - 1
+        groups = range(first, int(np.searchsorted(self.ends, stop)))
+        if self.held is None or self.held[0] != groups:
+            self.held = None  # before the next are read
+            table = self.file.read_row_groups(list(groups), columns=["vector"])
+            self.held = (groups, table.column("vector"))
+        column = self.held[1].slice(start - int(self.ends[first]), stop - start)
+        return as_vectors(column).copy()
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
@@ -215,17 +190,17 @@ def read_embeddings(path: str | Path) -> Embeddings:
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: no whole parquet file ({str(error).splitlines()[0]})") from error
     schema = file.schema_arrow
-    vector = schema.field("vector").type if "vector" in schema.names else None
+    types = {field.name: field.type for field in schema}
+    vector = types.get("vector")
     if (
-        any(name not in schema.names or schema.field(name).type != ITEMS.field(name).type
-            for name in ITEMS.names)
+        any(types.get(field.name) != field.type for field in ITEMS)
         or not isinstance(vector, pa.FixedSizeListType)
         or vector.value_type != pa.float32()
-    ):  # fmt: skip
+    ):
         raise ValueError(
             f"{path}: wrong columns; needs path (string), person_id and camera_id (int64) and "
             "vector (a list of float32 of fixed size), has "
-            + ", ".join(f"{field.name} ({field.type})" for field in schema)
+            + ", ".join(f"{name} ({kind})" for name, kind in types.items())
         )
     try:
         fingerprint = Fingerprint.from_json((schema.metadata or {}).get(KEY, b"{}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,6 @@ CHUNK = 65_536  # vectors copied at a time
 Kind = Literal["flat", "ivfsq", "ivfpq"]
 
 
-class Compressed(NamedTuple):
-    """A compressed index; its recall@10 on a sample of its own images, each without itself."""
-
-    index: Any
-    recall: float
-
-
 def exact_index(embeddings: Embeddings) -> Any:
     """Builds an index that compares a query with every vector, by inner product."""
     faiss = require_faiss(PURPOSE)
@@ -39,13 +32,9 @@ def exact_index(embeddings: Embeddings) -> Any:
 
 
 def in_memory(index: Any, ids: NDArray[np.int64]) -> Any:
-    """Copies an `exact_index` that is mapped from its file, so that it can be changed.
+    """Copies an `exact_index` of these ids that is mapped from its file, so that it can be changed.
 
     From the mapping, which lasts when another file has taken the name.
-
-    Args:
-        index: N vectors.
-        ids: Theirs, (N,).
     """
     faiss = require_faiss(PURPOSE)
     copy = faiss.IndexIDMap(faiss.IndexFlatIP(index.d))
@@ -97,12 +86,9 @@ def search_index(
 def read_vectors(
     index: Any, rows: NDArray[np.int64], ids: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Reads vectors back, (n, D): as they are, or what the codes of a compressed index keep.
+    """Reads vectors back, (n, D), by their places in the order of ids and by their ids.
 
-    Args:
-        index: `exact_index` or `compressed_index` made it.
-        rows: Their places in the order of ids.
-        ids: Their ids.
+    They are as they were, or what the codes of a compressed index keep.
     """
     faiss = require_faiss(PURPOSE)
     if isinstance(index, faiss.IndexIDMap):
@@ -120,15 +106,9 @@ def forget_places(index: Any) -> None:
 
 
 def kind_within(limit: float, images: int, dimension: int) -> Kind:
-    """Chooses the index that keeps most of the vectors in so many bytes of them.
+    """Chooses the index that keeps most of N vectors (D,) in so many bytes of them.
 
-    Args:
-        limit: Bytes.
-        images: N.
-        dimension: D.
-
-    Returns:
-        `flat` in 4·N·D bytes, `ivfsq` in N·D; `ivfpq` if neither is allowed.
+    `flat` takes 4·N·D bytes, `ivfsq` N·D; it is `ivfpq` if neither is allowed.
     """
     if 4 * images * dimension <= limit:
         return "flat"
@@ -137,13 +117,16 @@ def kind_within(limit: float, images: int, dimension: int) -> Kind:
 
 def compressed_index(
     embeddings: Embeddings, kind: Literal["ivfsq", "ivfpq"], *, probes: int
-) -> Compressed:
+) -> tuple[Any, float]:
     """Builds an index of codes in cells and measures what it finds.
 
     Vectors lie in 4·√N cells by their nearest centre, each as a code of what is left of it: a byte
     for each of its D dimensions (`ivfsq`), or one for each 4 to 8 of them, learned together
     (`ivfpq`; Jégou et al., TPAMI 2011). A query is compared with those in the `probes` nearest
     cells.
+
+    Returns:
+        The index, and its recall@10 on a sample of its own images, each without itself.
 
     Raises:
         ValueError: There are too few vectors, or D does not divide into codes.
@@ -155,8 +138,14 @@ def compressed_index(
             f"kind={kind!r} learns its codes from {TRAINED_FROM:,} images or more, got {images:,}: "
             "use 'flat'"
         )
+    width = next((width for width in WIDTHS if dimension % width == 0), None)
+    if kind == "ivfpq" and width is None:
+        raise ValueError(
+            f"kind='ivfpq' cannot cut vectors of {dimension} dimensions into codes of {WIDTHS[0]} "
+            f"to {WIDTHS[-1]}: use 'ivfsq' or 'flat'"
+        )
     cells = min(round(4 * images**0.5), images // 39)
-    codes = "SQ8" if kind == "ivfsq" else f"PQ{dimension // _width(dimension)}"
+    codes = "SQ8" if width is None or kind == "ivfsq" else f"PQ{dimension // width}"
     index = faiss.index_factory(dimension, f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
     if kind == "ivfpq":
         index.do_polysemous_training = False  # slow, and of use only to another kind of search
@@ -167,17 +156,7 @@ def compressed_index(
     index.nprobe = min(probes, cells)
     add_vectors(index, embeddings, 0)
     sample = np.sort(rng.choice(images, min(SAMPLE, images), replace=False))
-    return Compressed(index, measure_recall(index, embeddings, sample))
-
-
-def _width(dimension: int) -> int:
-    for width in WIDTHS:
-        if dimension % width == 0:
-            return width
-    raise ValueError(
-        f"kind='ivfpq' cannot cut vectors of {dimension} dimensions into codes of {WIDTHS[0]} to "
-        f"{WIDTHS[-1]}: use 'ivfsq' or 'flat'"
-    )
+    return index, _recall(index, embeddings, sample)
 
 
 def _rows(embeddings: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -190,42 +169,17 @@ def _rows(embeddings: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.float32
     return np.concatenate(picked)
 
 
-def measure_recall(index: Any, embeddings: Embeddings, sample: NDArray[np.int64]) -> float:
-    """Measures the share of the 10 nearest others of some images that an index finds.
+def _recall(index: Any, embeddings: Embeddings, sample: NDArray[np.int64]) -> float:
+    """Measures the share of the 10 nearest others of the images `sample` that an index finds."""
+    from faiss.contrib.exhaustive_search import knn_ground_truth
 
-    Args:
-        index: Holds the N vectors under the ids 0 to N - 1.
-        embeddings: These vectors.
-        sample: Ascending numbers of the images.
-    """
     queries = _rows(embeddings, sample)
-    exact = exact_nearest(embeddings, queries, TOP + 1)
+    product = require_faiss(PURPOSE).METRIC_INNER_PRODUCT
+    exact = knn_ground_truth(queries, embeddings.chunks(), TOP + 1, product, ngpu=0)[1]
     found = index.search(queries, TOP + 1)[1]
-    hits = possible = 0
+    hits = 0
     for own, right, candidates in zip(sample, exact, found, strict=True):
         wanted = [row for row in right if row != own][:TOP]
         given = [row for row in candidates if row != own][:TOP]
         hits += len(set(wanted) & set(given))
-        possible += len(wanted)
-    return hits / max(possible, 1)
-
-
-def exact_nearest(
-    embeddings: Embeddings, queries: NDArray[np.float32], k: int
-) -> NDArray[np.int64]:
-    """Finds the k most similar vectors of each query (Q, D) in one pass over them, (Q, k)."""
-    faiss = require_faiss(PURPOSE)
-    similarity = np.empty((len(queries), 0), np.float32)
-    rows = np.empty((len(queries), 0), np.int64)
-    start = 0
-    for chunk in embeddings.chunks():
-        new, found = faiss.knn(
-            queries, chunk, min(k, len(chunk)), metric=faiss.METRIC_INNER_PRODUCT
-        )
-        similarity = np.concatenate([similarity, new], axis=1)
-        rows = np.concatenate([rows, found + start], axis=1)
-        best = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-        similarity = np.take_along_axis(similarity, best, axis=1)
-        rows = np.take_along_axis(rows, best, axis=1)
-        start += len(chunk)
-    return rows
+    return hits / (TOP * len(sample))

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,73 +22,55 @@ FORMAT = 1  # of the folder
 FILES = ("index.faiss", "items.parquet", "meta.json")
 
 
-class StoredGallery(NamedTuple):
-    """What the folder holds.
-
-    Attributes:
-        index: Of FAISS.
-        items: Its images, a table with the columns of `ITEMS` and `id`.
-        fingerprint: What the vectors were made with.
-        kind: Of the index.
-        recall: recall@10 of a compressed one.
-        mapped: Whether the index, read-only, is mapped from its file.
-    """
-
-    index: Any
-    items: pa.Table
-    fingerprint: Fingerprint
-    kind: Kind
-    recall: float | None
-    mapped: bool = False
-
-
-def check_folder(folder: Path) -> None:
-    """Checks that a gallery may take the place of what is in a folder.
+def write_gallery(
+    folder: Path,
+    index: Any,
+    items: pa.Table,
+    fingerprint: Fingerprint,
+    kind: Kind,
+    recall: float | None,
+) -> None:
+    """Writes what makes a `Gallery` into a folder, aside, which takes its name when it is whole.
 
     Raises:
-        FileExistsError: There is a file of that name, or other things than a gallery in it.
-    """
-    if not folder.exists():
-        return
-    others = [] if folder.is_file() else sorted({path.name for path in folder.iterdir()} - {*FILES})
-    if folder.is_file() or others:
-        holds = f"holds {', '.join(others[:3])}, which are" if others else "is a file,"
-        raise FileExistsError(f"{folder} {holds} not a gallery's: name another folder")
-
-
-def write_gallery(folder: Path, stored: StoredGallery) -> None:
-    """Writes a folder aside, and gives it its name when it is whole.
-
-    Raises:
-        FileExistsError: As of `check_folder`.
+        FileExistsError: As of `Gallery.save`.
     """
     folder = folder.resolve()
-    check_folder(folder)
+    if folder.is_file():
+        raise FileExistsError(f"{folder} is a file, not a gallery's: name another folder")
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    others = sorted(there - {*FILES})
+    if others:
+        raise FileExistsError(
+            f"{folder} holds {', '.join(others[:3])}, which are not a gallery's: name another "
+            "folder"
+        )
     old = folder.with_name(f"{folder.name}.{os.getpid()}.old")
     content = {
         "format": FORMAT,
-        "kind": stored.kind,
-        "images": len(stored.items),
-        "recall": stored.recall,
-        "fingerprint": json.loads(stored.fingerprint.to_json()),
+        "kind": kind,
+        "images": len(items),
+        "recall": recall,
+        "fingerprint": json.loads(fingerprint.to_json()),
     }
     with written_whole(folder, folder=True, synced=True) as aside:
-        index, items, meta = (aside / name for name in FILES)
-        require_faiss(PURPOSE).write_index(stored.index, str(index))
-        pq.write_table(stored.items, items)
-        meta.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        index_path, items_path, meta_path = (aside / name for name in FILES)
+        require_faiss(PURPOSE).write_index(index, str(index_path))
+        pq.write_table(items, items_path)
+        meta_path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(old)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def read_gallery(folder: Path) -> StoredGallery:
+def read_gallery(folder: Path) -> tuple[Any, pa.Table, Fingerprint, Kind, float | None, bool]:
     """Opens a folder; a `flat` index is mapped from its file where FAISS can do that.
 
+    Returns:
+        What was written, and whether the index, read-only, is mapped from its file.
+
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: It is no gallery, or not a whole one.
-        ImportError: FAISS is not installed.
+        FileNotFoundError, ValueError, ImportError: As of `Gallery.load`.
     """
     faiss = require_faiss(PURPOSE)
     if not folder.is_dir():
@@ -117,4 +99,4 @@ def read_gallery(folder: Path) -> StoredGallery:
             f"{folder}: a broken gallery ({index.ntotal} vectors and {len(items)} rows of "
             f"{', '.join(items.column_names)} for {images} images); build it anew"
         )
-    return StoredGallery(index, items, fingerprint, kind, recall, mapped=bool(mapping))
+    return index, items, fingerprint, kind, recall, bool(mapping)

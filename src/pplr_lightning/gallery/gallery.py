@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pplr_lightning.data.datasets import Sample
+from pplr_lightning.data.datasets import UNKNOWN, Sample
 from pplr_lightning.evaluation.fingerprint import Fingerprint
 from pplr_lightning.functional.checks import check_count, check_features
 from pplr_lightning.gallery.branches import CANDIDATES, branch_shares, rerank, scale_branches
-from pplr_lightning.gallery.embeddings import Embeddings
+from pplr_lightning.gallery.embeddings import ITEMS, Embeddings
 from pplr_lightning.gallery.faiss_index import (
     Kind,
     add_vectors,
@@ -27,15 +29,7 @@ from pplr_lightning.gallery.faiss_index import (
     read_vectors,
     search_index,
 )
-from pplr_lightning.gallery.folders import StoredGallery, read_gallery, write_gallery
-from pplr_lightning.gallery.items import (
-    check_paths,
-    ids_without,
-    next_id,
-    numbered,
-    sample_of,
-    without_paths,
-)
+from pplr_lightning.gallery.folders import read_gallery, write_gallery
 
 MEMORY_LIMIT = 16.0  # GiB in which `auto` keeps the vectors
 PROBES = 64  # cells of a compressed index that a query is compared with
@@ -76,9 +70,10 @@ class Gallery:
         fingerprint: Fingerprint,
         kind: Kind,
         recall: float | None,
+        mapped: bool = False,
     ) -> None:
         self._index = index
-        self._mapped = False  # the index lies in a file and is read-only
+        self._mapped = mapped  # the index lies in a file and is read-only
         self.items = items
         self.fingerprint = fingerprint
         self.kind = kind
@@ -110,7 +105,7 @@ class Gallery:
         if not images:
             raise ValueError("there is no image to build a gallery of")
         check_count("probes", probes)
-        check_paths(embeddings.items, None)
+        _check_paths(embeddings.items)
         if kind == "auto":
             kind = kind_within(memory_limit * 2**30, images, dimension)
         index, recall = (
@@ -118,7 +113,7 @@ class Gallery:
             if kind == "flat"
             else compressed_index(embeddings, kind, probes=probes)
         )
-        return cls(index, numbered(embeddings.items, 0), embeddings.fingerprint, kind, recall)
+        return cls(index, _numbered(embeddings.items, 0), embeddings.fingerprint, kind, recall)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -135,11 +130,15 @@ class Gallery:
             ValueError: The vectors are of another model, or an image is in the gallery already.
         """
         self.check(embeddings.fingerprint, "the vectors to add")
-        check_paths(embeddings.items, self.items)
+        _check_paths(embeddings.items)
+        paths = embeddings.items["path"]
+        known = pc.filter(paths, pc.is_in(paths, self.items["path"]))
+        if len(known):
+            raise ValueError(f"in the gallery already: {_first(known)}; remove it first")
         self._own()
-        first = next_id(self.items)
+        first = 1 + (pc.max(self.items["id"]).as_py() if len(self) else -1)
         add_vectors(self._index, embeddings, first)
-        self.items = pa.concat_tables([self.items, numbered(embeddings.items, first)])
+        self.items = pa.concat_tables([self.items, _numbered(embeddings.items, first)])
 
     def remove(self, paths: Collection[str]) -> None:
         """Removes images by their paths.
@@ -147,10 +146,14 @@ class Gallery:
         Raises:
             ValueError: A path is not in the gallery.
         """
-        left, ids = without_paths(self.items, paths)
+        wanted = pa.array(list(paths), pa.string())
+        unknown = pc.filter(wanted, pc.invert(pc.is_in(wanted, self.items["path"])))
+        if len(unknown):
+            raise ValueError(f"not in the gallery: {_first(unknown)}")
+        gone = pc.is_in(self.items["path"], wanted)
         self._own()
-        self._index.remove_ids(ids)
-        self.items = left
+        self._index.remove_ids(self.items.filter(gone)["id"].to_numpy())
+        self.items = self.items.filter(pc.invert(gone))
 
     def search(
         self,
@@ -188,23 +191,21 @@ class Gallery:
                 f"vectors of {vectors.shape[1]} dimensions, but the gallery's have "
                 f"{self.dimension}: embed the queries with its model"
             )
-        shares = (
-            None
-            if weights is None
-            else branch_shares(weights, self.fingerprint.features, self.dimension)
-        )
-        ids = ids_without(self.items, without_cameras) if without_cameras else None
+        shares = torch.ones(1)  # of the vectors as one branch
+        if weights is not None:
+            shares = branch_shares(weights, self.fingerprint.features, self.dimension)
+        ids = self._ids_without(without_cameras) if without_cameras else None
         wanted = min(max(k, candidates) if rerank else k, len(self) if ids is None else len(ids))
         queries = vectors.detach().float().cpu().contiguous()
         # The product with a query so scaled is the weighted mean, so that all images are compared.
-        scaled = queries if shares is None else scale_branches(queries, shares * len(shares))
+        scaled = scale_branches(queries, shares * len(shares))
         similarity, found = search_index(self._index, scaled.numpy(), wanted, ids)
         rows = np.searchsorted(self.items["id"].to_numpy(), found)  # ids ascend
         rows[found < 0], similarity[found < 0] = -1, -1
         matches = Matches(torch.from_numpy(similarity), torch.from_numpy(rows))
         return self._rerank(queries, matches, shares, k) if rerank else matches
 
-    def _rerank(self, queries: Tensor, found: Matches, shares: Tensor | None, k: int) -> Matches:
+    def _rerank(self, queries: Tensor, found: Matches, shares: Tensor, k: int) -> Matches:
         """Orders what was found anew, and keeps the first k."""
         distance = torch.ones_like(found.similarity)  # of none, the farthest
         for number, (query, rows) in enumerate(zip(queries, found.rows, strict=True)):
@@ -217,6 +218,22 @@ class Gallery:
         )
         return Matches(similarity, rows, distance)
 
+    def _ids_without(self, cameras: Collection[int]) -> NDArray[np.int64]:
+        """Lists the ids of the images of all other cameras, known or not."""
+        known = self.items["camera_id"].unique().drop_null().to_pylist()
+        given = f"without_cameras={sorted(cameras)}"
+        if not known:
+            raise ValueError(f"{given}: the gallery's images have no camera ids")
+        if strangers := sorted({*cameras} - {*known}):
+            raise ValueError(
+                f"{given}: the gallery has no image of {strangers}, but of cameras {sorted(known)}"
+            )
+        left_out = pc.is_in(self.items["camera_id"], pa.array(cameras, pa.int64()))
+        left = self.items["id"].filter(pc.invert(left_out)).to_numpy()
+        if not len(left):
+            raise ValueError(f"{given}: leaves no image to search; leave out fewer")
+        return cast(NDArray[np.int64], left)
+
     def vectors(self, rows: Tensor) -> Tensor:
         """Returns the vectors of rows (n,), (n, D); of a compressed index, what its codes keep."""
         numbers = rows.numpy()
@@ -225,7 +242,9 @@ class Gallery:
 
     def sample(self, row: int) -> Sample:
         """Returns the image of a row."""
-        return sample_of(self.items, row)
+        item = self.items.slice(row, 1).to_pylist()[0]
+        ids = (item["person_id"], item["camera_id"])
+        return Sample(item["path"], *(UNKNOWN if number is None else number for number in ids))
 
     def check(self, fingerprint: Fingerprint, what: str) -> None:
         """Checks that vectors can be compared with those of the gallery.
@@ -244,11 +263,13 @@ class Gallery:
         """Writes the gallery, in place of one in `folder`: aside, and renamed when whole.
 
         Raises:
-            FileExistsError: There are other things in `folder`, which are left as they are.
+            FileExistsError: There is a file of that name, or there are other things in `folder`,
+                which are left as they are.
         """
         forget_places(self._index)
-        stored = StoredGallery(self._index, self.items, self.fingerprint, self.kind, self.recall)
-        write_gallery(Path(folder), stored)
+        write_gallery(
+            Path(folder), self._index, self.items, self.fingerprint, self.kind, self.recall
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> Gallery:
@@ -259,10 +280,7 @@ class Gallery:
             ValueError: It is no gallery, or not a whole one.
             ImportError: FAISS is not installed.
         """
-        stored = read_gallery(Path(folder))
-        gallery = cls(stored.index, stored.items, stored.fingerprint, stored.kind, stored.recall)
-        gallery._mapped = stored.mapped
-        return gallery
+        return cls(*read_gallery(Path(folder)))
 
     def _own(self) -> None:
         """Makes the index one that can be changed: in memory, without notes of places."""
@@ -270,3 +288,22 @@ class Gallery:
             self._index = in_memory(self._index, self.items["id"].to_numpy())
             self._mapped = False
         forget_places(self._index)
+
+
+def _numbered(items: pa.Table, first: int) -> pa.Table:
+    """Gives images the ids `first`, `first` + 1, ..., in the column `id`."""
+    ids = pa.array(np.arange(first, first + len(items)))
+    return items.select(ITEMS.names).append_column("id", ids)
+
+
+def _check_paths(items: pa.Table) -> None:
+    """Refuses an image that is there twice, as every path names one image."""
+    counts = pc.value_counts(items["path"])
+    twice = pc.filter(counts.field("values"), pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        raise ValueError(f"there twice: {_first(twice)}")
+
+
+def _first(paths: Any) -> str:
+    more = f" ({len(paths) - 1} more like it)" if len(paths) > 1 else ""
+    return f"{paths[0].as_py()}{more}"

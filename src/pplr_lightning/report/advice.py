@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pplr_lightning.report.history import LARGEST, first_best_last, working_times
+from pplr_lightning.report.history import first_best_last, working_times
 from pplr_lightning.report.reading import LABELER, Run
 
 OUTLIERS = 0.4
@@ -33,7 +33,7 @@ def advise(run: Run) -> list[Advice]:
 
 
 def _length(run: Run) -> Iterator[Advice]:
-    planned = _number(run, "trainer.max_epochs")
+    planned = run.number("trainer.max_epochs")
     if run.finished < planned:
         yield Advice(
             f"The run ended after {run.finished} of {planned:.0f} epochs.",
@@ -52,7 +52,7 @@ def _clusters(run: Run) -> Iterator[Advice]:
     if many:
         finding = f"{100 * outliers:.0f} % of the images are outliers and were not trained on."
         found.append((finding, f"outliers above {100 * OUTLIERS:.0f} %", WIDER))
-    places = _number(run, "data.batch_size") / max(_number(run, "data.instances"), 1)
+    places = run.number("data.batch_size") / max(run.number("data.instances"), 1)
     if clusters < places:
         merged = "" if many else ": with so few outliers, people have merged"
         finding = (
@@ -168,12 +168,6 @@ def _time(run: Run) -> Iterator[Advice]:
             "or set pseudo_labels.index: ivf for 50,000 images and more.",
             "more seconds for labels than for training",
         )
-
-
-def _number(run: Run, option: str) -> float:
-    """Returns an option that should be a number, 0 where it is none."""
-    value = run.option(option)
-    return float(value) if isinstance(value, (int, float)) and abs(value) <= LARGEST else 0.0
 
 
 def _now(run: Run, option: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from pplr_lightning.report.history import BEFORE, Row, working_times
+from pplr_lightning.report.history import BEFORE, Row, when, working_times
 
 WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
@@ -14,27 +14,11 @@ DOTS = 25  # points of a curve that are still marked; more would hide how it is 
 SMALLEST = 1e-300  # width of a range; below it a fifth of it may be nothing
 WORDS = 300  # points of a curve that still tell their value under the mouse
 
-Point = tuple[float, float]  # epoch and value
+Series = tuple[str, list[tuple[float, float]]]  # a name; epochs, which may leave some out, values
+Ticks = list[tuple[float, str]]  # places on an axis, with their labels
 
 
-@dataclass(frozen=True)
-class Series:
-    """A named curve; `points` are by epoch, which may leave some out."""
-
-    label: str
-    points: list[Point]
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A labelled place on an axis, in pixels."""
-
-    at: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """A series in pixels: a path, its points with what they say, and its last value.
 
     `style` is its place among all series of the chart, those without points included, so that one
@@ -49,18 +33,16 @@ class Curve:
     dense: bool
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A drawing of some series on common axes."""
+class Chart(NamedTuple):
+    """A drawing of some series on common axes, the places of whose ticks are in pixels."""
 
     title: str
     curves: list[Curve]
-    across: list[Tick]
-    up: list[Tick]
+    across: Ticks
+    up: Ticks
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """What a chart shows: names in the history, what each is called, and the unit's factor.
 
     `more` is how the names of others begin that a method may have.
@@ -78,19 +60,13 @@ class Panel:
         return [*self.names, *((name, name.removeprefix(self.more)) for name in others)]
 
 
+def _retrieval(title: str, prefix: str) -> Panel:
+    return Panel(title, tuple((prefix + name, name) for name in ("mAP", "rank-1", "mINP")), 100)
+
+
 PANELS = (
-    Panel(
-        "Retrieval, %", (("val/mAP", "mAP"), ("val/rank-1", "rank-1"), ("val/mINP", "mINP")), 100
-    ),
-    Panel(
-        "Retrieval, re-ranked, %",
-        (
-            ("val/rerank/mAP", "mAP"),
-            ("val/rerank/rank-1", "rank-1"),
-            ("val/rerank/mINP", "mINP"),
-        ),
-        100,
-    ),
+    _retrieval("Retrieval, %", "val/"),
+    _retrieval("Retrieval, re-ranked, %", "val/rerank/"),
     Panel(
         "Losses (mean over the epoch)",
         (
@@ -116,48 +92,43 @@ PANELS = (
         (("labels/ari", "ARI"), ("labels/precision", "precision"), ("labels/recall", "recall")),
     ),
     Panel("Learning rate", (("lr", "lr"),)),
+    Panel("Seconds per epoch", tuple((f"work/{stage}", stage) for stage in working_times({}))),
 )
-WORK = "Seconds per epoch"
 
 
 def charts(rows: list[Row]) -> list[Chart]:
     """Draws one run: each panel of which there is something to show."""
-    found = []
+    rows, found = _with_work(rows), []
     for panel in PANELS:
-        names = panel.named(rows)
-        series = [Series(label, _points(rows, name, panel.scale)) for name, label in names]
+        series = [(label, _points(rows, name, panel.scale)) for name, label in panel.named(rows)]
         found.append(draw(panel.title, series))
-    found.append(draw(WORK, [Series(name, _work(rows, name)) for name in working_times({})]))
     return [chart for chart in found if chart is not None]
 
 
 def compared_charts(runs: dict[str, list[Row]]) -> list[Chart]:
     """Draws several runs: each quantity on axes of its own, a curve per run."""
-    found = []
+    runs, found = {run: _with_work(rows) for run, rows in runs.items()}, []
     for panel in PANELS:
         for name, label in panel.named(row for rows in runs.values() for row in rows):
             title = panel.title if len(panel.names) == 1 else f"{panel.title}: {label}"
-            series = [Series(run, _points(rows, name, panel.scale)) for run, rows in runs.items()]
+            series = [(run, _points(rows, name, panel.scale)) for run, rows in runs.items()]
             found.append(draw(title, series))
-    for stage in working_times({}):
-        found.append(
-            draw(f"{WORK}: {stage}", [Series(r, _work(rows, stage)) for r, rows in runs.items()])
-        )
     return [chart for chart in found if chart is not None]
 
 
-def _points(rows: Iterable[Row], name: str, scale: float = 1.0) -> list[Point]:
+def _with_work(rows: list[Row]) -> list[Row]:
+    """Adds the seconds of labels, training and evaluation, as far as there were any."""
+    work = ({f"work/{stage}": s for stage, s in working_times(row).items() if s} for row in rows)
+    return [{**row, **own} for row, own in zip(rows, work, strict=True)]
+
+
+def _points(rows: list[Row], name: str, scale: float) -> list[tuple[float, float]]:
     return [(row["epoch"], scale * row[name]) for row in rows if name in row]
-
-
-def _work(rows: list[Row], stage: str) -> list[Point]:
-    found = ((row["epoch"], working_times(row)[stage]) for row in rows)
-    return [(epoch, seconds) for epoch, seconds in found if seconds]
 
 
 def draw(title: str, series: list[Series]) -> Chart | None:
     """Lays out the series that have points; None where none has."""
-    points = [point for curve in series for point in curve.points]
+    points = [point for _, curve in series for point in curve]
     if not points:
         return None
     epochs, values = zip(*points, strict=True)
@@ -170,23 +141,29 @@ def draw(title: str, series: list[Series]) -> Chart | None:
     def up(y: float) -> float:
         return round(TOP + (top - y) / (top - bottom) * (HEIGHT - TOP - BOTTOM), 1)
 
-    curves = [
-        Curve(
-            curve.label,
+    curves = []
+    for style, (label, points) in enumerate(series):
+        if not points:
+            continue
+        places = [(across(x), up(y)) for x, y in points]
+        told = [f"{label}, {when(x)}: {y:.4g}" for x, y in points]
+        dots = [(*place, text) for place, text in zip(places, told, strict=True)]
+        curve = Curve(
+            label,
             style,
-            short(float(f"{curve.points[-1][1]:.3g}")),
-            "M" + "L".join(f"{across(x)},{up(y)}" for x, y in curve.points),
-            [(across(x), up(y), f"{curve.label}, {_epoch(x)}: {y:.4g}") for x, y in curve.points]
-            if len(curve.points) <= WORDS
-            else [],
-            len(curve.points) > DOTS,
+            last=short(float(f"{points[-1][1]:.3g}")),
+            path="M" + "L".join(f"{x},{y}" for x, y in places),
+            dots=dots if len(points) <= WORDS else [],
+            dense=len(points) > DOTS,
         )
-        for style, curve in enumerate(series)
-        if curve.points
-    ]
-    count = round((top - bottom) / step)
-    levels = [Tick(up(y), short(y)) for y in (bottom + i * step for i in range(count + 1))]
-    return Chart(title, curves, [Tick(across(x), t) for x, t in epoch_ticks(left, right)], levels)
+        curves.append(curve)
+    levels = [bottom + i * step for i in range(round((top - bottom) / step) + 1)]
+    return Chart(
+        title,
+        curves,
+        across=[(across(x), text) for x, text in epoch_ticks(left, right)],
+        up=[(up(y), short(y)) for y in levels],
+    )
 
 
 def short(value: float) -> str:
@@ -211,11 +188,12 @@ def value_range(low: float, high: float) -> tuple[float, float, float]:
     return bottom * step, top * step, step
 
 
-def epoch_ticks(left: float, right: float) -> list[tuple[float, str]]:
+def epoch_ticks(left: float, right: float) -> Ticks:
     """Chooses the epochs that are named below a chart; the one before training is `start`."""
     step = max(1, round_step((right - left) / 5))
     first = math.ceil(max(left, 0) / step) * step
-    ticks = [(x, f"{x:.0f}") for x in _steps(first, right, step)]
+    count = int((right - first) / step + 1e-9) + 1
+    ticks = [(x, f"{x:.0f}") for x in (first + i * step for i in range(count))]
     if left == BEFORE:
         ticks = [(BEFORE, "start"), *(tick for tick in ticks if tick[0] + 1 > 0.1 * (right + 1))]
     return ticks
@@ -225,11 +203,3 @@ def round_step(width: float) -> float:
     """Returns the smallest of 1, 2, 5 times a power of ten that is at least `width`."""
     power = 10.0 ** math.floor(math.log10(width))
     return next(m * power for m in (1, 2, 5, 10) if m * power >= width * (1 - 1e-9))
-
-
-def _steps(first: float, last: float, step: float) -> list[float]:
-    return [first + i * step for i in range(int((last - first) / step + 1e-9) + 1)]
-
-
-def _epoch(x: float) -> str:
-    return "before training" if x == BEFORE else f"epoch {x:.0f}"

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pplr_lightning.atomic_write import write_whole
 
@@ -64,6 +65,11 @@ def first_best_last(evaluations: Sequence[Row], *, by: str = "val/mAP") -> dict[
     return {"first": evaluations[0], "best": best, "last": evaluations[-1]}
 
 
+def when(epoch: float) -> str:
+    """Names an epoch."""
+    return "before training" if epoch == BEFORE else f"epoch {epoch:.0f}"
+
+
 def describe_epoch(row: Row) -> str:
     """Tells an epoch in one line: labels, losses, evaluation, time."""
     parts = []
@@ -115,6 +121,11 @@ def _parse(header: list[str], cells: list[str]) -> Row | None:
         return None
     found = sound(numbers)
     return None if "epoch" in numbers and "epoch" not in found else found
+
+
+def as_number(value: Any) -> float:
+    """Returns what should be a number, 0 where it is none or larger than anything measured."""
+    return float(value) if isinstance(value, (int, float)) and abs(value) <= LARGEST else 0.0
 
 
 def sound(numbers: Row) -> Row:

@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from pplr_lightning.report.history import BEFORE, FILE, Row, read_history, sound
+from pplr_lightning.report.history import BEFORE, FILE, Row, as_number, read_history, sound
 
 METRICS = "metrics.csv"  # of Lightning's CSVLogger
 PARTS = (FILE, METRICS, "summary.json", "config.yaml")  # any of them makes a folder a run's
@@ -22,8 +22,7 @@ FIXED = ("Identities", "Instances")  # labelers whose labels are known before an
 FIGURES = ("ranking", "clusters", "embedding", "label_quality", "agreement", "refinement")
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """A picture that the run left, as a data URI."""
 
     name: str
@@ -86,6 +85,15 @@ class Run:
             value = value.get(key) if isinstance(value, dict) else None
         return value
 
+    def number(self, path: str) -> float:
+        """Returns an option that should be a number, 0 where it is none."""
+        return as_number(self.option(path))
+
+    def known(self, section: str) -> dict[str, Any]:
+        """Returns a section of the environment, empty where there is none."""
+        values = self.environment.get(section)
+        return values if isinstance(values, dict) else {}
+
     def kind(self, path: str) -> str:
         """Names the class that an option is of, without its module; empty where it has none."""
         return str(self.option(f"{path}.class_path") or "").rpartition(".")[2]
@@ -146,16 +154,12 @@ def _read_rows(folder: Path, summary: dict[str, Any], notes: list[str]) -> list[
     A log is of one folder. A run that went on in another has the evaluations of all its parts in
     the summary, but the curves of the last part only.
     """
-    if (folder / FILE).is_file():
-        rows, found = read_history(folder / FILE)
-        notes += found
+    name = next((name for name in (FILE, METRICS) if (folder / name).is_file()), None)
+    nothing = f"There is neither {FILE} nor {METRICS}, so there are no curves."
+    rows, found = ([], [nothing]) if name is None else read_history(folder / name)
+    notes += found
+    if name == FILE:
         return rows
-    if not (folder / METRICS).is_file():
-        notes.append(f"There is neither {FILE} nor {METRICS}, so there are no curves.")
-        rows = []
-    else:
-        rows, found = read_history(folder / METRICS)
-        notes += found
     by_epoch = {int(row["epoch"]): row for row in rows}
     labelled = any("labels/clusters" in row for row in rows)
     for row in rows:  # it logs the labels at the epoch's end
@@ -185,9 +189,8 @@ def _read_figures(folder: Path, notes: list[str]) -> list[Figure]:
     for file in sorted(folder.glob("*.png")):
         if match := FIGURE.fullmatch(file.name):
             found.setdefault(match["name"], []).append((int(match["epoch"]), file))
-    order = {name: place for place, name in enumerate(FIGURES)}
     figures = []
-    for name in sorted(found, key=lambda name: (order.get(name, len(order)), name)):
+    for name in [*(n for n in FIGURES if n in found), *sorted(found.keys() - {*FIGURES})]:
         epoch, file = max(found[name])
         try:
             content = file.read_bytes()

@@ -12,9 +12,8 @@ from pplr_lightning.report.reading import LABELER, Run
 # A report is passed on: it names nobody's home.
 HOME = re.compile(r"(/home|/Users|[A-Za-z]:\\Users)[/\\][^/\\\s'\"]+|/root(?=/|$)")
 CLUSTERS = "Unsupervised: clusters of the images are the labels; identities were not used."
+# Of the library's labelers that find no clusters.
 LABELERS = {
-    "DBSCAN": CLUSTERS,
-    "CameraDBSCAN": CLUSTERS,
     "Identities": (
         "Supervised: trained on the true identities. An upper bound or a warm start, not "
         "label-free."
@@ -49,9 +48,9 @@ def _named(run: Run, path: str) -> str:
 def _labels(run: Run) -> str:
     if run.option("pseudo_labels") is None:
         return ""
-    labeler = _named(run, LABELER) or "DBSCAN"  # the default
-    said = LABELERS.get(labeler.partition(" ")[0], "")
-    return f"{said} Labeler: {labeler}.".lstrip()
+    package = str(run.option(f"{LABELER}.class_path") or "pplr_lightning").partition(".")[0]
+    known = LABELERS.get(run.kind(LABELER), CLUSTERS) if package == "pplr_lightning" else ""
+    return f"{known} Labeler: {_named(run, LABELER) or 'DBSCAN'}.".lstrip()  # the default
 
 
 def _cameras(run: Run) -> str:
@@ -62,10 +61,8 @@ def _cameras(run: Run) -> str:
         "the choice of positives": run.option("data.use_cameras"),
     }
     used = [use for use, on in uses.items() if on]
-    if not run.config:
-        return ""
     if not used:
-        return "Camera ids were not used in training."
+        return "Camera ids were not used in training." if run.option("data") else ""
     if used == ["the choice of positives"]:
         return (
             "Camera ids were used in the choice of positives only, as in the published setting "
@@ -76,6 +73,8 @@ def _cameras(run: Run) -> str:
 
 def _start(run: Run) -> str:
     backbone, weights = (run.option(f"model.network.{name}") for name in ("backbone", "weights"))
+    if run.config and run.option("model.network") is None:
+        return "Published weights of the method's own network."
     if backbone is None:
         return ""
     if weights in (None, "pretrained"):
@@ -87,38 +86,40 @@ def _start(run: Run) -> str:
 
 
 def _data(run: Run) -> str:
-    data = run.environment.get("data")
-    if isinstance(data, dict) and data:
-        train, query, gallery = (
-            _count(data.get(f"{part} images")) for part in ("training", "query", "gallery")
+    data = run.known("data")
+    if not data:
+        kind = run.kind("data.dataset")
+        return f"{kind}." if kind else ""
+    train, query, gallery, persons, cameras = (
+        f"{value:,}" if isinstance(value := data.get(name), int) else _plain(value)
+        for name in (
+            *(f"{part} images" for part in ("training", "query", "gallery")),
+            *(f"{ids} known of training images" for ids in ("identities", "cameras")),
         )
-        persons, cameras = (
-            _count(data.get(f"{name} known of training images"))
-            for name in ("identities", "cameras")
-        )
-        return (
-            f"{data.get('data set')}: {train} training images (identities known: {persons}, "
-            f"cameras known: {cameras}), {query} query and {gallery} gallery images."
-        )
-    kind = run.kind("data.dataset")
-    return f"{kind}." if kind else ""
+    )
+    return (
+        f"{data.get('data set')}: {train} training images (identities known: {persons}, "
+        f"cameras known: {cameras}), {query} query and {gallery} gallery images."
+    )
 
 
 def _evaluation(run: Run) -> str:
     if not run.evaluations:
         return "None: there is no mAP in this run."
-    features = run.summary.get("features") or run.option("evaluation.test_features")
+    # Runs that do not say had no choice.
+    features = run.summary.get("features") or run.option("evaluation.test_features") or "global"
     reranking = run.summary.get("reranking") or run.option("evaluation.rerank")
-    details = [f"compared by the features: {features}"] if features else []
+    details = ""
     if isinstance(reranking, dict):
-        details.append(
-            f"re-ranked beside it ({', '.join(f'{k} {v}' for k, v in reranking.items())})"
-        )
+        options = ", ".join(f"{name} {value}" for name, value in reranking.items())
+        details = f"; re-ranked beside it ({options})"
     elif reranking is not None:
-        details.append("re-ranked beside it" if reranking else "no re-ranking")
+        details = "; re-ranked beside it" if reranking else "; no re-ranking"
     when = "" if run.evaluations[0]["epoch"] < 0 else " Not evaluated before training."
-    facts = "; ".join(["Query to gallery, the same camera's images left out", *details])
-    return f"{facts}.{when}"
+    return (
+        "Query to gallery, the same camera's images left out; compared by the features: "
+        f"{features}{details}.{when}"
+    )
 
 
 def _length(run: Run) -> str:
@@ -136,18 +137,14 @@ def _length(run: Run) -> str:
 
 
 def _machine(run: Run) -> str:
-    hardware = run.environment.get("hardware")
-    if not isinstance(hardware, dict):
+    hardware = run.known("hardware")
+    if not hardware:
         return ""
     count = hardware.get("processes", 1)
     device = hardware.get("device")
     name = hardware.get("cpu") if device == "cpu" else device
     processes = "1 process" if count == 1 else f"{count} processes"
     return f"{processes} on {name}, precision {hardware.get('precision')}."
-
-
-def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else _plain(value)
 
 
 def run_seconds(run: Run) -> float:

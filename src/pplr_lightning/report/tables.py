@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pplr_lightning.report.history import BEFORE, LARGEST, Row, first_best_last, working_times
+from pplr_lightning.report.history import Row, as_number, first_best_last, when, working_times
 from pplr_lightning.report.reading import Run
 from pplr_lightning.report.setting import duration, run_seconds
 
@@ -18,21 +18,19 @@ STAGES = {
     "training": "training",
     "evaluation": "evaluation",
 }
+# What each is called, the unit's factor, and the places it is written with.
 LABELS = {
-    "clusters": ("clusters", 1),
-    "outliers": ("outliers, % of the images", 100),
-    "agreement_mean": ("agreement, mean", 1),
-    **{f"agreement_part{part}": (f"agreement, part {part}", 1) for part in range(1, 7)},
-    "ari": ("adjusted Rand index", 1),
-    "precision": ("precision of pairs", 1),
-    "recall": ("recall of pairs", 1),
+    "clusters": ("clusters", 1, 0),
+    "outliers": ("outliers, % of the images", 100, 1),
+    "agreement_mean": ("agreement, mean", 1, 2),
+    **{f"agreement_part{part}": (f"agreement, part {part}", 1, 2) for part in range(1, 7)},
+    "ari": ("adjusted Rand index", 1, 2),
+    "precision": ("precision of pairs", 1, 2),
+    "recall": ("recall of pairs", 1, 2),
 }
-
-
 MISSING = "-"  # what one of two runs does not have
 
-
-Measured = tuple[float | None, str]
+Measured = tuple[float | None, str]  # None for words, and how it is written
 
 
 class Table(NamedTuple):
@@ -65,10 +63,11 @@ def results(run: Run) -> Table | None:
         return None
     body = []
     for name in metrics(run):
-        values = [row.get(name) for row in chosen.values()]
-        difference = [change(values[0], values[-1])] if len(values) > 1 else []
-        body.append([metric_name(name), *map(percent, values), *difference])
-    header = ["%", *(f"{word}, {when(row)}" for word, row in chosen.items())]
+        values = [100 * row[name] if name in row else None for row in chosen.values()]
+        texts = ["" if value is None else f"{value:.1f}" for value in values]
+        difference = [_change(values[0], values[-1], 1)] if len(values) > 1 else []
+        body.append([metric_name(name), *texts, *difference])
+    header = ["%", *(f"{word}, {when(row['epoch'])}" for word, row in chosen.items())]
     return Table([*header, "last - first"] if len(chosen) > 1 else header, body)
 
 
@@ -94,16 +93,21 @@ def labels(run: Run) -> Table | None:
     if not run.labelings:
         return None
     ends = [run.labelings[0], run.labelings[-1]][-len(run.labelings) :]
-    body = [
-        [text, *(number(scale * row[name], name) if name in row else "" for row in ends)]
-        for name, (text, scale) in ((f"labels/{key}", value) for key, value in LABELS.items())
-        if name in ends[-1]
-    ]
-    data = run.environment.get("data")
-    known = data.get("identities known of training images") if isinstance(data, dict) else None
+    columns = [_of_labels(row) for row in ends]
+    body = [[name, *(c[name][1] if name in c else "" for c in columns)] for name in columns[-1]]
+    known = run.known("data").get("identities known of training images")
     if isinstance(known, int):
         body.insert(1, ["identities in truth", *[str(known)] * len(ends)])
-    return Table(["", *(when(row) for row in ends)], body)
+    return Table(["", *(when(row["epoch"]) for row in ends)], body)
+
+
+def _of_labels(row: Row) -> dict[str, Measured]:
+    found: dict[str, Measured] = {}
+    for key, (text, scale, places) in LABELS.items():
+        if f"labels/{key}" in row:
+            value = scale * row[f"labels/{key}"]
+            found[text] = (value, f"{value:.{places}f}")
+    return found
 
 
 def times(run: Run) -> list[Time]:
@@ -128,18 +132,11 @@ def times(run: Run) -> list[Time]:
 def _images(run: Run, stage: str, passes: int) -> float:
     """Counts the images that a stage took in all its passes, 0 where that is not known."""
     if stage == "training":
-        batch = run.option("data.batch_size")
         steps = sum(row.get("iterations", 0.0) for row in run.epochs)
-        return steps * _whole(batch)
-    data = run.environment.get("data")
+        return steps * run.number("data.batch_size")
+    data = run.known("data")
     parts = ("query", "gallery") if stage == "evaluation" else ("training",)
-    counts = [data.get(f"{part} images") if isinstance(data, dict) else 0 for part in parts]
-    return passes * sum(map(_whole, counts))
-
-
-def _whole(value: Any) -> int:
-    """Returns a number that should be whole, 0 where it is none."""
-    return value if isinstance(value, int) and abs(value) <= LARGEST else 0
+    return passes * sum(as_number(data.get(f"{part} images")) for part in parts)
 
 
 def compared(one: Run, other: Run) -> Table:
@@ -147,31 +144,24 @@ def compared(one: Run, other: Run) -> Table:
     left, right = _measured(one), _measured(other)
     body = []
     for name in dict.fromkeys([*left, *right]):
-        texts = [values[name][1] if name in values else MISSING for values in (left, right)]
-        body.append([name, *texts, _difference(left.get(name), right.get(name))])
+        (before, text), (after, other_text) = (
+            found.get(name, (None, MISSING)) for found in (left, right)
+        )
+        places = len(text.partition(".")[2])  # as it is written with
+        body.append([name, text, other_text, _change(before, after, places)])
     return Table(["", "A", "B", "B - A"], body)
 
 
-def _difference(before: Measured | None, after: Measured | None) -> str:
-    """Writes a difference of numbers, with as many places as they are written with."""
-    if before is None or after is None or before[0] is None or after[0] is None:
-        return ""
-    places = len(before[1].partition(".")[2])
-    return f"{after[0] - before[0]:+.{places}f}"
-
-
 def _measured(run: Run) -> dict[str, Measured]:
-    """Names what a run's end can be judged by: the number, None for words, and how to write it."""
+    """Names what a run's end can be judged by."""
     found: dict[str, Measured] = {}
     for word, row in picked(run).items():
-        found[f"{word} evaluation"] = (None, when(row))
+        found[f"{word} evaluation"] = (None, when(row["epoch"]))
         for name in metrics(run) if word == "last" else ["val/mAP"]:
             value = row.get(name, 0.0)
             found[f"{word} {metric_name(name)}, %"] = (100 * value, percent(value))
-    for key, (text, scale) in LABELS.items():
-        if run.labelings and f"labels/{key}" in run.labelings[-1]:
-            value = scale * run.labelings[-1][f"labels/{key}"]
-            found[f"last {text}"] = (value, number(value, key))
+    for row in run.labelings[-1:]:
+        found |= {f"last {name}": value for name, value in _of_labels(row).items()}
     found["epochs finished"] = (float(run.finished), str(run.finished))
     for stage in working_times({}):
         seconds = [value for row in run.rows if (value := working_times(row)[stage])]
@@ -181,23 +171,10 @@ def _measured(run: Run) -> dict[str, Measured]:
     return found
 
 
-def when(row: Row) -> str:
-    """Says at which epoch."""
-    return "before training" if row["epoch"] == BEFORE else f"epoch {row['epoch']:.0f}"
-
-
-def percent(value: float | None) -> str:
+def percent(value: float) -> str:
     """Writes a share in percent."""
-    return "" if value is None else f"{100 * value:.1f}"
+    return f"{100 * value:.1f}"
 
 
-def number(value: float, name: str) -> str:
-    """Writes a value of the labels: counts whole, outliers in percent, all else with two places."""
-    if name.endswith("clusters"):
-        return f"{value:.0f}"
-    return f"{value:.1f}" if name.endswith("outliers") else f"{value:.2f}"
-
-
-def change(before: float | None, after: float | None) -> str:
-    """Writes a difference of shares in points, with its sign."""
-    return "" if before is None or after is None else f"{100 * (after - before):+.1f}"
+def _change(before: float | None, after: float | None, places: int) -> str:
+    return "" if before is None or after is None else f"{after - before:+.{places}f}"

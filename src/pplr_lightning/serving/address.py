@@ -6,8 +6,6 @@ import errno
 import ipaddress
 import socket
 
-PORTS = range(2**16)
-
 
 def is_loopback(host: str) -> bool:
     """Tells whether every address of a host is this machine's own.
@@ -30,8 +28,8 @@ def listen(host: str, port: int, *, allow_public: bool = False) -> socket.socket
         ValueError: There is no such address, other machines can reach it, or another program has
             taken the port.
     """
-    if port not in PORTS:
-        raise ValueError(f"--port {port}: give one of {PORTS.start} to {PORTS.stop - 1}")
+    if not 0 <= port < 2**16:
+        raise ValueError(f"--port {port}: give one of 0 to {2**16 - 1}")
     if not allow_public and not is_loopback(host):
         raise ValueError(
             f"--host {host}: other machines could reach it, and whoever does sees the gallery's "
@@ -39,19 +37,15 @@ def listen(host: str, port: int, *, allow_public: bool = False) -> socket.socket
             "give --allow_public"
         )
     family, address = _resolve(host)[0]
-    taken = socket.socket(family, socket.SOCK_STREAM)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        taken.bind((address, port))
-        taken.listen()  # until it does, another program could take the port, too
+        return socket.create_server((address, port), family=family, dualstack_ipv6=both)
     except OSError as error:
-        taken.close()
         if error.errno == errno.EADDRINUSE:
             raise ValueError(
                 f"--port {port}: another program listens there; give another, or 0 for any"
             ) from error
         raise ValueError(f"--host {host} --port {port}: {error.strerror or error}") from error
-    return taken
 
 
 def _resolve(host: str) -> list[tuple[socket.AddressFamily, str]]:

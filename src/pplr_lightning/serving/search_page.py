@@ -13,9 +13,8 @@ from markupsafe import escape
 from pplr_lightning.data.images import BadImageError, read_image
 from pplr_lightning.gallery import Hit, Query, SearchEngine
 from pplr_lightning.gallery.branches import CANDIDATES
-from pplr_lightning.serving.pictures import as_uri
 from pplr_lightning.serving.uploads import Page, is_upload
-from pplr_lightning.serving.views import hits_view, why_view
+from pplr_lightning.serving.views import as_uri, hits_view, why_view
 
 MOST = 100  # results
 MOST_CANDIDATES = 1000

@@ -1,15 +1,45 @@
-"""What the page shows, as HTML: the images found, and why one of them was."""
+"""What the page shows, as HTML: the images found, and why one of them was.
+
+Pictures are inside it, so that no file of the gallery has an address.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
+from pplr_lightning.data import Sample
+from pplr_lightning.data.images import BadImageError, read_image
 from pplr_lightning.gallery import Explanation, Hit
-from pplr_lightning.serving.pictures import file_uri
+
+BOX = (160, 320)  # pixels, width and height of a picture
+
+
+def as_uri(image: Image.Image) -> str:
+    """Writes an image, no larger than `BOX`, as a `data:` address."""
+    small = image.convert("RGB")
+    small.thumbnail(BOX)
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def file_uri(path: str) -> str | None:
+    """Writes an image file as a `data:` address; None where it cannot be read."""
+    try:
+        return as_uri(read_image(path))
+    except BadImageError:
+        return None
+
+
+def _ids(sample: Sample) -> list[str]:
+    ids = (("camera", sample.camera_id), ("person", sample.person_id))
+    return [f"{name} {number}" for name, number in ids if number >= 0]
+
 
 TEMPLATES = Environment(
     loader=PackageLoader("pplr_lightning.serving"),
@@ -18,20 +48,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-
-
-class Bar(NamedTuple):
-    """A cosine as the page shows it.
-
-    Attributes:
-        name: Of the branch.
-        text: The cosine; `?` where it is not known.
-        width: Of the bar, in percent; a cosine of 0 or less has none.
-    """
-
-    name: str
-    text: str
-    width: float
+TEMPLATES.filters.update(file_uri=file_uri, ids=_ids)
 
 
 def hits_view(hits: Sequence[Hit], *, summary: str) -> str:
@@ -41,18 +58,7 @@ def hits_view(hits: Sequence[Hit], *, summary: str) -> str:
         hits: In their order.
         summary: Said above them.
     """
-    cards = [
-        {
-            "picture": file_uri(hit.sample.path),
-            "name": Path(hit.sample.path).name,
-            "path": hit.sample.path,
-            "similarity": f"{hit.similarity:.3f}",
-            "distance": None if hit.distance is None else f"{hit.distance:.3f}",
-            "ids": _ids(hit),
-        }
-        for hit in hits
-    ]
-    return TEMPLATES.get_template("hits.html.jinja").render(cards=cards, summary=summary)
+    return TEMPLATES.get_template("hits.html.jinja").render(hits=hits, summary=summary)
 
 
 def why_view(
@@ -76,27 +82,12 @@ def why_view(
         score: Says how they make the image's similarity.
         shape: Width and height of what the model sees, as `1 / 2`.
     """
-    known = explanation.similarity
-    bars = [
-        Bar(name, f"{known[name]:.3f}", 100 * min(max(known[name], 0.0), 1.0))
-        if name in known
-        else Bar(name, "?", 0.0)
-        for name in branches
-    ]
     return TEMPLATES.get_template("why.html.jinja").render(
         query=query,
-        found=file_uri(hit.sample.path),
-        path=hit.sample.path,
+        hit=hit,
         rank=rank,
-        ids=_ids(hit),
-        whole=bars[0],
-        parts=bars[1:],
-        source=explanation.source,
+        explanation=explanation,
+        branches=branches,
         score=score,
         shape=shape,
     )
-
-
-def _ids(hit: Hit) -> list[str]:
-    ids = (("camera", hit.sample.camera_id), ("person", hit.sample.person_id))
-    return [f"{name} {number}" for name, number in ids if number >= 0]

@@ -64,10 +64,8 @@ def export_network(
         The largest absolute difference of a feature's coordinate, at most `TOLERANCE`.
 
     Raises:
-        FileNotFoundError: There is no such folder to write into.
-        ImportError: A package that writes or runs ONNX is missing.
-        IsADirectoryError: The file's name is that of a folder.
-        ValueError: The file's name or the image size does not fit, or the difference is too large.
+        ValueError: The image size does not fit, or the difference is too large; besides what
+            `check_destination` raises.
     """
     path = Path(path)
     check_destination(path, format)

@@ -17,6 +17,7 @@ from pplr_lightning.weights.checkpoints import check_weights
 
 WEIGHTS = constants.SAFETENSORS_SINGLE_FILE
 CONFIG = constants.CONFIG_NAME
+DOWNLOAD = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 TAGS = ["person-re-identification", "unsupervised-learning", "image-retrieval", "pplr"]
 
 M = TypeVar("M", bound="HubMixin")
@@ -51,11 +52,6 @@ class HubMixin(ModelHubMixin, library_name="pplr_lightning", tags=TAGS):
         *,
         model_id: str,
         config: dict[str, Any] | None = None,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
         **options: Any,
     ) -> M:
         """Builds the module from its options and loads its weights; the mixin calls it.
@@ -64,21 +60,13 @@ class HubMixin(ModelHubMixin, library_name="pplr_lightning", tags=TAGS):
             FileNotFoundError: One of the two files is missing.
             ValueError: The options are another class's, or the weights do not fit them.
         """
+        download = {name: options.pop(name) for name in DOWNLOAD if name in options}
         fix = "give a folder or a repository that save_pretrained or push_to_hub wrote"
         if config is None:
             raise FileNotFoundError(f"{model_id}: has no {CONFIG}; {fix}")
         file = Path(model_id, WEIGHTS)
         if not Path(model_id).is_dir():
-            downloaded = hf_hub_download(
-                model_id,
-                WEIGHTS,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-            )
-            file = Path(downloaded)
+            file = Path(hf_hub_download(model_id, WEIGHTS, **download))
         elif not file.is_file():
             raise FileNotFoundError(f"{model_id}: has no {WEIGHTS}; {fix}")
         stored = {name: value for name, value in config.items() if name != "preprocessing"}
@@ -109,14 +97,15 @@ class HubMixin(ModelHubMixin, library_name="pplr_lightning", tags=TAGS):
         """Writes the card of this model.
 
         Args:
-            run: Folder of the run that trained it: data and camera ids are read from its
-                `config.yaml`, results from its `summary.json`.
+            run: Folder of the run that trained it: data, labels, camera ids, start and results
+                are told as its report tells them.
             data: What it was trained on, where there is no run or in other words.
             license: Of the weights, as the hub abbreviates it; the terms of the training data
                 decide which is possible.
 
         Raises:
-            FileNotFoundError: `run` is no folder of a run.
+            FileNotFoundError: There is no such folder, or no `config.yaml` in it that can be read.
+            ValueError: `run` is no folder of a run.
         """
         info = self._hub_mixin_info.model_card_data.to_dict()
         header = {**info, "license": license}
@@ -124,7 +113,6 @@ class HubMixin(ModelHubMixin, library_name="pplr_lightning", tags=TAGS):
 
 
 def _shared(module: Any) -> dict[str, Tensor]:
-    """Returns what is shared of the weights."""
     state = module.state_dict()
     return {name: state[name] for name in state if name.startswith("network.")}
 

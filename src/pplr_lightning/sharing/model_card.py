@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
-from omegaconf import OmegaConf
 
 from pplr_lightning import data as readers
 from pplr_lightning.data.published import PublishedDataset
 from pplr_lightning.data.transforms import Preprocessing
-from pplr_lightning.networks.part_network import PRETRAINED
+from pplr_lightning.report.reading import Run, read_run
+from pplr_lightning.report.setting import describe_setting, without_home
+from pplr_lightning.report.tables import results
 
 TEXT = """\
 ---
@@ -58,11 +58,6 @@ not spread evenly over groups of people.
 
 Of the weights: {license}. The terms of the training images hold beside it.
 """
-# Of the labelers that find no pseudo labels.
-LABELS = {
-    "Instances": "every image a class of its own, no identities",
-    "Identities": "true identities: supervised, not label-free",
-}
 NOT_STATED = "not stated"
 
 
@@ -74,19 +69,20 @@ def write_card(
     Args:
         header: Its metadata; `license` is among them.
         module: The `ReIDModule` that is shared.
-        run: Folder of the run that trained it, for data, labels, camera ids, start and results.
-        data: What it was trained on, if in other words than the run's config.
-
-    Raises:
-        FileNotFoundError: `run` is no folder of a run.
+        run: As of `HubMixin.generate_model_card`.
+        data: Likewise.
     """
-    config = None if run is None else _read_config(run)
+    read = _of_module(module) if run is None else _read(run)
+    weights = str(read.option("model.network.weights"))
+    told = {  # where the weights lie is nobody's business
+        topic: without_home(text.replace(weights, Path(weights).name))
+        for topic, text in describe_setting(read)
+    }
     facts = {
-        "Images": data or _images(config),
+        "Images": data
+        or (_name(read.option("data.dataset")) if read.option("data") else NOT_STATED),
         "Size and colours": _preprocessing(module.preprocessing),
-        "Labels": _labels(config),
-        "Setting": _cameras(config, module.options.get("camera_weight")),
-        "Start": _start(config, module.options["network"]["init_args"].get("weights")),
+        **{topic: told.get(topic, NOT_STATED) for topic in ("Labels", "Cameras", "Start")},
     }
     method = type(module)
     is_own = method.__module__.startswith("pplr_lightning.")
@@ -99,30 +95,34 @@ def write_card(
             about=(inspect.getdoc(method) or "").partition("\n")[0],
             num_features=module.network.num_features,
             training="\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
-            results=_results(run),
+            results=_results(read, told["Evaluation"]),
             license=header["license"],
         )
     )
 
 
-def _read_config(run: Path) -> Any:
-    file = run / "config.yaml"
-    if not file.is_file():
+def _read(folder: Path) -> Run:
+    run = read_run(folder)
+    if not run.config:
         raise FileNotFoundError(
-            f"{file}: no such file; give as run the folder that a run made, such as "
-            "runs/market1501/version_0"
+            f"{folder / 'config.yaml'}: no such file, or none that can be read; give as run the "
+            "folder that a run made, such as runs/market1501/version_0"
         )
-    return OmegaConf.load(file)
+    return run
 
 
-def _images(config: Any) -> str:
-    if config is None:
-        return NOT_STATED
-    return _name(config.data.dataset or {"class_path": "SyntheticReID"})
+def _of_module(module: Any) -> Run:
+    """Says what a module knows without its run; one that was loaded does not know its start."""
+    options = dict(module.options)
+    if options["network"]["init_args"].get("weights") is None:
+        options["network"] = {}
+    return Run(name="", rows=[], config={"model": {"init_args": options}})
 
 
-def _name(dataset: dict[str, Any]) -> str:
+def _name(dataset: dict[str, Any] | None) -> str:
     """Names a data set and its terms, but not the folder it lies in."""
+    if dataset is None:
+        return "SyntheticReID"  # the default
     name = dataset["class_path"].rpartition(".")[2]
     if name == "Joined":
         return "; ".join(map(_name, dataset["init_args"]["datasets"]))
@@ -143,63 +143,13 @@ def _preprocessing(made_with: Preprocessing | None) -> str:
     )
 
 
-def _labeler(config: Any) -> str:
-    """Names the labeler of a run, which is the paper's where the config names none."""
-    default = "pplr_lightning.labelers.DBSCAN"
-    return str(OmegaConf.select(config, "pseudo_labels.labeler.class_path", default=default))
-
-
-def _labels(config: Any) -> str:
-    if config is None:
-        return NOT_STATED
-    package, _, name = _labeler(config).rpartition(".")
-    if not package.startswith("pplr_lightning"):
-        return f"of `{name}`"
-    return LABELS.get(name, f"pseudo labels of `{name}`, no identities")
-
-
-def _cameras(config: Any, weight: float | None) -> str:
-    uses = [f"of weight {weight} in the loss"] if weight else []
-    if config is not None and _labeler(config).endswith("CameraDBSCAN"):
-        uses.append("in the labels")
-    setting = f"with cameras, {' and '.join(uses)}" if uses else "without cameras"
-    if config is None:
-        return setting
-    use = "prefer" if config.data.use_cameras else "do not prefer"
-    return f"{setting}; batches {use} images of other cameras"
-
-
-def _start(config: Any, own: str | None) -> str:
-    """Says from which weights the training started.
-
-    A module that was loaded does not know, but its run does.
-    """
-    name = "model.init_args.network.init_args.weights"
-    weights = own if config is None else OmegaConf.select(config, name, default=PRETRAINED)
-    if weights == PRETRAINED:
-        return "the backbone's published weights"
-    if weights is None:
-        return NOT_STATED if config is None else "random weights"
-    return "the weights of a file (`network.weights`)"
-
-
-def _results(run: Path | None) -> str:
-    """Makes a table of the first, best and last evaluation, and says how they came about."""
-    file = None if run is None else run / "summary.json"
-    if file is None or not file.is_file():
+def _results(run: Run, how: str) -> str:
+    """Writes the report's table of the evaluations in Markdown, and how they came about."""
+    table = results(run)
+    if table is None:
         return "Not stated."
-    summary = json.loads(file.read_text(encoding="utf-8"))
-    names = [name for name in summary["last"] if name != "epoch"]
-    lines = [f"| | epoch | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
-    for row in ("first", "best", "last"):
-        values = summary[row]
-        epoch = "before training" if values["epoch"] < 0 else values["epoch"]
-        figures = [f"{100 * values[name]:.1f}" if name in values else "" for name in names]
-        lines.append(f"| {row} | {epoch} | {' | '.join(figures)} |")
-    features = summary.get("features", "global")  # runs that do not say had no choice
-    lines += [
-        "",
-        f"In %; images are compared by: {features} features; `rerank/`: the gallery re-ranked. "
-        "Best is best on the evaluation set itself and so no result: the last is.",
-    ]
-    return "\n".join(lines)
+    rows = [table.header, ["---"] * len(table.header), *table.rows]
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return (
+        f"{lines}\n\n{how} Best is best on the evaluation set itself and so no result: the last is."
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -17,13 +16,7 @@ COLUMNS = 12
 LARGEST, MIXED = 3, 3
 OUTLIERS = 1
 
-
-class Row(NamedTuple):
-    """One row of the sheet: a name, and images with what to write below each."""
-
-    name: str
-    images: list[int]
-    words: list[str]
+Row = tuple[str, dict[int, str]]  # its name, and what to write below each image
 
 
 @on_white
@@ -48,7 +41,7 @@ def clusters_figure(
     outside = (labels < 0).nonzero()[:, 0].tolist()
     if outside:
         drawn = [outside[place] for place in sample(len(outside), COLUMNS, seed)]
-        rows.append(Row(f"outliers\n{len(outside):,} images", drawn, [""] * len(drawn)))
+        rows.append((f"outliers\n{len(outside):,} images", dict.fromkeys(drawn, "")))
 
     sheet = Sheet(
         len(rows),
@@ -67,9 +60,9 @@ def clusters_figure(
         below=0.2,
         names=1.15,
     )
-    for number, row in enumerate(rows):
-        sheet.name(number, row.name)
-        for column, (index, words) in enumerate(zip(row.images, row.words, strict=True)):
+    for number, (name, images) in enumerate(rows):
+        sheet.name(number, name)
+        for column, (index, words) in enumerate(images.items()):
             sheet.image(number, column, samples[index].path, words=words)
     return sheet.figure
 
@@ -96,13 +89,13 @@ def _cluster(name: str, cluster: int, samples: Sequence[Sample], labels: Tensor,
     drawn = [members[place] for place in sample(len(members), COLUMNS, seed)]
     title = f"{name}\ncluster {cluster}\n{len(members):,} images"
     if any(samples[index].person_id < 0 for index in members):
-        return Row(title, drawn, [""] * len(drawn))
+        return title, dict.fromkeys(drawn, "")
     ranked = [person for person, _ in Counter(samples[i].person_id for i in members).most_common()]
     drawn.sort(key=lambda index: ranked.index(samples[index].person_id))
-    words = [_letter(ranked.index(samples[index].person_id)) for index in drawn]
+    words = {index: _letter(ranked.index(samples[index].person_id)) for index in drawn}
     people = "1 identity" if len(ranked) == 1 else f"{len(ranked):,} identities"
     share = sum(samples[index].person_id == ranked[0] for index in members) / len(members)
-    return Row(f"{title}\n{people}\nA: {share:.0%}", drawn, words)
+    return f"{title}\n{people}\nA: {share:.0%}", words
 
 
 def _letter(number: int) -> str:

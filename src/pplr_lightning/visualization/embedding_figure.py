@@ -137,15 +137,13 @@ def _legend(scored: bool) -> list[Line2D]:
 
 def _looks(panels: Sequence[Embedding]) -> list[dict[int, int]]:
     """Gives each panel's clusters numbers of looks, after those of the last panel."""
-    looks = [_numbered(panel) for panel in panels]
+    looks: list[dict[int, int]] = []
+    for panel in panels:
+        clusters = torch.unique(panel.labels[panel.labels >= 0]).tolist()
+        looks.append({cluster: place % LOOKS for place, cluster in enumerate(clusters)})
     for panel, own in zip(panels[:-1], looks, strict=False):
         own |= {cluster: looks[-1][same] for cluster, same in _matched(panel, panels[-1]).items()}
     return looks
-
-
-def _numbered(panel: Embedding) -> dict[int, int]:
-    clusters = torch.unique(panel.labels[panel.labels >= 0]).tolist()
-    return {cluster: place % LOOKS for place, cluster in enumerate(clusters)}
 
 
 def _matched(panel: Embedding, last: Embedding) -> dict[int, int]:
@@ -161,8 +159,5 @@ def _matched(panel: Embedding, last: Embedding) -> dict[int, int]:
     shared = np.zeros([1 + max(side) for side in zip(*pairs, strict=True)])
     np.add.at(shared, tuple(zip(*pairs, strict=True)), 1)
     rows, columns = linear_sum_assignment(shared, maximize=True)
-    return {
-        row: column
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
-        if shared[row, column]
-    }
+    kept = shared[rows, columns] > 0
+    return dict(zip(rows[kept].tolist(), columns[kept].tolist(), strict=True))

@@ -10,14 +10,11 @@ from matplotlib.ticker import MaxNLocator
 
 from pplr_lightning.visualization.layout import BLACK, new_page, on_white
 
-LINES = (
-    ("o", "-", "#0072b2"),
-    ("s", "--", "#d55e00"),
-    ("^", "-.", "#009e73"),
-    ("D", ":", "#cc79a7"),
-    ("v", "-", "#56b4e9"),
-    ("P", "--", "#8f7f00"),
-)
+LINES = {
+    "marker": ("o", "s", "^", "D", "v", "P"),
+    "linestyle": ("-", "--", "-.", ":", "-", "--"),
+    "color": ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8f7f00"),
+}
 AGREEMENT = "cross agreement, mean"
 WORDS = {"ari": "ARI", "precision": "pairwise precision", "recall": "pairwise recall"}
 
@@ -79,14 +76,14 @@ def _plot(axes: Axes, history: Sequence[dict[str, float]], names: list[str], mis
         axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
         return
-    for number, name in enumerate(names):
+    axes.set_prop_cycle(**LINES)
+    for name in names:
         rows = [row for row in history if name in row]
-        marker, line, colour = LINES[number % len(LINES)]
         epochs, values = [row["epoch"] for row in rows], [row[name] for row in rows]
         words = WORDS.get(name, name.replace("agreement_part", "part "))
         axes.plot(
-            epochs, values, color=colour, linestyle=line, marker=marker, markersize=3.5,
-            markevery=max(1, len(rows) // 12), linewidth=1.3, label=words,
+            epochs, values, markersize=3.5, markevery=max(1, len(rows) // 12), linewidth=1.3,
+            label=words,
         )  # fmt: skip
     axes.set_xlabel("epoch", labelpad=1)
     axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)

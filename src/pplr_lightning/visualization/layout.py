@@ -5,13 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 from PIL import Image
 from torch import Tensor
 
@@ -22,6 +23,7 @@ DPI = 130
 GREEN, RED, GREY, BLACK = "#1a8a3a", "#d62728", "#8c8c8c", "#111111"
 MARGIN = 0.12  # inches, as all lengths here
 NARROWEST = 5.0
+CELL = 1.05, 0.62  # height and width of an image
 TITLE, CAPTION_LINE, FONT = 0.34, 0.135, 7.5
 
 # Dark on white whatever the user's own settings are; use it as a decorator.
@@ -79,24 +81,16 @@ def sampled(shown: int, total: int, what: str) -> str:
     return f"all {total:,} {what}" if shown == total else f"{shown:,} of {total:,} {what}, sampled"
 
 
-class Box(NamedTuple):
-    """Where something lies on a sheet, in inches from its upper left corner."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
 class Sheet:
     """A page of image cells in rows, with names to the left of the rows and words below cells.
+
+    Boxes on it are in inches from its upper left corner, so that `y0` is the top.
 
     Args:
         columns: Cells of a row.
         rows: Of cells.
         title: Above.
         caption: Below.
-        cell: Height and width of a cell.
         below: Room below each cell.
         names: Width of the room for the rows' names.
         right: Room to the right of the cells.
@@ -111,42 +105,42 @@ class Sheet:
         *,
         title: str,
         caption: str,
-        cell: tuple[float, float] = (1.05, 0.62),
         below: float = 0.2,
         names: float = 1.0,
         right: float = 0.0,
         gaps: dict[int, float] | None = None,
         above: float = 0.06,
     ) -> None:
-        self.cell, self.below, self.names, self.gaps = cell, below, names, gaps or {}
-        self.above = above
-        width = 2 * MARGIN + names + columns * (cell[1] + MARGIN) + sum(self.gaps.values()) + right
+        self.below, self.names, self.above, self.gaps = below, names, above, gaps or {}
+        height, width = CELL
+        width = 2 * MARGIN + names + columns * (width + MARGIN) + sum(self.gaps.values()) + right
         width = max(width, NARROWEST)
-        height = above + max(rows, 1) * (cell[0] + below + MARGIN)
+        height = above + max(rows, 1) * (height + below + MARGIN)
         self.figure, (low, high) = new_page(width, height, title=title, caption=caption)
         self.axes: Axes = self.figure.add_axes((0, low, 1, high - low))
         self.axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
         self.axes.axis("off")
         if not rows:
-            self.say(Box(0, 0, width, height), "nothing to show")
+            self.say(Bbox.from_bounds(0, 0, width, height), "nothing to show")
 
-    def box(self, row: int, column: int) -> Box:
+    def box(self, row: int, column: int) -> Bbox:
         """Returns a cell's place."""
-        left = MARGIN + self.names + column * (self.cell[1] + MARGIN)
+        height, width = CELL
+        left = MARGIN + self.names + column * (width + MARGIN)
         left += sum(gap for before, gap in self.gaps.items() if before <= column)
-        top = self.above + row * (self.cell[0] + self.below + MARGIN)
-        return Box(left, top, left + self.cell[1], top + self.cell[0])
+        top = self.above + row * (height + self.below + MARGIN)
+        return Bbox.from_bounds(left, top, width, height)
 
     def name(self, row: int, text: str) -> None:
         """Writes to the left of a row."""
         box = self.box(row, 0)
-        middle = (box.top + box.bottom) / 2
+        middle = (box.y0 + box.y1) / 2
         self.axes.text(MARGIN, middle, text, va="center", linespacing=1.35)
 
     def head(self, column: int, text: str) -> None:
         """Writes over a cell of the first row."""
         box = self.box(0, column)
-        self.axes.text(box.left, box.top - 0.04, text, va="bottom", fontweight="bold")
+        self.axes.text(box.x0, box.y0 - 0.04, text, va="bottom", fontweight="bold")
 
     def image(
         self,
@@ -158,7 +152,7 @@ class Sheet:
         frame: str | None = None,
         line: str = "-",
         bold: bool = False,
-    ) -> Box:
+    ) -> Bbox:
         """Draws an image file into a cell, or a placeholder if it cannot be read.
 
         Args:
@@ -173,54 +167,59 @@ class Sheet:
         Returns:
             The place of the image itself, which keeps its proportions.
         """
-        cell = self.box(row, column)
-        picture = thumbnail(path, self.cell)
-        place = cell
+        place = cell = self.box(row, column)
+        picture = thumbnail(path)
         if picture is None:
-            self.axes.add_patch(_rectangle(cell, facecolor="#e6e6e6", edgecolor=GREY, hatch="//"))
+            self._add(cell, facecolor="#e6e6e6", edgecolor=GREY, hatch="//")
             self.say(cell, "not\nreadable", backgroundcolor="#e6e6e6")
         else:
-            place = _fitted(cell, picture.shape[0] / picture.shape[1])
-            self.axes.imshow(picture, extent=_extent(place), aspect="auto")
+            ratio = picture.shape[0] / picture.shape[1]
+            place = cell.shrunk_to_aspect(ratio).anchored("C", cell)
+            self._show(picture, place)
         if frame is not None:
-            edge: dict[str, Any] = {"edgecolor": frame, "linestyle": line, "linewidth": 2.2}
-            self.axes.add_patch(_rectangle(place, fill=False, **edge))
+            self._add(place, fill=False, edgecolor=frame, linestyle=line, linewidth=2.2)
         if words:
             self.axes.text(
-                (cell.left + cell.right) / 2, cell.bottom + 0.04, words, ha="center", va="top",
+                (cell.x0 + cell.x1) / 2, cell.y1 + 0.04, words, ha="center", va="top",
                 fontweight="bold" if bold else "normal", fontsize=FONT - 0.5,
             )  # fmt: skip
         return place
 
-    def mask(self, place: Box, values: Tensor, **colours: Any) -> None:
+    def mask(self, place: Bbox, values: Tensor, **colours: Any) -> None:
         """Lays stripes of colours (P,), top to bottom, over an image, undiluted at its right."""
         array = values.numpy()[:, None]
-        edge = place._replace(left=place.right - min(0.09, (place.right - place.left) / 4))
+        left = place.x1 - min(0.09, place.width / 4)
+        edge = Bbox.from_extents(left, place.y0, place.x1, place.y1)
         for box, alpha in ((place, 0.33), (edge, 1.0)):
-            options: dict[str, Any] = {"alpha": alpha, "interpolation": "nearest", "aspect": "auto"}
-            self.axes.imshow(array, extent=_extent(box), **options, **colours)
+            self._show(array, box, alpha=alpha, interpolation="nearest", **colours)
 
     def bar(self, row: int, column: int, share: float, colour: str) -> None:
         """Draws a bar of `share` of a cell's width below the words below it."""
-        box = self.box(row, column)
-        top = box.bottom + 0.18
+        cell = self.box(row, column)
         for width, face in ((1.0, "#e6e6e6"), (share, colour)):
-            right = box.left + width * (box.right - box.left)
-            self.axes.add_patch(_rectangle(Box(box.left, top, right, top + 0.06), facecolor=face))
+            bar = Bbox.from_bounds(cell.x0, cell.y1 + 0.18, width * cell.width, 0.06)
+            self._add(bar, facecolor=face)
 
-    def say(self, box: Box, text: str, **options: Any) -> None:
+    def say(self, box: Bbox, text: str, **options: Any) -> None:
         """Writes in the middle of a box."""
-        middle = (box.left + box.right) / 2, (box.top + box.bottom) / 2
+        middle = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
         self.axes.text(*middle, text, ha="center", va="center", fontsize=FONT - 1, **options)
 
+    def _add(self, box: Bbox, **options: Any) -> None:
+        self.axes.add_patch(Rectangle((box.x0, box.y0), box.width, box.height, **options))
 
-def thumbnail(path: str, cell: tuple[float, float]) -> Any:
+    def _show(self, array: Any, box: Bbox, **options: Any) -> None:
+        extent = (box.x0, box.x1, box.y1, box.y0)
+        self.axes.imshow(array, extent=extent, aspect="auto", **options)
+
+
+def thumbnail(path: str) -> Any:
     """Reads an image (h, w, 3) no larger than a cell shows; None if it cannot be read."""
     try:
         image = read_image(path)
     except BadImageError:
         return None
-    height, width = (max(1, round(side * DPI * 1.2)) for side in cell)
+    height, width = (max(1, round(side * DPI * 1.2)) for side in CELL)
     image.thumbnail((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return np.asarray(image)
 
@@ -230,20 +229,3 @@ def spread(items: Sequence[int], most: int) -> list[int]:
     if len(items) <= most:
         return list(items)
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, most)]
-
-
-def _fitted(cell: Box, ratio: float) -> Box:
-    """Returns the largest box of a height to width `ratio` in the middle of a cell."""
-    height, width = cell.bottom - cell.top, cell.right - cell.left
-    width, height = min(width, height / ratio), min(height, width * ratio)
-    left, top = (cell.left + cell.right - width) / 2, (cell.top + cell.bottom - height) / 2
-    return Box(left, top, left + width, top + height)
-
-
-def _extent(box: Box) -> tuple[float, float, float, float]:
-    return (box.left, box.right, box.bottom, box.top)
-
-
-def _rectangle(box: Box, **options: Any) -> Rectangle:
-    corner = (box.left, box.top)
-    return Rectangle(corner, box.right - box.left, box.bottom - box.top, **options)

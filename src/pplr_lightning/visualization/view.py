@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pplr_lightning.data import Sample
-from pplr_lightning.data.images import BadImageError, read_image
+from pplr_lightning.data.images import ReadableImages
 from pplr_lightning.data.transforms import ImageTransform
 from pplr_lightning.evaluation.extraction import evaluating, unit_features
 from pplr_lightning.networks import PartNetwork, PartOutput
@@ -54,6 +54,7 @@ def view_images(
         refine: Makes refined labels (B, C) of an output and the images' indices (B,).
         batch_size: Images at a time.
     """
+    images = ReadableImages(samples, transform)
     weight = next(network.parameters())
     # three empty rows to begin with, as there may be no image
     kept = [torch.empty(0, dtype=torch.int64)]
@@ -62,11 +63,12 @@ def view_images(
     refined = []
     with evaluating(network):
         for start in range(0, len(indices), batch_size):
-            chosen, images = _read(samples, indices[start : start + batch_size], transform)
-            if not chosen:
+            batch = images.__getitems__(indices[start : start + batch_size])
+            read = batch.indices >= 0
+            if not read.any():
                 continue
-            output = network(torch.stack(images).to(weight.device, weight.dtype))
-            kept.append(torch.tensor(chosen))
+            output = network(batch.images[read].to(weight.device, weight.dtype))
+            kept.append(batch.indices[read])
             whole, parts = unit_features(output)
             features.append(whole.cpu())
             part_features.append(parts.cpu())
@@ -77,17 +79,3 @@ def view_images(
         torch.cat(part_features),
         torch.cat(refined or [torch.empty(0, 0)]) if refine is not None else None,
     )
-
-
-def _read(
-    samples: Sequence[Sample], indices: list[int], transform: ImageTransform
-) -> tuple[list[int], list[Tensor]]:
-    chosen, images = [], []
-    for index in indices:
-        try:
-            image = read_image(samples[index].path)
-        except BadImageError:
-            continue
-        chosen.append(index)
-        images.append(transform(image))
-    return chosen, images
