@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pplr_lightning.functional.checks import check_count, check_features, check_neighbors
-from pplr_lightning.functional.compiled import compiled, over_rows
+from pplr_lightning.functional.neighbor_lists import without_itself
 from pplr_lightning.functional.neighbors import nearest_neighbors
+
+PAIRS = 2**18  # pairs of neighbours that are compared at once, in the processor's own memory
 
 
 @torch.no_grad()
@@ -83,45 +83,11 @@ def overlap(first: Tensor, second: Tensor, *, k: int, start: int = 0) -> Tensor:
             f"lists must be of equally many images and hold k + 1 = {k + 1} columns, got shapes "
             f"{tuple(first.shape)} and {tuple(second.shape)}; search both spaces with k + 1"
         )
-    left, right = (lists[:, : k + 1].contiguous().numpy() for lists in (first, second))
-    images = 1 + int(max(left.max(initial=0), right.max(initial=0)))
-    shared = np.empty(len(left), dtype=np.int64)
-
-    def work(low: int, high: int) -> None:
-        _count_shared(left, right, images, start, low, high, shared)
-
-    over_rows(work, len(left), chunk=2**14)
-    counts = torch.from_numpy(shared)
+    left, right = (without_itself(lists, k, start=start) for lists in (first, second))
+    rows = max(1, PAIRS // k**2)
+    shared = [
+        (some[:, :, None] == others[:, None]).sum(dim=(1, 2))
+        for some, others in zip(left.split(rows), right.split(rows), strict=True)
+    ]
+    counts = torch.cat(shared)
     return counts.float() / (2 * k - counts).float()
-
-
-@compiled
-def _count_shared(
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    images: int,
-    start: int,
-    low: int,
-    high: int,
-    shared: NDArray[np.int64],
-) -> None:
-    seen_by = np.full(images, -1, dtype=np.int64)  # the last row whose first list an image was in
-    for row in range(low, high):
-        left_out = _place_of(start + row, first[row])
-        for place in range(first.shape[1]):
-            if place != left_out:
-                seen_by[first[row, place]] = row
-        left_out = _place_of(start + row, second[row])
-        shared[row] = 0
-        for place in range(second.shape[1]):
-            if place != left_out:
-                shared[row] += seen_by[second[row, place]] == row
-
-
-@compiled
-def _place_of(image: int, images: NDArray[np.int64]) -> int:
-    """Return where an image stands in a list, the last place if it doesn't."""
-    for place in range(len(images)):
-        if images[place] == image:
-            return place
-    return len(images) - 1

@@ -37,17 +37,17 @@ def _compile(function: Function, **options: Any) -> Function:
         return numba.njit(**options)(function)
 
 
-def over_rows(work: Callable[[int, int], T], rows: int, *, chunk: int) -> list[T]:
+def over_rows(work: Callable[[int, int], T], rows: range, *, chunk: int) -> list[T]:
     """Call ``work(start, stop)`` for consecutive chunks of rows, on threads.
 
     Args:
         work: Mostly compiled code, so that threads do not wait for each other.
-        rows: Rows in all; 0 still calls ``work(0, 0)``, for an empty result of the right type.
+        rows: None still call ``work`` once, for an empty result of the right type.
         chunk: Rows of one call. The results must not depend on it.
 
     Returns:
         The results in the order of the rows.
     """
-    starts = range(0, max(rows, 1), chunk)
+    starts = range(rows.start, max(rows.stop, rows.start + 1), chunk)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        return list(threads.map(lambda start: work(start, min(start + chunk, rows)), starts))
+        return list(threads.map(lambda start: work(start, min(start + chunk, rows.stop)), starts))

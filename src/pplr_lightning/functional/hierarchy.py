@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from torch import Tensor
 
-from pplr_lightning.functional.checks import check_count
+from pplr_lightning.functional.checks import check_count, check_square
 
 FARTHEST = 1.0  # distance of pairs that are not stored
 NEAREST = 1e-30  # stands for 0, which scipy takes for no edge
@@ -83,8 +83,7 @@ def hdbscan(
 def _check_options(
     min_cluster_size: int, min_samples: int, max_cluster_size: int | None, epsilon: float
 ) -> None:
-    if min_cluster_size < 2:
-        raise ValueError(f"min_cluster_size must be at least 2, got {min_cluster_size}; 4 is usual")
+    check_count("min_cluster_size", min_cluster_size, least=2)
     check_count("min_samples", min_samples)
     if max_cluster_size is not None and max_cluster_size < min_cluster_size:
         raise ValueError(
@@ -104,11 +103,7 @@ def _check_distance(distance: sparse.csr_matrix) -> sparse.csr_matrix:
             f"distance must be a sparse matrix, got {type(distance).__name__}; pass the result of "
             "jaccard_distance"
         )
-    if distance.shape[0] != distance.shape[1]:
-        raise ValueError(
-            f"distance must be square, (N, N), got shape {distance.shape}; pass the result of "
-            "jaccard_distance"
-        )
+    check_square(distance)
     if distance.nnz and not (distance.data.min() >= 0 and distance.data.max() <= FARTHEST):
         raise ValueError(
             f"distance must be in [0, 1], got {distance.data.min()} to {distance.data.max()}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,11 +99,9 @@ def entry_dots(
     # One type of each, for one compiled loop.
     indptr, columns = indptr.astype(np.int64, copy=False), columns.astype(np.int32, copy=False)
     products = np.empty(len(columns))
-
-    def work(start: int, stop: int) -> None:
-        _entry_dots(left, right, indptr, columns, start, stop, products)
-
-    over_rows(work, len(left), chunk=256)
+    over_rows(
+        partial(_entry_dots, left, right, indptr, columns, products), range(len(left)), chunk=256
+    )
     return products
 
 
@@ -129,6 +128,23 @@ def pair_dots(rows: Tensor, others: Tensor, left: Tensor, right: Tensor) -> Tens
     return products
 
 
+def without_itself(lists: Tensor, k: int, *, start: int = 0) -> Tensor:
+    """Drop each image from its list of k + 1, else the last of the list, which duplicates fill.
+
+    Args:
+        lists: Neighbours of n consecutive images, on the CPU, (n, >= k + 1).
+        k: Neighbours that are left.
+        start: Index of the first of the n images.
+
+    Returns:
+        (n, k), in the same order.
+    """
+    lists = lists[:, : k + 1]
+    is_self = lists == torch.arange(start, start + len(lists))[:, None]
+    others_first = is_self.int().argsort(dim=1, stable=True)
+    return lists.gather(1, others_first)[:, :k]
+
+
 def _nearest_of(
     queries: Tensor, block: Tensor, found: Tensor, k: int, find: Finder | None
 ) -> tuple[Tensor, Tensor]:
@@ -148,7 +164,7 @@ def _nearest_of(
     Returns:
         Indices and similarities, (q, min(k, m)) each.
     """
-    similarity = _similarity_of(queries, block, found)
+    similarity = similarity_of(queries, block, found)
     kept, kept_similarity = _first(found, similarity, k)
     tied = kept_similarity[:, -1] <= similarity.amin(dim=1) + TIE
     wanted = min(2 * found.shape[1], len(block))
@@ -159,7 +175,7 @@ def _nearest_of(
     return kept, kept_similarity
 
 
-def _similarity_of(queries: Tensor, block: Tensor, found: Tensor) -> Tensor:
+def similarity_of(queries: Tensor, block: Tensor, found: Tensor) -> Tensor:
     """Return the float64 dot products of each query with what was found for it, (n, k)."""
     if queries.is_cuda:
         rows = torch.arange(len(found), device=found.device).repeat_interleave(found.shape[1])
@@ -182,9 +198,9 @@ def _entry_dots(
     others: NDArray[np.float32],
     indptr: NDArray[np.int64],
     columns: NDArray[np.int32],
+    products: NDArray[np.float64],
     start: int,
     stop: int,
-    products: NDArray[np.float64],
 ) -> None:
     for row in range(start, stop):
         left = rows[row]
