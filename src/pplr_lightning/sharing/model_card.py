@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import OmegaConf
 
 from pplr_lightning import data as readers
-from pplr_lightning.data.published import PublishedDataset
+from pplr_lightning.data.datasets import PublishedDataset
 from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.networks.part_network import PRETRAINED
 
