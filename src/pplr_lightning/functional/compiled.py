@@ -13,24 +13,13 @@ T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def compiled(function: Function) -> Function:
+def compiled(function: Function, *, fastmath: bool | set[str] = False) -> Function:
     """Compile a loop at its first call; it runs without the interpreter's lock.
 
     The machine code is kept beside the source or in the user's cache folder (``NUMBA_CACHE_DIR``
-    names another), so that each machine compiles once.
+    names another), so that each machine compiles once. ``fastmath`` is numba's.
     """
-    return _compile(function, nogil=True)
-
-
-def compiled_sum(function: Function) -> Function:
-    """Compile a loop as `compiled` does, whose sums may be taken in another order.
-
-    The processor then adds several terms at a time. The order is the same at every call.
-    """
-    return _compile(function, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-
-
-def _compile(function: Function, **options: Any) -> Function:
+    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # there is no folder to write to; each process compiles for itself

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pplr_lightning.functional.compiled import compiled_sum, over_rows
+from pplr_lightning.functional.compiled import compiled, over_rows
 from pplr_lightning.functional.engines import Finder
 
 MARGIN = 8  # neighbours searched beyond k, among which float32 may have chosen wrongly
@@ -192,7 +192,8 @@ def _first(indices: Tensor, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]
     return indices.gather(1, order)[:, :k], similarity[:, :k]
 
 
-@compiled_sum
+# The processor may add several terms at a time; their order is the same at every call.
+@partial(compiled, fastmath={"reassoc", "contract", "nsz"})
 def _entry_dots(
     rows: NDArray[np.float32],
     others: NDArray[np.float32],
