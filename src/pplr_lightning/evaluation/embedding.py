@@ -57,15 +57,14 @@ def embed_images(
     ):
         images = [images]
     weight = next(network.parameters())
-    transform, vectors, left = preprocessing.transform(), [], iter(images)
+    transform, left = preprocessing.transform(), iter(images)
+    none = torch.empty(0, network.num_features)
+    vectors = [join_features(none, none.new_empty(*none.shape, network.num_parts), kind)]
     with evaluating(network):
         while batch := [transform(as_image(image)) for image in islice(left, batch_size)]:
             output = network(torch.stack(batch).to(weight.device, weight.dtype))
             vectors.append(join_features(*unit_features(output), kind).cpu())
-    if vectors:
-        return torch.cat(vectors)
-    count = {"global": 1, "parts": network.num_parts, "both": 1 + network.num_parts}[kind]
-    return torch.empty(0, count * network.num_features)
+    return torch.cat(vectors)
 
 
 def as_image(image: ImageLike) -> Image.Image:
