@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pplr_lightning.functional.checks import check_count, check_features, check_neighbors
-from pplr_lightning.functional.neighbor_lists import without_itself
+from pplr_lightning.functional.compiled import compiled, over_rows
 from pplr_lightning.functional.neighbors import nearest_neighbors
-
-PAIRS = 2**18  # pairs of neighbours that are compared at once, in the processor's own memory
 
 
 @torch.no_grad()
@@ -83,11 +85,29 @@ def overlap(first: Tensor, second: Tensor, *, k: int, start: int = 0) -> Tensor:
             f"lists must be of equally many images and hold k + 1 = {k + 1} columns, got shapes "
             f"{tuple(first.shape)} and {tuple(second.shape)}; search both spaces with k + 1"
         )
-    left, right = (without_itself(lists, k, start=start) for lists in (first, second))
-    rows = max(1, PAIRS // k**2)
-    shared = [
-        (some[:, :, None] == others[:, None]).sum(dim=(1, 2))
-        for some, others in zip(left.split(rows), right.split(rows), strict=True)
-    ]
-    counts = torch.cat(shared)
+    left, right = (lists[:, : k + 1].contiguous().numpy() for lists in (first, second))
+    images = 1 + int(max(left.max(initial=0), right.max(initial=0)))
+    count = partial(_count_shared, left, right, images, start)
+    counts = torch.from_numpy(np.concatenate(over_rows(count, range(len(left)), chunk=2**14)))
     return counts.float() / (2 * k - counts).float()
+
+
+@compiled
+def _count_shared(
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    images: int,
+    start: int,
+    low: int,
+    high: int,
+) -> NDArray[np.int64]:
+    k = first.shape[1] - 1
+    shared = np.zeros(high - low, dtype=np.int64)
+    seen_by = np.full(images, -1, dtype=np.int64)  # the last row whose first list an image was in
+    for row in range(low, high):
+        own = start + row  # in the place of the image itself stands the last of its list
+        for image in first[row, :k]:
+            seen_by[image if image != own else first[row, k]] = row
+        for image in second[row, :k]:
+            shared[row - low] += seen_by[image if image != own else second[row, k]] == row
+    return shared

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from pplr_lightning.functional.checks import check_count, check_neighbors, check_square
 from pplr_lightning.functional.jaccard import TOLERANCE, keep_within, mutual_neighbors
-from pplr_lightning.functional.neighbor_lists import without_itself
 from pplr_lightning.functional.sharding import Share
 
 
@@ -104,8 +103,10 @@ def neighbor_components(neighbors: Tensor, *, k: int) -> Tensor:
     check_count("k", k)
     images = len(neighbors)
     check_neighbors(neighbors, images, k + 1)
-    others = without_itself(neighbors.cpu(), k).int().contiguous()
-    mutual = mutual_neighbors(others.numpy(), k, range(images))
+    lists, own = neighbors.cpu(), torch.arange(images)[:, None]
+    # The last takes the place of the image itself, which behind many duplicates is not there.
+    others = torch.where(lists[:, :k] == own, lists[:, k : k + 1], lists[:, :k])
+    mutual = mutual_neighbors(others.int().contiguous().numpy(), k, range(images))
     rows, columns = np.nonzero(mutual >= 0)
     links = (np.ones(len(rows), bool), (rows, mutual[rows, columns]))
     # Components are numbered by their lowest image.

@@ -128,23 +128,6 @@ def pair_dots(rows: Tensor, others: Tensor, left: Tensor, right: Tensor) -> Tens
     return products
 
 
-def without_itself(lists: Tensor, k: int, *, start: int = 0) -> Tensor:
-    """Drop each image from its list of k + 1, else the last of the list, which duplicates fill.
-
-    Args:
-        lists: Neighbours of n consecutive images, on the CPU, (n, >= k + 1).
-        k: Neighbours that are left.
-        start: Index of the first of the n images.
-
-    Returns:
-        (n, k), in the same order.
-    """
-    lists = lists[:, : k + 1]
-    is_self = lists == torch.arange(start, start + len(lists))[:, None]
-    others_first = is_self.int().argsort(dim=1, stable=True)
-    return lists.gather(1, others_first)[:, :k]
-
-
 def _nearest_of(
     queries: Tensor, block: Tensor, found: Tensor, k: int, find: Finder | None
 ) -> tuple[Tensor, Tensor]:
