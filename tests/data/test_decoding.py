@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from pplr_lightning.data import ImageFolder, PPLRDataModule
-from pplr_lightning.data.decoding import find_bad_images
+from pplr_lightning.data.cache import Node
+from pplr_lightning.data.decoding import decode_all
 
 
 def test_cut_off_files_are_found(tmp_path):
@@ -16,10 +17,9 @@ def test_cut_off_files_are_found(tmp_path):
         path = tmp_path / name
         Image.effect_noise((64, 128), 50).convert("RGB").save(path)
         path.write_bytes(path.read_bytes()[:-500])
-        bad = find_bad_images([str(good), str(path)])
-        assert len(bad) == 1
-        assert bad[0][0] == str(path)
-        assert name in bad[0][1]
+        bad = decode_all([str(good), str(path)], None, node=Node(), world_size=1)
+        assert list(bad) == [str(path)]
+        assert name in bad[str(path)]
 
 
 class TestBadImages:

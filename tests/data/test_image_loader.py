@@ -32,7 +32,7 @@ def test_so_many_are_made_ahead():
             made.append(number)
             yield number
 
-    coming = prefetched(batches(), CPU, ahead=2)
+    coming = prefetched(batches(), CPU)
     assert next(coming) == 0
     coming.close()  # waits for what is in the making
     assert made == [0, 1, 2]

@@ -34,14 +34,14 @@ def labels():
 
 
 def test_a_view_carries_its_label_agreement_and_camera(samples, labels):
-    batch = TrainImages(samples, labels, TrainTransform((32, 16))).__getitems__([View(2, 7)])
+    batch = TrainImages(samples, TrainTransform((32, 16)), labels).__getitems__([View(2, 7)])
     assert batch.images.shape == (1, 3, 32, 16)
     assert (batch.indices, batch.targets, batch.cameras) == (2, 0, 7)
     assert torch.equal(batch.columns["agreement"], labels.columns["agreement"][[2]])
 
 
 def test_pixels_are_a_function_of_the_view(samples, labels):
-    images = TrainImages(samples, labels, TrainTransform((32, 16)))
+    images = TrainImages(samples, TrainTransform((32, 16)), labels)
     first, second = images.__getitems__([View(0, 1), View(0, 2)]).images
     torch.rand(5)  # whatever else is drawn in between
     assert torch.equal(first, images.__getitems__([View(0, 1)]).images[0])
@@ -50,14 +50,14 @@ def test_pixels_are_a_function_of_the_view(samples, labels):
 
 def test_so_are_those_of_a_transform_of_ones_own(samples, labels):
     own = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32), v2.RandomCrop(8)])
-    images = TrainImages(samples, labels, own)
+    images = TrainImages(samples, own, labels)
     first, second = images.__getitems__([View(0, 1), View(0, 2)]).images
     assert torch.equal(first, images.__getitems__([View(1, 9), View(0, 1)]).images[1])
     assert not torch.equal(first, second)
 
 
 def test_augmentation_leaves_the_global_generator_alone(samples, labels):
-    images = TrainImages(samples, labels, TrainTransform((32, 16)))
+    images = TrainImages(samples, TrainTransform((32, 16)), labels)
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)

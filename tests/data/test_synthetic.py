@@ -175,8 +175,8 @@ def test_camera_shift_sets_how_much_cameras_differ():
         ({"distractors": -1}, "distractors must be at least 0, got -1"),
         ({"junk": -2}, "junk must be at least 0, got -2"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"camera_shift": 1.5}, "camera_shift must lie between 0 and 1, got 1.5"),
-        ({"occlusion": float("nan")}, "occlusion must lie between 0 and 1, got nan"),
+        ({"camera_shift": 1.5}, r"camera_shift must be in \[0, 1\], got 1.5"),
+        ({"occlusion": float("nan")}, r"occlusion must be in \[0, 1\], got nan"),
     ],
 )
 def test_refuses_parameters_out_of_range(options, message):

@@ -104,10 +104,8 @@ def test_approximate_search_is_of_faiss(fake_gpu):
 
 @pytest.mark.parametrize("backend", ["auto", "faiss", "faiss-gpu"])
 def test_two_faiss_wheels(monkeypatch, backend):
-    monkeypatch.setattr(
-        module.metadata, "version", {"faiss-cpu": "1", "faiss-gpu": "1"}.__getitem__
-    )
-    monkeypatch.setattr(module.metadata, "PackageNotFoundError", KeyError)
+    installed = {"faiss-cpu": ["1"], "faiss-gpu": ["1"]}
+    monkeypatch.setattr(module.metadata, "distributions", lambda name: installed.get(name, []))
     with pytest.raises(ValueError, match=r"faiss-cpu and faiss-gpu are both installed.*uninstall"):
         nearest_neighbors(torch.ones(2, 1), 1, backend=backend)
     assert nearest_neighbors(torch.ones(2, 1), 1, backend="torch").shape == (2, 1)

@@ -94,10 +94,10 @@ def test_form_of_the_result(draw_features):
 def encode(features, k1, k2):
     """Return the averaged encodings Q of all images."""
     lists = nearest_neighbors(features, max(k1, k2)).numpy().astype(np.int32)
-    encoding = module.expand_reciprocal(lists[:, :k1], half=round(k1 / 2) + 1)
+    encoding = module.expand_reciprocal(lists[:, :k1], round(k1 / 2) + 1, range(len(lists)))
     encoding.data[:] = 2 * module.entry_similarity(features, encoding) - 2
     module.normalize_exponentials(encoding)
-    return module.average_nearest(encoding, lists, k2)
+    return module.average_nearest(encoding, lists, k2, range(len(lists)))
 
 
 def test_sums_are_symmetric_to_the_last_bit(draw_features):

@@ -176,7 +176,7 @@ def test_negative_distances_are_fine():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({0: torch.zeros(30, 79)}, r"\(30, 80\), got shape \(30, 79\)"),
+        ({0: torch.zeros(30, 79)}, r"distance must have shape \(30, 80\), got \(30, 79\)"),
         ({3: torch.zeros(29)}, r"query_cameras must have shape \(30,\).*got \(29,\)"),
         ({4: torch.zeros(81)}, r"gallery_cameras must have shape \(80,\).*got \(81,\)"),
         ({0: torch.full((30, 80), torch.nan)}, "got 2400 values of NaN or Inf"),

@@ -7,13 +7,13 @@ PROGRAM = """
 import torch
 from pplr_lightning.functional import cross_agreement
 from pplr_lightning.labelers import DBSCAN, CameraDBSCAN, Space
-from pplr_lightning.functional import agreement, jaccard_loops, neighbor_lists, retrieval_loops
+from pplr_lightning.functional import agreement, jaccard_loops, neighbor_lists, retrieval
 from pplr_lightning.functional.warm_up import compile_loops
 from pplr_lightning.evaluation.metric import ReIDRetrieval
 
 LOOPS = (
-    neighbor_lists._entry_dots, jaccard_loops.mutual, jaccard_loops.expand, jaccard_loops.average,
-    jaccard_loops.minima, agreement._count_shared, retrieval_loops.score_rows,
+    neighbor_lists._entry_dots, jaccard_loops.mutual, jaccard_loops.expand, jaccard_loops.minima,
+    agreement._count_shared, retrieval._score_rows,
 )
 assert not any(loop.signatures for loop in LOOPS)
 assert compile_loops() > 0

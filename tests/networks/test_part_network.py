@@ -8,6 +8,7 @@ import timm
 import torch
 
 from pplr_lightning.networks import PartNetwork
+from pplr_lightning.networks.part_network import GeM
 
 
 def make(backbone="resnet10t", **options):
@@ -286,3 +287,21 @@ class TestWeightsOfAFile:
         for _ in range(2):
             with pytest.raises(ValueError, match=r"other.pth: not the weights of this backbone"):
                 network(torch.randn(4, 3, 64, 32))
+
+
+def test_gem_is_between_the_average_and_the_maximum():
+    feature_map = torch.rand(2, 5, 4, 3)
+
+    def pool(gem):
+        return gem.root(gem.power(feature_map).mean(dim=(2, 3)))
+
+    assert torch.allclose(pool(GeM(1.0)), feature_map.mean(dim=(2, 3)))
+    assert torch.allclose(pool(GeM(200.0)), feature_map.amax(dim=(2, 3)), rtol=0.02)
+    assert (pool(GeM()) > feature_map.mean(dim=(2, 3))).all()
+
+
+def test_gem_gradients_of_nothing_are_finite():
+    gem, feature_map = GeM(), torch.zeros(1, 2, 2, 2, requires_grad=True)
+    gem.root(gem.power(feature_map).mean(dim=(2, 3))).sum().backward()
+    assert feature_map.grad.isfinite().all()
+    assert gem.p.grad.isfinite().all()

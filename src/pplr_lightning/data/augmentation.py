@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,8 @@ from pplr_lightning.data.transforms import (
 )
 
 ERASED_SHARE = (0.02, 0.4)  # of the image's area
-ERASED_RATIO = (0.3, 1 / 0.3)  # height by width
+# Of height by width, rounded as torchvision does.
+ERASED_LOG_RATIO = torch.tensor((0.3, 1 / 0.3), dtype=torch.float32).log().tolist()
 
 
 class TrainTransform:
@@ -81,10 +81,8 @@ class TrainTransform:
         height, width = self.image_size
         for _ in range(10):
             area = height * width * _uniform(generator, *ERASED_SHARE)
-            log_ratio = torch.empty(1, dtype=torch.float32).uniform_(
-                *_log_ratio(), generator=generator
-            )
-            ratio = log_ratio.exp().item()
+            log_ratio = torch.empty(1, dtype=torch.float32)
+            ratio = log_ratio.uniform_(*ERASED_LOG_RATIO, generator=generator).exp().item()
             h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if h < height and w < width:
                 return _below(height - h + 1, generator), _below(width - w + 1, generator), h, w
@@ -137,9 +135,3 @@ def _uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) ->
 def _below(end: int, generator: torch.Generator) -> int:
     """Draws from 0 to end - 1; where that is 0 alone, torchvision draws nothing in a crop."""
     return int(torch.randint(end, (), generator=generator)) if end > 1 else 0
-
-
-@lru_cache
-def _log_ratio() -> tuple[float, float]:
-    low, high = torch.tensor(ERASED_RATIO, dtype=torch.float32).log().tolist()  # as torchvision
-    return low, high

@@ -18,8 +18,7 @@ from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache, Node, new_cache
 from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits, check_queries
 from pplr_lightning.data.decoding import BadImages, decode_all, without_bad_images
-from pplr_lightning.data.epoch_loader import EpochLoader
-from pplr_lightning.data.image_loader import ImageLoader, whole
+from pplr_lightning.data.image_loader import EpochLoader, ImageLoader, whole
 from pplr_lightning.data.images import (
     EvalBatch,
     EvalImages,
@@ -279,7 +278,7 @@ class PPLRDataModule(LightningDataModule):
             world_size=self.world_size,
         )
         images = TrainImages(
-            self.train_samples, self.pseudo_labels, self.train_transform,
+            self.train_samples, self.train_transform, self.pseudo_labels,
             cache=self.image_cache, device=self.device,
         )  # fmt: skip
         return self._loader(images, batch_sampler=sampler)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
-from PIL import Image
 
 from pplr_lightning.data.cache import ImageCache, Node
 from pplr_lightning.data.datasets import Splits
@@ -37,31 +36,19 @@ def decode_all(
     share = paths[node.rank :: world_size]
     if cache is not None:
         share = paths[node.local_rank :: node.processes]
-    found = find_bad_images(share, keep=None if cache is None else cache.put)
-    return dict(sorted(all_gather_list(found)))
 
-
-def find_bad_images(
-    paths: Sequence[str], keep: Callable[[str, Image.Image], None] | None = None
-) -> list[tuple[str, str]]:
-    """Decodes images and returns path and message of each that cannot be read.
-
-    Args:
-        paths: Of the images.
-        keep: Is given path and image of every other one, in one of several threads.
-    """
-
-    def check(path: str) -> tuple[str, str] | None:
+    def decode(path: str) -> tuple[str, str] | None:
         try:
             image = read_image(path)
         except BadImageError as error:
             return path, str(error)
-        if keep is not None:
-            keep(path, image)
+        if cache is not None:
+            cache.put(path, image)
         return None
 
     with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-        return [bad for bad in pool.map(check, paths) if bad is not None]
+        bad = [found for found in pool.map(decode, share) if found is not None]
+    return dict(sorted(all_gather_list(bad)))
 
 
 def without_bad_images(splits: Splits, bad: dict[str, str], bad_images: BadImages) -> Splits:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
@@ -68,26 +69,36 @@ def read_image(path: str) -> Image.Image:
         raise BadImageError(f"{path}: cannot be read as an image ({error})") from error
 
 
+@dataclass(eq=False, repr=False)
 class _Images(Dataset[Any]):
+    """Images for batches; the subclasses make them.
+
+    Args:
+        samples: The images.
+        transform: Of each; another than ours is given the files.
+        cache: Holds the images.
+        device: Where the batches are made, if there is a cache.
+    """
+
+    samples: Sequence[Sample]
+    transform: ImageTransform
+    cache: ImageCache | None = field(default=None, kw_only=True)
+    device: torch.device = field(default=CPU, kw_only=True)
+
     ours: ClassVar[type]  # transforms, as they are, that can be given a batch of a cache
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        transform: ImageTransform,
-        cache: ImageCache | None,
-        device: torch.device,
-    ) -> None:
-        self.samples = samples
-        self.transform = transform
-        self.cache = cache if type(transform) is self.ours else None
-        self.device = CPU if self.cache is None else device
-        self.ids = torch.tensor([[sample.person_id, sample.camera_id] for sample in samples])
+    def __post_init__(self) -> None:
+        if type(self.transform) is not self.ours:
+            self.cache = None
+        if self.cache is None:
+            self.device = CPU
+        self.ids = torch.tensor([[sample.person_id, sample.camera_id] for sample in self.samples])
 
     def __len__(self) -> int:
         return len(self.samples)
 
 
+@dataclass(eq=False, repr=False)
 class TrainImages(_Images):
     """Clustered images under augmentation, asked for by a batch of `View`s.
 
@@ -95,26 +106,12 @@ class TrainImages(_Images):
     the number of workers nor on that of ranks, nor on whether there is a cache.
 
     Args:
-        samples: The training images.
-        labels: Of all of them.
-        transform: The augmentation; another than the paper's is given the files.
-        cache: Holds the images.
-        device: Where the batches are made, if there is a cache.
+        labels: Of all images.
     """
 
-    ours = TrainTransform
+    labels: PseudoLabels
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        labels: PseudoLabels,
-        transform: ImageTransform,
-        *,
-        cache: ImageCache | None = None,
-        device: torch.device = CPU,
-    ) -> None:
-        super().__init__(samples, transform, cache, device)
-        self.labels = labels
+    ours = TrainTransform
 
     def __getitems__(self, views: list[View]) -> TrainBatch:
         indices = torch.tensor([view.image for view in views])
@@ -141,30 +138,13 @@ class TrainImages(_Images):
         return torch.stack(images)
 
 
+@dataclass(eq=False, repr=False)
 class EvalImages(_Images):
-    """Images in their order, a batch at a time; the first `num_queries` are queries.
+    """Images in their order, a batch at a time; the first `num_queries` are queries."""
 
-    Args:
-        samples: The images.
-        transform: Of each; another than ours is given the files.
-        num_queries: So many of the first are queries.
-        cache: Holds the images.
-        device: Where the batches are made, if there is a cache.
-    """
+    num_queries: int = 0
 
     ours = EvalTransform
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        transform: ImageTransform,
-        num_queries: int = 0,
-        *,
-        cache: ImageCache | None = None,
-        device: torch.device = CPU,
-    ) -> None:
-        super().__init__(samples, transform, cache, device)
-        self.num_queries = num_queries
 
     def __getitems__(self, positions: list[int]) -> EvalBatch:
         indices = torch.tensor(positions)

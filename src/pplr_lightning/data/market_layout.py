@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pplr_lightning.data.datasets import Sample, Splits, find_images
-from pplr_lightning.data.published import PublishedDataset
+from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, find_images
 
 
 class MarketLayout(PublishedDataset):

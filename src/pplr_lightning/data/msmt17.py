@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pplr_lightning.data.datasets import Sample, Splits
-from pplr_lightning.data.published import PublishedDataset
+from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits
 
 
 class MSMT17(PublishedDataset):
@@ -45,11 +44,8 @@ class MSMT17(PublishedDataset):
     def _find_folders(self) -> tuple[Path, Path]:
         layouts = [tuple(self.root / name for name in names) for names in self._layouts]
         # Any folder of a layout tells the version; then the other must be there, too.
-        for train, test in layouts:
-            if train.is_dir() or test.is_dir():
-                break
-        else:
-            train, test = layouts[0]
+        found = [folders for folders in layouts if any(folder.is_dir() for folder in folders)]
+        train, test = (found or layouts)[0]
         for folder in (train, test):
             if not folder.is_dir():
                 raise self._missing(folder, "folder", self._needs)

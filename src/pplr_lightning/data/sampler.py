@@ -88,9 +88,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
             seeds = np.random.SeedSequence((self.seed, self.epoch, step)).generate_state(
                 self.batch_size
             )
-            views = [
-                View(int(index), int(view)) for index, view in zip(indices, seeds, strict=True)
-            ]
+            views = list(map(View, indices.tolist(), seeds.tolist()))
             yield views[self.part]
 
     def _draw_identities(self, rng: np.random.Generator) -> Iterator[np.ndarray]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +15,11 @@ from PIL import Image
 from rich.progress import track
 
 from pplr_lightning.atomic_write import written_whole
-from pplr_lightning.data.drawing.cameras import Camera, make_camera
+from pplr_lightning.data.drawing.cameras import make_camera
 from pplr_lightning.data.drawing.people import between, chance, make_person, stream
 from pplr_lightning.data.drawing.scenes import draw_crop
 from pplr_lightning.data.market_layout import MarketLayout
+from pplr_lightning.functional.checks import check_count, check_fraction
 
 # Raise it whenever a change makes any image differ: sets drawn before are then refused.
 DRAWING_VERSION = 1
@@ -24,22 +27,10 @@ DRAWING_VERSION = 1
 # First words of the keys of random streams; the drawing's own are 1 to 4.
 _PLAN, _TRACK, _IMAGE = 5, 6, 7
 
-# What decides the images, as synthetic.json names it.
-_PARAMETERS = (
-    "train_identities",
-    "test_identities",
-    "cameras",
-    "images_per_identity",
-    "image_size",
-    "camera_shift",
-    "occlusion",
-    "distractors",
-    "junk",
-    "seed",
-)
-
 # Numbers of people who are none of the identities; distractors, then junk.
 _NOBODY = {0: 10**9, -1: 2 * 10**9}
+
+_camera = lru_cache(make_camera)
 
 
 class DrawnImage(NamedTuple):
@@ -117,17 +108,17 @@ class SyntheticReID(MarketLayout):
         if len(image_size) != 2:
             raise ValueError(f"image_size must be (height, width), got {image_size}")
         height, width = image_size
-        _at_least("train_identities", train_identities, 1)
-        _at_least("test_identities", test_identities, 1)
-        _at_least("cameras", cameras, 2)
-        _at_least("images_per_identity", images_per_identity, 4)
-        _at_least("image_size[0] (height)", height, 16)
-        _at_least("image_size[1] (width)", width, 16)
-        _at_least("distractors", distractors, 0)
-        _at_least("junk", junk, 0)
-        _at_least("seed", seed, 0)
-        _fraction("camera_shift", camera_shift)
-        _fraction("occlusion", occlusion)
+        check_count("train_identities", train_identities)
+        check_count("test_identities", test_identities)
+        check_count("cameras", cameras, least=2)
+        check_count("images_per_identity", images_per_identity, least=4)
+        check_count("image_size[0] (height)", height, least=16)
+        check_count("image_size[1] (width)", width, least=16)
+        check_count("distractors", distractors, least=0)
+        check_count("junk", junk, least=0)
+        check_count("seed", seed, least=0)
+        check_fraction("camera_shift", camera_shift, "0 makes all cameras alike")
+        check_fraction("occlusion", occlusion, "it is a probability")
         self.train_identities = train_identities
         self.test_identities = test_identities
         self.cameras = cameras
@@ -138,7 +129,6 @@ class SyntheticReID(MarketLayout):
         self.distractors = distractors
         self.junk = junk
         self.seed = seed
-        self._cameras: dict[int, Camera] = {}
 
     def prepare(self) -> None:
         """Draws the data set, unless `root` already holds it.
@@ -184,7 +174,7 @@ class SyntheticReID(MarketLayout):
             (height, width, 3) uint8.
         """
         _, person_id, camera_id, number = image
-        camera = self._camera(camera_id)
+        camera = _camera(self.seed, camera_id, shift=self.camera_shift)
         # Each distractor and each piece of junk is another person.
         key = person_id if person_id > 0 else _NOBODY[person_id] + number
         rng = stream(self.seed, _IMAGE, key, camera_id, number)
@@ -203,11 +193,6 @@ class SyntheticReID(MarketLayout):
             badly_cropped=person_id == -1,
         )
 
-    def _camera(self, camera_id: int) -> Camera:
-        if camera_id not in self._cameras:
-            self._cameras[camera_id] = make_camera(self.seed, camera_id, shift=self.camera_shift)
-        return self._cameras[camera_id]
-
     def _plan(self, person_id: int) -> list[tuple[int, int]]:
         """Draws which cameras see an identity, and how often: (camera, at least 2) pairs."""
         rng = stream(self.seed, _PLAN, person_id)
@@ -221,7 +206,9 @@ class SyntheticReID(MarketLayout):
         return [(1 + camera, count) for camera, count in zip(chosen, counts, strict=True)]
 
     def _parameters(self) -> dict[str, Any]:
-        parameters = {name: getattr(self, name) for name in _PARAMETERS}
+        """Names what decides the images: every argument but the folder."""
+        names = [name for name in inspect.signature(SyntheticReID).parameters if name != "root"]
+        parameters = {name: getattr(self, name) for name in names}
         return {"drawing": DRAWING_VERSION, **parameters, "image_size": list(self.image_size)}
 
     def _is_drawn(self) -> bool:
@@ -262,13 +249,3 @@ class SyntheticReID(MarketLayout):
             # Compressing harder would take longer than drawing.
             Image.fromarray(self.draw(image)).save(path, compress_level=1)
         (folder / "synthetic.json").write_text(json.dumps(self._parameters(), indent=2) + "\n")
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-
-
-def _fraction(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie between 0 and 1, got {value}")

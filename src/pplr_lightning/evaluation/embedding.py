@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from pplr_lightning.data.images import read_image
-from pplr_lightning.data.transforms import EvalTransform, Preprocessing
+from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.evaluation.extraction import (
     FeatureKind,
     evaluating,
@@ -57,22 +57,14 @@ def embed_images(
     ):
         images = [images]
     weight = next(network.parameters())
-    transform, vectors = preprocessing.transform(), []
+    transform, left = preprocessing.transform(), iter(images)
+    none = torch.empty(0, network.num_features)
+    vectors = [join_features(none, none.new_empty(*none.shape, network.num_parts), kind)]
     with evaluating(network):
-        for batch in _batches(iter(images), transform, batch_size):
-            output = network(batch.to(weight.device, weight.dtype))
+        while batch := [transform(as_image(image)) for image in islice(left, batch_size)]:
+            output = network(torch.stack(batch).to(weight.device, weight.dtype))
             vectors.append(join_features(*unit_features(output), kind).cpu())
-    if vectors:
-        return torch.cat(vectors)
-    count = {"global": 1, "parts": network.num_parts, "both": 1 + network.num_parts}[kind]
-    return torch.empty(0, count * network.num_features)
-
-
-def _batches(
-    images: Iterator[ImageLike], transform: EvalTransform, batch_size: int
-) -> Iterator[Tensor]:
-    while batch := [transform(as_image(image)) for image in islice(images, batch_size)]:
-        yield torch.stack(batch)
+    return torch.cat(vectors)
 
 
 def as_image(image: ImageLike) -> Image.Image:

@@ -58,8 +58,7 @@ def join_features(features: Tensor, part_features: Tensor, kind: FeatureKind) ->
         ValueError: There is no such kind, or there are no parts.
     """
     if kind not in get_args(FeatureKind):
-        kinds = ", ".join(get_args(FeatureKind))
-        raise ValueError(f"kind={kind!r}: choose one of {kinds}")
+        raise ValueError(f"kind={kind!r}: choose one of {', '.join(get_args(FeatureKind))}")
     if kind == "global":
         return features
     if kind == "parts" and not part_features.shape[2]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -88,7 +89,9 @@ class ReIDRetrieval(Metric):
         features, persons, cameras, is_query, indices = (
             dim_zero_cat(getattr(self, name)) for name in self._states
         )
-        order = _first_of_each(indices)
+        # The first of each image, in the order of the indices.
+        first = np.unique(indices.cpu().numpy(), return_index=True)[1]
+        order = torch.from_numpy(first).to(indices.device)
         role = is_query[order].bool()
         query, gallery = order[role], order[~role]
         # Whole blocks: a product among other rows may be rounded differently.
@@ -180,12 +183,3 @@ def _score_blocks(
 def _share(blocks: list[slice], part: int, parts: int) -> list[slice]:
     """Consecutive blocks, as many for each part as for the others, or one more."""
     return blocks[part * len(blocks) // parts : (part + 1) * len(blocks) // parts]
-
-
-def _first_of_each(indices: Tensor) -> Tensor:
-    """Positions of the distinct indices, in the order of the indices."""
-    order = torch.argsort(indices, stable=True)
-    ordered = indices[order]
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[1:] = ordered[1:] != ordered[:-1]
-    return order[first]

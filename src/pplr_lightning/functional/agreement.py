@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -85,13 +87,8 @@ def overlap(first: Tensor, second: Tensor, *, k: int, start: int = 0) -> Tensor:
         )
     left, right = (lists[:, : k + 1].contiguous().numpy() for lists in (first, second))
     images = 1 + int(max(left.max(initial=0), right.max(initial=0)))
-    shared = np.empty(len(left), dtype=np.int64)
-
-    def work(low: int, high: int) -> None:
-        _count_shared(left, right, images, start, low, high, shared)
-
-    over_rows(work, len(left), chunk=2**14)
-    counts = torch.from_numpy(shared)
+    count = partial(_count_shared, left, right, images, start)
+    counts = torch.from_numpy(np.concatenate(over_rows(count, range(len(left)), chunk=2**14)))
     return counts.float() / (2 * k - counts).float()
 
 
@@ -103,25 +100,14 @@ def _count_shared(
     start: int,
     low: int,
     high: int,
-    shared: NDArray[np.int64],
-) -> None:
+) -> NDArray[np.int64]:
+    k = first.shape[1] - 1
+    shared = np.zeros(high - low, dtype=np.int64)
     seen_by = np.full(images, -1, dtype=np.int64)  # the last row whose first list an image was in
     for row in range(low, high):
-        left_out = _place_of(start + row, first[row])
-        for place in range(first.shape[1]):
-            if place != left_out:
-                seen_by[first[row, place]] = row
-        left_out = _place_of(start + row, second[row])
-        shared[row] = 0
-        for place in range(second.shape[1]):
-            if place != left_out:
-                shared[row] += seen_by[second[row, place]] == row
-
-
-@compiled
-def _place_of(image: int, images: NDArray[np.int64]) -> int:
-    """Return where an image stands in a list, the last place if it doesn't."""
-    for place in range(len(images)):
-        if images[place] == image:
-            return place
-    return len(images) - 1
+        own = start + row  # in the place of the image itself stands the last of its list
+        for image in first[row, :k]:
+            seen_by[image if image != own else first[row, k]] = row
+        for image in second[row, :k]:
+            shared[row - low] += seen_by[image if image != own else second[row, k]] == row
+    return shared

@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from pplr_lightning.functional.camera_neighbors import search_cameras
 from pplr_lightning.functional.checks import (
     check_cameras,
     check_count,
     check_features,
-    check_max_distance,
+    check_fraction,
 )
+from pplr_lightning.functional.engines import choose_engine, open_finder
 from pplr_lightning.functional.jaccard import encoded_distance, mutual_neighbors
+from pplr_lightning.functional.neighbor_lists import Lists, add_block, no_lists
 from pplr_lightning.functional.sharding import Share
 
 
@@ -72,7 +73,7 @@ def camera_jaccard_distance(
     counts = {"k1_intra": k1_intra, "k1_inter": k1_inter}
     for name, count in {**counts, "k2_intra": k2_intra, "k2_inter": k2_inter}.items():
         check_count(name, count)
-    check_max_distance(max_distance)
+    check_fraction("max_distance", max_distance, "1 keeps all pairs")
     return camera_jaccard_rows(
         features,
         cameras.cpu(),
@@ -96,26 +97,69 @@ def camera_jaccard_rows(
 ) -> sparse.csr_matrix:
     """Compute this process's rows of `camera_jaccard_distance`, (n, N).
 
-    Args:
-        features: L2-normalised rows of this process, (n, D); on the CPU where there are several.
-        cameras: Camera of each of the N images, on the CPU, (N,).
-        share: The rows of this process among the N.
-        k1: ``k1_intra`` and ``k1_inter`` of `camera_jaccard_distance`.
-        k2: Its ``k2_intra`` and ``k2_inter``.
-        backend: As for `nearest_neighbors`.
-        max_distance: As for `jaccard_distance`.
+    The features are those of its rows, on the CPU where there are several processes; the cameras
+    are those of all images, on the CPU. The counts come in pairs, intra before inter.
     """
     tested = k1[0] + 1, k1[1] + 1
     counts = max(tested[0], k2[0]), max(tested[1], k2[1])
     found = search_cameras(features, cameras, share, *counts, backend=backend)
     lists = [share.gather(part.int()).numpy() for part in found]
-    rows = slice(share.start, share.stop)
     mutual = [
-        mutual_neighbors(part, columns, rows) for part, columns in zip(lists, tested, strict=True)
+        mutual_neighbors(part, columns, share.rows)
+        for part, columns in zip(lists, tested, strict=True)
     ]
     members = joined_entries(np.concatenate(mutual, axis=1), share.total)
     nearest = np.concatenate([part[:, :k] for part, k in zip(lists, k2, strict=True)], axis=1)
     return encoded_distance(features, members, nearest, sum(k2), share, max_distance=max_distance)
+
+
+@torch.no_grad()
+def search_cameras(
+    features: Tensor,
+    cameras: Tensor,
+    share: Share,
+    k_intra: int,
+    k_inter: int,
+    *,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Find the most similar images of the same camera and of the others, exactly.
+
+    Like `nearest_neighbors` it orders by dot products in float64, the lower index first among
+    equals. Each camera's images, and all others, are copied while they are searched.
+
+    Args:
+        features: L2-normalised rows of this process, (n, D); on the CPU where there are several.
+        cameras: Camera of each of the N images, on the CPU, (N,).
+        share: The rows of this process among the N.
+        k_intra: Neighbours of the same camera, the image itself included.
+        k_inter: Neighbours of all other cameras together.
+        backend: As for `nearest_neighbors`.
+
+    Returns:
+        Indices in 0 to N - 1, nearest first, (n, k_intra) and (n, k_inter) int64 on the CPU; -1
+        behind them where a camera, or the others, have fewer images.
+    """
+    engine = choose_engine(backend)
+    gallery = features.detach().float().contiguous()
+    own = cameras[share.start : share.stop]
+    members = {camera: (own == camera).nonzero().flatten() for camera in own.unique().tolist()}
+    lists: dict[tuple[int, bool], Lists] = {}
+    # A block is another process's share, or a part of it.
+    for start, block in share.blocks(gallery):
+        seen_by = cameras[start : start + len(block)]
+        for camera, rows in members.items():
+            for intra, k in ((True, k_intra), (False, k_inter)):
+                places = ((seen_by == camera) == intra).nonzero().flatten()
+                if len(places):
+                    part = block[places]
+                    known = lists.get((camera, intra)) or no_lists(len(rows), gallery.device)
+                    find, places = open_finder(engine, part), (start + places).to(part.device)
+                    lists[camera, intra] = add_block(known, gallery[rows], part, places, k, find)
+    found = torch.full((len(own), k_intra), -1), torch.full((len(own), k_inter), -1)
+    for (camera, intra), (indices, _) in lists.items():
+        found[0 if intra else 1][members[camera], : indices.shape[1]] = indices.cpu()
+    return found
 
 
 def joined_entries(entries: NDArray[np.int32], columns: int) -> sparse.csr_matrix:

@@ -1,17 +1,15 @@
-"""What the functions check of their input before they work."""
+"""What the functions check of their input: where it does not fit, a ValueError says what to do."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 def check_features(features: Tensor, name: str = "features") -> None:
-    """Check that features are (N, D), finite and L2-normalised to 1e-3.
-
-    Raises:
-        ValueError: They are not.
-    """
+    """Check that features are (N, D), finite and L2-normalised to 1e-3."""
     norms = check_finite(features, name)
     far = ((norms - 1).abs() > 1e-3).nonzero()
     if len(far):
@@ -22,11 +20,7 @@ def check_features(features: Tensor, name: str = "features") -> None:
 
 
 def check_finite(features: Tensor, name: str = "features") -> Tensor:
-    """Check that features are (N, D) and finite, and return their norms, (N,).
-
-    Raises:
-        ValueError: They are not.
-    """
+    """Check that features are (N, D) and finite, and return their norms, (N,)."""
     if features.ndim != 2:
         raise ValueError(
             f"{name} must be 2-D, (N, D), got shape {tuple(features.shape)}; give one row per image"
@@ -52,14 +46,8 @@ def check_labels(name: str, labels: Tensor, images: int, classes: int, *, lowest
         images: N.
         classes: Number of classes.
         lowest: 0, or -1 where that stands for no class.
-
-    Raises:
-        ValueError: There is not, or one is.
     """
-    if labels.shape != (images,):
-        raise ValueError(
-            f"{name} must have shape ({images},), got {tuple(labels.shape)}; give one per image"
-        )
+    check_shape(name, labels, (images,))
     if labels.device.type != "cpu" or not images:
         return
     low, high = labels.aminmax()
@@ -70,14 +58,10 @@ def check_labels(name: str, labels: Tensor, images: int, classes: int, *, lowest
         )
 
 
-def check_count(name: str, value: int, images: int | None = None) -> None:
-    """Check that 1 <= value, and value <= images if that is given.
-
-    Raises:
-        ValueError: It is not.
-    """
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}; raise {name}")
+def check_count(name: str, value: int, images: int | None = None, *, least: int = 1) -> None:
+    """Check that least <= value, and value <= images if that is given."""
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}; raise {name}")
     if images is not None and value > images:
         raise ValueError(
             f"{name} must not exceed the number of images, got {name}={value} for {images} "
@@ -86,11 +70,7 @@ def check_count(name: str, value: int, images: int | None = None) -> None:
 
 
 def check_neighbors(neighbors: Tensor, images: int, columns: int) -> None:
-    """Check a search result that was handed over: (N, >= columns) indices of images.
-
-    Raises:
-        ValueError: The shape does not fit or an index is out of range.
-    """
+    """Check a search result that was handed over: (N, >= columns) indices of images."""
     if neighbors.ndim != 2 or len(neighbors) != images or neighbors.shape[1] < columns:
         raise ValueError(
             f"neighbors must be ({images}, {columns} or more), got shape "
@@ -109,14 +89,27 @@ def check_neighbors(neighbors: Tensor, images: int, columns: int) -> None:
         )
 
 
-def check_max_distance(value: float) -> None:
-    """Check that 0 <= value <= 1.
-
-    Raises:
-        ValueError: It is not.
-    """
+def check_fraction(name: str, value: float, hint: str) -> None:
+    """Check that 0 <= value <= 1; the hint ends the message."""
     if not 0 <= value <= 1:
-        raise ValueError(f"max_distance must be in [0, 1], got {value}; 1 keeps all pairs")
+        raise ValueError(f"{name} must be in [0, 1], got {value}; {hint}")
+
+
+def check_shape(
+    name: str, tensor: Tensor, expected: tuple[int, ...], hint: str = "give one per image"
+) -> None:
+    """Check the shape of a tensor; the hint ends the message."""
+    if tuple(tensor.shape) != expected:
+        raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}; {hint}")
+
+
+def check_square(distance: Any) -> None:
+    """Check that a matrix of distances is (N, N)."""
+    if distance.ndim != 2 or distance.shape[0] != distance.shape[1]:
+        raise ValueError(
+            f"distance must be square, (N, N), got shape {tuple(distance.shape)}; pass the result "
+            "of jaccard_distance"
+        )
 
 
 def check_cameras(
@@ -129,14 +122,8 @@ def check_cameras(
         images: N.
         name: What the message calls the cameras.
         otherwise: What the message says to do without cameras.
-
-    Raises:
-        ValueError: It is not, or there are not.
     """
-    if cameras.shape != (images,):
-        raise ValueError(
-            f"{name} must be ({images},), got shape {tuple(cameras.shape)}; give one per image"
-        )
+    check_shape(name, cameras, (images,))
     unknown = (cameras < 0).nonzero()
     if len(unknown):
         raise ValueError(

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional as F
 
-from pplr_lightning.functional.checks import check_count, check_neighbors
+from pplr_lightning.functional.checks import check_count, check_neighbors, check_square
 from pplr_lightning.functional.jaccard import TOLERANCE, keep_within, mutual_neighbors
 from pplr_lightning.functional.sharding import Share
 
@@ -46,21 +46,15 @@ def dbscan(
     Raises:
         ValueError: ``distance`` is not square, ``eps`` is negative, or ``min_samples`` < 1.
     """
-    if distance.ndim != 2 or distance.shape[0] != distance.shape[1]:
-        raise ValueError(
-            f"distance must be square, (N, N), got shape {tuple(distance.shape)}; "
-            "pass the result of jaccard_distance"
-        )
+    check_square(distance)
     if eps < 0:
         raise ValueError(f"eps must not be negative, got {eps}; PPLR uses 0.4 to 0.7")
-    if min_samples < 1:
-        raise ValueError(f"min_samples must be at least 1, got {min_samples}; PPLR uses 4")
+    check_count("min_samples", min_samples)
     device = distance.device if isinstance(distance, Tensor) else torch.device("cpu")
     if isinstance(distance, Tensor):
         distance = distance.detach().cpu().numpy()
     if not sparse.issparse(distance):
-        rows, columns = np.nonzero(np.asarray(distance) <= eps + TOLERANCE)
-        near = sparse.csr_matrix((np.ones(len(rows), bool), (rows, columns)), distance.shape)
+        near = sparse.csr_matrix(np.asarray(distance) <= eps + TOLERANCE)
     else:
         near = keep_within(sparse.csr_matrix(distance), eps)
     return torch.from_numpy(_cluster(near, min_samples)).to(device)
@@ -109,11 +103,10 @@ def neighbor_components(neighbors: Tensor, *, k: int) -> Tensor:
     check_count("k", k)
     images = len(neighbors)
     check_neighbors(neighbors, images, k + 1)
-    lists = neighbors[:, : k + 1].cpu()
-    # The image itself goes last and is cut off; behind many duplicates it is not there at all.
-    is_self = (lists == torch.arange(images)[:, None]).int()
-    others = lists.gather(1, is_self.argsort(dim=1, stable=True))[:, :k]
-    mutual = mutual_neighbors(others.int().contiguous().numpy(), k)
+    lists, own = neighbors.cpu(), torch.arange(images)[:, None]
+    # The last takes the place of the image itself, which behind many duplicates is not there.
+    others = torch.where(lists[:, :k] == own, lists[:, k : k + 1], lists[:, :k])
+    mutual = mutual_neighbors(others.int().contiguous().numpy(), k, range(images))
     rows, columns = np.nonzero(mutual >= 0)
     links = (np.ones(len(rows), bool), (rows, mutual[rows, columns]))
     # Components are numbered by their lowest image.

@@ -13,41 +13,30 @@ T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def compiled(function: Function) -> Function:
+def compiled(function: Function, *, fastmath: bool | set[str] = False) -> Function:
     """Compile a loop at its first call; it runs without the interpreter's lock.
 
     The machine code is kept beside the source or in the user's cache folder (``NUMBA_CACHE_DIR``
-    names another), so that each machine compiles once.
+    names another), so that each machine compiles once. ``fastmath`` is numba's.
     """
-    return _compile(function, nogil=True)
-
-
-def compiled_sum(function: Function) -> Function:
-    """Compile a loop as `compiled` does, whose sums may be taken in another order.
-
-    The processor then adds several terms at a time. The order is the same at every call.
-    """
-    return _compile(function, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-
-
-def _compile(function: Function, **options: Any) -> Function:
+    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # there is no folder to write to; each process compiles for itself
         return numba.njit(**options)(function)
 
 
-def over_rows(work: Callable[[int, int], T], rows: int, *, chunk: int) -> list[T]:
+def over_rows(work: Callable[[int, int], T], rows: range, *, chunk: int) -> list[T]:
     """Call ``work(start, stop)`` for consecutive chunks of rows, on threads.
 
     Args:
         work: Mostly compiled code, so that threads do not wait for each other.
-        rows: Rows in all; 0 still calls ``work(0, 0)``, for an empty result of the right type.
+        rows: None still call ``work`` once, for an empty result of the right type.
         chunk: Rows of one call. The results must not depend on it.
 
     Returns:
         The results in the order of the rows.
     """
-    starts = range(0, max(rows, 1), chunk)
+    starts = range(rows.start, max(rows.stop, rows.start + 1), chunk)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        return list(threads.map(lambda start: work(start, min(start + chunk, rows)), starts))
+        return list(threads.map(lambda start: work(start, min(start + chunk, rows.stop)), starts))

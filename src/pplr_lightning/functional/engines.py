@@ -167,7 +167,7 @@ def require_faiss(purpose: str) -> Any:
 
 def _import_faiss() -> Any:
     """Return the faiss module, None if it is not installed."""
-    wheels = [name for name in _FAISS_WHEELS if _is_installed(name)]
+    wheels = [name for name in _FAISS_WHEELS if any(metadata.distributions(name=name))]
     if len(wheels) > 1:
         # They own the same folder: the later one has overwritten parts of the earlier.
         raise ValueError(
@@ -178,14 +178,6 @@ def _import_faiss() -> Any:
         return importlib.import_module("faiss")
     except ImportError:
         return None
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 @contextmanager

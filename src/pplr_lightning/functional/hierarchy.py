@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from torch import Tensor
 
-from pplr_lightning.functional.checks import check_count
+from pplr_lightning.functional.checks import check_count, check_square
 
 FARTHEST = 1.0  # distance of pairs that are not stored
 NEAREST = 1e-30  # stands for 0, which scipy takes for no edge
@@ -64,8 +64,30 @@ def hdbscan(
         tensor([ 0,  0,  0,  1,  1,  1, -1])
     """
     min_samples = min_cluster_size if min_samples is None else min_samples
-    _check_options(min_cluster_size, min_samples, max_cluster_size, cluster_selection_epsilon)
-    forest = _spanning_forest(_check_distance(distance), min_samples)
+    check_count("min_cluster_size", min_cluster_size, least=2)
+    check_count("min_samples", min_samples)
+    if max_cluster_size is not None and max_cluster_size < min_cluster_size:
+        raise ValueError(
+            f"max_cluster_size must be at least min_cluster_size, {min_cluster_size}, got "
+            f"{max_cluster_size}; raise it, or pass None for no limit"
+        )
+    if not 0 <= cluster_selection_epsilon < FARTHEST:
+        raise ValueError(
+            f"cluster_selection_epsilon must be in [0, 1), got {cluster_selection_epsilon}; 0 "
+            "parts clusters at any distance"
+        )
+    if not sparse.issparse(distance):
+        raise ValueError(
+            f"distance must be a sparse matrix, got {type(distance).__name__}; pass the result of "
+            "jaccard_distance"
+        )
+    check_square(distance)
+    if distance.nnz and not (distance.data.min() >= 0 and distance.data.max() <= FARTHEST):
+        raise ValueError(
+            f"distance must be in [0, 1], got {distance.data.min()} to {distance.data.max()}; "
+            "divide by the largest"
+        )
+    forest = _spanning_forest(sparse.csr_matrix(distance), min_samples)
     _, component = connected_components(forest, directed=False)
     labels = np.full(len(component), -1, dtype=np.int64)
     images = np.flatnonzero((np.bincount(component) >= min_cluster_size)[component])
@@ -78,43 +100,6 @@ def hdbscan(
             cluster_selection_epsilon=cluster_selection_epsilon,
         )
     return torch.from_numpy(labels)
-
-
-def _check_options(
-    min_cluster_size: int, min_samples: int, max_cluster_size: int | None, epsilon: float
-) -> None:
-    if min_cluster_size < 2:
-        raise ValueError(f"min_cluster_size must be at least 2, got {min_cluster_size}; 4 is usual")
-    check_count("min_samples", min_samples)
-    if max_cluster_size is not None and max_cluster_size < min_cluster_size:
-        raise ValueError(
-            f"max_cluster_size must be at least min_cluster_size, {min_cluster_size}, got "
-            f"{max_cluster_size}; raise it, or pass None for no limit"
-        )
-    if not 0 <= epsilon < FARTHEST:
-        raise ValueError(
-            f"cluster_selection_epsilon must be in [0, 1), got {epsilon}; 0 parts clusters at any "
-            "distance"
-        )
-
-
-def _check_distance(distance: sparse.csr_matrix) -> sparse.csr_matrix:
-    if not sparse.issparse(distance):
-        raise ValueError(
-            f"distance must be a sparse matrix, got {type(distance).__name__}; pass the result of "
-            "jaccard_distance"
-        )
-    if distance.shape[0] != distance.shape[1]:
-        raise ValueError(
-            f"distance must be square, (N, N), got shape {distance.shape}; pass the result of "
-            "jaccard_distance"
-        )
-    if distance.nnz and not (distance.data.min() >= 0 and distance.data.max() <= FARTHEST):
-        raise ValueError(
-            f"distance must be in [0, 1], got {distance.data.min()} to {distance.data.max()}; "
-            "divide by the largest"
-        )
-    return sparse.csr_matrix(distance)
 
 
 def _spanning_forest(distance: sparse.csr_matrix, min_samples: int) -> sparse.csr_matrix:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,7 +15,7 @@ from pplr_lightning.functional import jaccard_loops as loops
 from pplr_lightning.functional.checks import (
     check_count,
     check_features,
-    check_max_distance,
+    check_fraction,
     check_neighbors,
 )
 from pplr_lightning.functional.compiled import over_rows
@@ -66,7 +69,7 @@ def jaccard_distance(
     check_features(features)
     check_count("k1", k1, len(features))
     check_count("k2", k2, len(features))
-    check_max_distance(max_distance)
+    check_fraction("max_distance", max_distance, "1 keeps all pairs")
     if neighbors is None:
         neighbors = nearest_neighbors(features, max(k1, k2))
     check_neighbors(neighbors, len(features), max(k1, k2))
@@ -79,17 +82,11 @@ def jaccard_rows(
 ) -> sparse.csr_matrix:
     """Compute this process's rows of `jaccard_distance`, (n, N).
 
-    Args:
-        features: L2-normalised rows of this process, (n, D); on the CPU where there are several.
-        neighbors: Lists of all images, on the CPU, (N, >= max(k1, k2)).
-        share: The rows of this process among the N.
-        k1: As for `jaccard_distance`.
-        k2: As for `jaccard_distance`.
-        max_distance: As for `jaccard_distance`.
+    The features are those of its rows, on the CPU where there are several processes; the lists are
+    those of all images, on the CPU, (N, >= max(k1, k2)).
     """
     lists = neighbors[:, : max(k1, k2)].int().contiguous().numpy()
-    rows = slice(share.start, share.stop)
-    members = expand_reciprocal(lists[:, :k1], half=round(k1 / 2) + 1, rows=rows)
+    members = expand_reciprocal(lists[:, :k1], round(k1 / 2) + 1, share.rows)
     return encoded_distance(features, members, lists, k2, share, max_distance=max_distance)
 
 
@@ -113,23 +110,20 @@ def encoded_distance(
         share: The rows of this process among the N.
         max_distance: As for `jaccard_distance`.
     """
-    rows = slice(share.start, share.stop)
     # softmax of -(2 - 2cos) over the neighbours
     members.data[:] = 2 * entry_similarity(features, members, share) - 2
     normalize_exponentials(members)
     encoding = share.gather_sparse(members)
-    average = share.gather_sparse(average_nearest(encoding, lists, k2, rows))
+    average = share.gather_sparse(average_nearest(encoding, lists, k2, share.rows))
     del members, encoding
-    sums = minima_sums(average[rows], average, max_distance=max_distance)
+    sums = minima_sums(average[share.start : share.stop], average, max_distance=max_distance)
     distance = 1 - sums.data / (2 - sums.data)
     distance[distance < TOLERANCE] = 0  # what rounding leaves of 1 - 1
     sums.data = distance.astype(np.float32)
     return sums
 
 
-def expand_reciprocal(
-    lists: NDArray[np.int32], *, half: int, rows: slice | None = None
-) -> sparse.csr_matrix:
+def expand_reciprocal(lists: NDArray[np.int32], half: int, rows: range) -> sparse.csr_matrix:
     """Return the expanded k-reciprocal neighbours of images as the entries of a matrix.
 
     With R(i) the images that are in i's list and have i in theirs, and H(i) likewise for the
@@ -139,45 +133,32 @@ def expand_reciprocal(
     Args:
         lists: Neighbours of every image, the image itself included, (N, k).
         half: Columns that candidates are expanded with, the image itself included.
-        rows: Images that are wanted, n of them; None for all.
+        rows: Images that are wanted, n of them.
 
     Returns:
         (n, N) float64 matrix with sorted indices whose stored entries of row i are E(i); its
         values mean nothing. A row is empty where an image with many duplicates is in no list,
         not even its own.
     """
-    count = len(lists)
     lists = np.ascontiguousarray(lists)
-    first, last, _ = (rows or slice(None)).indices(count)
-    core = mutual_neighbors(lists, half)
-    parts = over_rows(
-        lambda start, stop: loops.expand(lists, core, first + start, first + stop),
-        last - first,
-        chunk=CHUNK,
-    )
-    return _stack([(sizes, indices, np.empty(len(indices))) for sizes, indices in parts], count)
+    core = mutual_neighbors(lists, half, range(len(lists)))
+    parts = over_rows(partial(loops.expand, lists, core), rows, chunk=CHUNK)
+    sizes, indices = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return _rows_of(sizes, indices, np.empty(len(indices)), len(lists))
 
 
-def mutual_neighbors(
-    lists: NDArray[np.int32], columns: int, rows: slice | None = None
-) -> NDArray[np.int32]:
+def mutual_neighbors(lists: NDArray[np.int32], columns: int, rows: range) -> NDArray[np.int32]:
     """Return the images that are in an image's list and have it in theirs.
 
     Args:
         lists: Neighbours of every image, -1 behind their end, contiguous, (N, >= columns).
         columns: First columns of the lists that are compared.
-        rows: Images that are wanted, n of them; None for all.
+        rows: Images that are wanted, n of them.
 
     Returns:
         (n, columns), -1 behind the last.
     """
-    first, last, _ = (rows or slice(None)).indices(len(lists))
-    parts = over_rows(
-        lambda start, stop: loops.mutual(lists, columns, first + start, first + stop),
-        last - first,
-        chunk=CHUNK,
-    )
-    return np.concatenate(parts)
+    return np.concatenate(over_rows(partial(loops.mutual, lists, columns), rows, chunk=CHUNK))
 
 
 def entry_similarity(
@@ -208,7 +189,7 @@ def normalize_exponentials(logits: sparse.csr_matrix) -> None:
 
 
 def average_nearest(
-    encoding: sparse.csr_matrix, lists: NDArray[np.int32], k2: int, rows: slice | None = None
+    encoding: sparse.csr_matrix, lists: NDArray[np.int32], k2: int, rows: range
 ) -> sparse.csr_matrix:
     """Average the encodings (N, N) over the k2 nearest of images, themselves included.
 
@@ -217,20 +198,26 @@ def average_nearest(
         lists: Neighbours of every image, -1 for none, (N, >= k2).
         k2: Encodings that are averaged; 1 keeps an image's own, which is not always that of the
             first in its list: a duplicate may stand there.
-        rows: Images that are wanted, n of them; None for all.
+        rows: Images that are wanted, n of them.
 
     Returns:
         (n, N) float32 matrix with sorted indices.
     """
-    nearest = lists[:, :k2] if k2 > 1 else np.arange(len(lists), dtype=np.int32)[:, None]
-    nearest = np.ascontiguousarray(nearest[rows or slice(None)])
-    matrix, columns = _csr(encoding), encoding.shape[1]
-    parts = over_rows(
-        lambda start, stop: loops.average(matrix, nearest, columns, start, stop),
-        len(nearest),
-        chunk=CHUNK,
-    )
-    return _stack(parts, columns)
+    if k2 == 1:
+        return encoding[rows.start : rows.stop].astype(np.float32)
+
+    def average(start: int, stop: int) -> sparse.csr_matrix:
+        nearest = lists[start:stop, :k2]
+        sizes = (nearest >= 0).sum(axis=1)
+        indptr = np.concatenate([[0], np.cumsum(sizes)])
+        members = (np.ones(indptr[-1]), nearest[nearest >= 0], indptr)
+        # The sums are float64, taken in the order of the list.
+        total = sparse.csr_matrix(members, (len(nearest), len(lists))) @ encoding
+        total.sort_indices()
+        total.data /= np.repeat(sizes, np.diff(total.indptr))
+        return total.astype(np.float32)
+
+    return sparse.vstack(over_rows(average, rows, chunk=CHUNK), format="csr")
 
 
 def minima_sums(
@@ -246,14 +233,11 @@ def minima_sums(
     Returns:
         (n, m) float64 matrix with sorted indices; what is not stored is 0 or left out.
     """
-    matrix, by_column, columns = _csr(rows), _csr(others.T.tocsr()), others.shape[0]
-    limit = max_distance + TOLERANCE
-    parts = over_rows(
-        lambda start, stop: loops.minima(matrix, by_column, columns, limit, start, stop),
-        rows.shape[0],
-        chunk=CHUNK,
-    )
-    return _stack(parts, columns)
+    by_column = _csr(others.T.tocsr())
+    loop = partial(loops.minima, _csr(rows), by_column, others.shape[0], max_distance + TOLERANCE)
+    parts = over_rows(loop, range(rows.shape[0]), chunk=CHUNK)
+    sizes, indices, data = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return _rows_of(sizes, indices, data, others.shape[0])
 
 
 def keep_within(distance: sparse.csr_matrix, limit: float) -> sparse.csr_matrix:
@@ -267,8 +251,7 @@ def _csr(matrix: sparse.csr_matrix) -> loops.Csr:
     return matrix.indptr, matrix.indices, matrix.data
 
 
-def _stack(parts: list[loops.Rows], columns: int) -> sparse.csr_matrix:
-    """Stack the rows that loops returned, (n, columns)."""
-    sizes, indices, data = (np.concatenate(part) for part in zip(*parts, strict=True))
+def _rows_of(sizes: Any, indices: Any, data: Any, columns: int) -> sparse.csr_matrix:
+    """Return a matrix of rows as loops give them, (n, columns)."""
     indptr = np.concatenate([[0], np.cumsum(sizes)])
     return sparse.csr_matrix((data, indices, indptr), (len(sizes), columns))

@@ -86,44 +86,6 @@ def expand(lists: Indices, core: Indices, start: int, stop: int) -> tuple[Sizes,
 
 
 @compiled
-def average(matrix: Csr, lists: Indices, columns: int, start: int, stop: int) -> Rows:
-    """Return the mean of the sparse rows that are in each image's list, rounded to float32.
-
-    A list may hold -1 for nothing.
-    """
-    indptr, indices, data = matrix
-    sizes = np.zeros(stop - start, dtype=np.int64)
-    bound = 0
-    for image in range(start, stop):
-        for other in lists[image]:
-            if other >= 0:
-                bound += indptr[other + 1] - indptr[other]
-    columns_out = np.empty(bound, dtype=np.int32)
-    data_out = np.empty(bound, dtype=np.float32)
-    total = np.zeros(columns, dtype=np.float64)
-    filled = 0
-    for image in range(start, stop):
-        first = filled
-        members = 0
-        for other in lists[image]:
-            if other < 0:
-                continue
-            members += 1
-            for entry in range(indptr[other], indptr[other + 1]):
-                column = indices[entry]
-                if total[column] == 0:  # no weight is 0
-                    columns_out[filled] = column
-                    filled += 1
-                total[column] += data[entry]
-        columns_out[first:filled] = np.sort(columns_out[first:filled])
-        for entry in range(first, filled):
-            data_out[entry] = total[columns_out[entry]] / members
-            total[columns_out[entry]] = 0
-        sizes[image - start] = filled - first
-    return sizes, columns_out[:filled].copy(), data_out[:filled].copy()
-
-
-@compiled
 def minima(rows: Csr, by_column: Csr, others: int, limit: float, start: int, stop: int) -> Rows:
     """Return s_ij of each row with the others, see `minima_sums`, where 1 - s / (2 - s) <= limit.
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pplr_lightning.functional.checks import check_count, check_fraction, check_shape
+
 
 def aals_loss(logits: Tensor, targets: Tensor, agreement: Tensor) -> Tensor:
     """Agreement-aware label smoothing of one part (PPLR, eq. 5).
@@ -28,8 +30,8 @@ def aals_loss(logits: Tensor, targets: Tensor, agreement: Tensor) -> Tensor:
     Raises:
         ValueError: The shapes do not fit.
     """
-    _check_shape("targets", targets, (len(logits),))
-    _check_shape("agreement", agreement, (len(logits),))
+    check_shape("targets", targets, (len(logits),))
+    check_shape("agreement", agreement, (len(logits),))
     log_q = logits.log_softmax(dim=1)
     cross_entropy = F.nll_loss(log_q, targets, reduction="none")
     uniform = torch.full_like(log_q, 1 / logits.shape[1])
@@ -65,11 +67,10 @@ def pglr_loss(
         ValueError: The shapes do not fit, or ``beta`` is out of range.
     """
     batch, classes = logits_global.shape
-    _check_shape("targets", targets, (batch,))
-    _check_shape("logits_part", logits_part, (batch, classes, logits_part.shape[-1]))
-    _check_shape("agreement", agreement, (batch, logits_part.shape[-1]))
-    if not 0 <= beta <= 1:
-        raise ValueError(f"beta must be in [0, 1], got {beta}; PPLR uses 0.5")
+    check_shape("targets", targets, (batch,))
+    check_shape("logits_part", logits_part, (batch, classes, logits_part.shape[-1]))
+    check_shape("agreement", agreement, (batch, logits_part.shape[-1]))
+    check_fraction("beta", beta, "PPLR uses 0.5")
     refined = refined_labels(logits_part, targets, agreement, beta=beta)
     return F.cross_entropy(logits_global, refined)
 
@@ -102,7 +103,7 @@ def softmax_triplet_loss(embeddings: Tensor, targets: Tensor) -> Tensor:
     Raises:
         ValueError: The shapes do not fit.
     """
-    _check_shape("targets", targets, (len(embeddings),))
+    check_shape("targets", targets, (len(embeddings),))
     # cdist's shortcut through dot products would lose the small distances.
     mode = "donot_use_mm_for_euclid_dist"
     distance = torch.cdist(embeddings, embeddings, compute_mode=mode)  # (B, B)
@@ -151,14 +152,13 @@ def camera_contrastive_loss(
     Raises:
         ValueError: The shapes do not fit, or an option is out of range.
     """
-    for name, value in (("targets", targets), ("cameras", cameras)):
-        _check_shape(name, value, (len(embeddings),))
-    for name, value in (("proxy_targets", proxy_targets), ("proxy_cameras", proxy_cameras)):
-        _check_shape(name, value, (len(proxies),))
+    check_shape("targets", targets, (len(embeddings),))
+    check_shape("cameras", cameras, (len(embeddings),))
+    check_shape("proxy_targets", proxy_targets, (len(proxies),), "give one per proxy")
+    check_shape("proxy_cameras", proxy_cameras, (len(proxies),), "give one per proxy")
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}; PPLR uses 0.07")
-    if hard_negatives < 1:
-        raise ValueError(f"hard_negatives must be at least 1, got {hard_negatives}; PPLR uses 50")
+    check_count("hard_negatives", hard_negatives)
     same = targets[:, None] == proxy_targets  # (B, M)
     positive = same & (cameras[:, None] != proxy_cameras)
     counted = positive.any(dim=1)
@@ -172,11 +172,3 @@ def camera_contrastive_loss(
     count = positive.sum(dim=1).clamp(min=1)
     mean_positive = scores.masked_fill(~positive, 0).sum(dim=1) / count
     return (normalizer - mean_positive).masked_fill(~counted, 0).sum() / len(embeddings)
-
-
-def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != expected:
-        raise ValueError(
-            f"{name} must have shape {expected}, got {tuple(tensor.shape)}; "
-            "give one row per image of the batch"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pplr_lightning.functional.compiled import compiled_sum, over_rows
+from pplr_lightning.functional.compiled import compiled, over_rows
 from pplr_lightning.functional.engines import Finder
 
 MARGIN = 8  # neighbours searched beyond k, among which float32 may have chosen wrongly
@@ -98,11 +99,9 @@ def entry_dots(
     # One type of each, for one compiled loop.
     indptr, columns = indptr.astype(np.int64, copy=False), columns.astype(np.int32, copy=False)
     products = np.empty(len(columns))
-
-    def work(start: int, stop: int) -> None:
-        _entry_dots(left, right, indptr, columns, start, stop, products)
-
-    over_rows(work, len(left), chunk=256)
+    over_rows(
+        partial(_entry_dots, left, right, indptr, columns, products), range(len(left)), chunk=256
+    )
     return products
 
 
@@ -148,7 +147,7 @@ def _nearest_of(
     Returns:
         Indices and similarities, (q, min(k, m)) each.
     """
-    similarity = _similarity_of(queries, block, found)
+    similarity = similarity_of(queries, block, found)
     kept, kept_similarity = _first(found, similarity, k)
     tied = kept_similarity[:, -1] <= similarity.amin(dim=1) + TIE
     wanted = min(2 * found.shape[1], len(block))
@@ -159,7 +158,7 @@ def _nearest_of(
     return kept, kept_similarity
 
 
-def _similarity_of(queries: Tensor, block: Tensor, found: Tensor) -> Tensor:
+def similarity_of(queries: Tensor, block: Tensor, found: Tensor) -> Tensor:
     """Return the float64 dot products of each query with what was found for it, (n, k)."""
     if queries.is_cuda:
         rows = torch.arange(len(found), device=found.device).repeat_interleave(found.shape[1])
@@ -176,15 +175,16 @@ def _first(indices: Tensor, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]
     return indices.gather(1, order)[:, :k], similarity[:, :k]
 
 
-@compiled_sum
+# The processor may add several terms at a time; their order is the same at every call.
+@partial(compiled, fastmath={"reassoc", "contract", "nsz"})
 def _entry_dots(
     rows: NDArray[np.float32],
     others: NDArray[np.float32],
     indptr: NDArray[np.int64],
     columns: NDArray[np.int32],
+    products: NDArray[np.float64],
     start: int,
     stop: int,
-    products: NDArray[np.float64],
 ) -> None:
     for row in range(start, stop):
         left = rows[row]

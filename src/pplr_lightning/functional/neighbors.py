@@ -53,7 +53,12 @@ def nearest_neighbors(
     share = Share(len(features))
     found = search(features, k, share, backend=backend, index=index, probes=probes)
     if is_approximate(index, share):
-        report_recall(recall(features, found, share, backend=backend))
+        found_share = recall(features, found, share, backend=backend)
+        warnings.warn(
+            f"approximate neighbours: a recall of {found_share:.4f} on a sample; more probes find "
+            "more, index='flat' finds all",
+            stacklevel=3,  # past no_grad's wrapper
+        )
     return found.to(features.device)
 
 
@@ -121,12 +126,3 @@ def recall(features: Tensor, neighbors: Tensor, share: Share, *, backend: str = 
     hits = (neighbors[rows][:, :, None] == exact[:, None, :]).sum()
     found, expected = share.sum(torch.tensor([int(hits), exact.numel()])).tolist()
     return found / expected
-
-
-def report_recall(value: float) -> None:
-    """Warn that neighbours are approximate, and how good they are."""
-    warnings.warn(
-        f"approximate neighbours: a recall of {value:.4f} on a sample; more probes find more, "
-        "index='flat' finds all",
-        stacklevel=4,  # past no_grad's wrapper
-    )

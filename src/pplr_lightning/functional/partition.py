@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pplr_lightning.functional.checks import check_count, check_finite
@@ -50,42 +47,28 @@ def kmeans(features: Tensor, *, num_clusters: int, seed: int = 0, iterations: in
     check_count("num_clusters", num_clusters, len(features))
     check_count("iterations", iterations)
     rows = np.ascontiguousarray(features.detach().float().cpu().numpy())
+    # Imported here: `import pplr_lightning` need not wait for it.
+    from sklearn.cluster import KMeans, kmeans_plusplus
+
     try:
         faiss = require_faiss("kmeans")
     except ImportError:
-        labels = _scikit_labels(rows, num_clusters, seed, iterations)
+        model = KMeans(num_clusters, n_init=1, max_iter=iterations, random_state=seed)
+        labels = model.fit(rows).labels_
     else:
-        labels = _faiss_labels(faiss, rows, num_clusters, seed, iterations)
+        model = faiss.Kmeans(
+            rows.shape[1],
+            num_clusters,
+            niter=iterations,
+            seed=seed,
+            min_points_per_centroid=1,  # no warning
+            max_points_per_centroid=len(rows),  # no sample
+        )
+        if choose_engine("faiss") == "faiss-gpu":
+            model.index = to_own_gpu(model.index)
+        # FAISS's own random start ends in worse minima, and only its latest releases know another.
+        start, _ = kmeans_plusplus(rows, num_clusters, random_state=seed)
+        model.train(rows, init_centroids=start)
+        labels = model.assign(rows)[1]
     numbers = np.unique(labels, return_inverse=True)[1]  # without those of empty clusters
     return torch.from_numpy(numbers.reshape(-1).astype(np.int64))
-
-
-def _scikit_labels(
-    rows: NDArray[np.float32], clusters: int, seed: int, iterations: int
-) -> NDArray[Any]:
-    # Imported here: `import pplr_lightning` need not wait for it.
-    from sklearn.cluster import KMeans
-
-    model = KMeans(clusters, n_init=1, max_iter=iterations, random_state=seed)
-    return model.fit(rows).labels_
-
-
-def _faiss_labels(
-    faiss: Any, rows: NDArray[np.float32], clusters: int, seed: int, iterations: int
-) -> NDArray[Any]:
-    from sklearn.cluster import kmeans_plusplus
-
-    model = faiss.Kmeans(
-        rows.shape[1],
-        clusters,
-        niter=iterations,
-        seed=seed,
-        min_points_per_centroid=1,  # no warning
-        max_points_per_centroid=len(rows),  # no sample
-    )
-    if choose_engine("faiss") == "faiss-gpu":
-        model.index = to_own_gpu(model.index)
-    # FAISS's own random start ends in worse minima, and only its latest releases know another.
-    start, _ = kmeans_plusplus(rows, clusters, random_state=seed)
-    model.train(rows, init_centroids=start)
-    return model.assign(rows)[1]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pplr_lightning.functional.checks import check_labels
+from pplr_lightning.functional.checks import check_fraction, check_labels
 
 RULES = ("every", "hardest", "mean")
 
@@ -58,10 +58,7 @@ def update_prototypes(
     """
     _check_rows(prototypes, features)
     check_labels("targets", targets, len(features), len(prototypes))
-    if not 0 <= momentum <= 1:
-        raise ValueError(
-            f"momentum must be in [0, 1], got {momentum}; it is the share of the old row"
-        )
+    check_fraction("momentum", momentum, "it is the share of the old row")
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     rows, features = prototypes.clone(), features.to(prototypes)
@@ -96,13 +93,9 @@ def _hardest_features(rows: Tensor, features: Tensor, targets: Tensor) -> Tensor
 
 def _mean_features(rows: Tensor, features: Tensor, targets: Tensor) -> Tensor:
     """Return the mean feature, for each image that of its class, (B, D)."""
-    numbers = _count_smaller(targets)  # in 0 to B - 1, whatever C
+    # How many targets are smaller: a number of its own for every class, below B whatever C is.
+    numbers = (targets[:, None] > targets).sum(dim=1)
     return class_means(features, numbers, len(targets))[numbers]
-
-
-def _count_smaller(targets: Tensor) -> Tensor:
-    """Return how many targets are smaller than each: a number of its own for every class, (B,)."""
-    return (targets[:, None] > targets).sum(dim=1)
 
 
 def prototype_loss(

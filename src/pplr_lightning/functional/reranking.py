@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pplr_lightning.functional.checks import check_count, check_features
+from pplr_lightning.functional.checks import check_count, check_features, check_fraction
 from pplr_lightning.functional.engines import open_finder, similarity_chunks
 from pplr_lightning.functional.jaccard import (
     average_nearest,
@@ -15,7 +15,7 @@ from pplr_lightning.functional.jaccard import (
     minima_sums,
     normalize_exponentials,
 )
-from pplr_lightning.functional.neighbor_lists import MARGIN, entry_dots
+from pplr_lightning.functional.neighbor_lists import MARGIN, similarity_of
 from pplr_lightning.functional.neighbors import search
 from pplr_lightning.functional.sharding import Share
 
@@ -112,9 +112,7 @@ def search_both_ends(
     products = [torch.empty(0, dtype=torch.float64)]
     for chunk in features[rows or slice(None)].split(CHUNK):
         found = find(-chunk, min(1 + MARGIN, images))
-        indptr = np.arange(0, found.numel() + 1, found.shape[1])
-        dots = entry_dots(chunk, features, indptr, found.cpu().numpy().ravel())
-        products.append(torch.from_numpy(dots).view(found.shape).amin(dim=1))
+        products.append(similarity_of(chunk, features, found).amin(dim=1).cpu())
     return nearest.int(), torch.cat(products)
 
 
@@ -149,17 +147,17 @@ class Reranking:
         k2: int = K2,
         lambda_: float = LAMBDA,
     ) -> None:
-        if not 0 <= lambda_ <= 1:
-            raise ValueError(f"lambda_ must be in [0, 1], got {lambda_}; the paper uses 0.3")
+        check_fraction("lambda_", lambda_, "the paper uses 0.3")
         self.lambda_ = lambda_
         lists = nearest.numpy()
-        encoding = expand_reciprocal(lists[:, : k1 + 1], half=round(k1 / 2) + 1)
+        images = range(len(lists))
+        encoding = expand_reciprocal(lists[:, : k1 + 1], round(k1 / 2) + 1, images)
         # At least what float32 makes of 0.
         largest = (2 - 2 * farthest).square().clamp(min=1e-10)
         squared = (2 - 2 * entry_similarity(features, encoding)) ** 2
         encoding.data[:] = -squared / np.repeat(largest.numpy(), np.diff(encoding.indptr))
         normalize_exponentials(encoding)
-        average = average_nearest(encoding, lists, k2)
+        average = average_nearest(encoding, lists, k2, images)
         self._first, last, _ = (rows or slice(None)).indices(queries)
         self._largest = largest[self._first : last]
         self._shared = minima_sums(average[self._first : last], average[queries:])

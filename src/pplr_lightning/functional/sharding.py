@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -30,14 +29,12 @@ class Share:
         start: First row of this process.
         stop: Row after its last one.
         total: Rows of all processes, N.
-        received: Bytes received from the other processes so far.
     """
 
     def __init__(self, rows: int, group: dist.ProcessGroup | None = None) -> None:
         self._group = group
         self._failed = False
         self.rank = dist.get_rank(group) if group is not None else 0
-        self.received = 0
         self._counts: list[int] = self._exchange(rows)
         self.start = sum(self._counts[: self.rank])
         self.stop = self.start + rows
@@ -47,6 +44,11 @@ class Share:
     def alone(self) -> bool:
         """Tell whether this process has all rows."""
         return self._group is None
+
+    @property
+    def rows(self) -> range:
+        """Return the rows of this process."""
+        return range(self.start, self.stop)
 
     @property
     def largest(self) -> int:
@@ -105,18 +107,12 @@ class Share:
         if self._group is not None:
             self._exchange(None)
             dist.all_reduce(values, group=self._group)
-            self.received += values.nbytes
         return values
 
     def __enter__(self) -> Share:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # The last exchange, so that an error after all others still reaches every process. After
         # an interrupt there is none: the process ends, and with it the others' connection.
         if not self._failed and (error is None or isinstance(error, Exception)):
@@ -147,6 +143,4 @@ class Share:
     def _broadcast(self, block: Tensor, owner: int) -> Tensor:
         if block.numel() and self._group is not None:
             dist.broadcast(block, dist.get_global_rank(self._group, owner), group=self._group)
-        if owner != self.rank:
-            self.received += block.nbytes
         return block

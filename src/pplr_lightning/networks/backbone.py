@@ -42,22 +42,17 @@ def create_backbone(
         backbone = timm.create_model(name, **options)
     except (RuntimeError, AssertionError) as error:  # of a tag (behind the dot), or the size
         raise ValueError(f"backbone {name!r}: {error}") from error
-    _check_patches(backbone, name, image_size)
-    return backbone
-
-
-def _check_patches(backbone: Any, name: str, image_size: tuple[int, int]) -> None:
-    """Refuses images of which a ViT would leave out the last rows or columns."""
     if not gives_tokens(backbone):
-        return
+        return backbone
     patch = backbone.patch_embed.feat_ratio(as_scalar=False)
     pairs = list(zip(image_size, patch, strict=True))
-    if any(size % side for size, side in pairs):
+    if any(size % side for size, side in pairs):  # a ViT would leave out the last rows or columns
         near = [max(1, round(size / side)) * side for size, side in pairs]
         raise ValueError(
             f"image_size={tuple(image_size)} is no multiple of the {patch[0]} x {patch[1]} patches "
             f"of backbone {name!r}: use {near}"
         )
+    return backbone
 
 
 def gives_tokens(backbone: nn.Module) -> bool:
@@ -85,7 +80,12 @@ def read_map(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
     """
     has_tokens = gives_tokens(backbone)
     if has_tokens:
-        _check_size(images, tuple(backbone.patch_embed.img_size))
+        own, size = tuple(backbone.patch_embed.img_size), tuple(images.shape[2:])
+        if size != own:
+            raise ValueError(
+                f"images of {size[0]} x {size[1]}, but the position embeddings of the backbone "
+                f"are for {own[0]} x {own[1]}: give model and data module the same image_size"
+            )
     output = backbone(images)  # (B, D, h, w), or tokens (B, prefix + h * w, D)
     if not has_tokens:
         return output, None
@@ -93,15 +93,6 @@ def read_map(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
     feature_map = patches.unflatten(2, backbone.patch_embed.grid_size)
     has_class_token = getattr(backbone, "cls_token", None) is not None
     return feature_map, output[:, 0] if has_class_token else None
-
-
-def _check_size(images: Tensor, own: tuple[int, int]) -> None:
-    size = tuple(images.shape[2:])
-    if size != own:
-        raise ValueError(
-            f"images of {size[0]} x {size[1]}, but the position embeddings of the backbone are for "
-            f"{own[0]} x {own[1]}: give model and data module the same image_size"
-        )
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from pplr_lightning.distributed import average_, is_distributed
-from pplr_lightning.networks.shared_batch_norm import shared_batch_norm
+from pplr_lightning.networks.shared_batch_norm import SharedBatchNorm
 
 
 class GroupBatchNorm(nn.BatchNorm2d):
@@ -72,8 +72,8 @@ class GroupBatchNorm(nn.BatchNorm2d):
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # collectives are not compiled
     def _forward_shared(self, input: Tensor, ranks: dist.ProcessGroup) -> Tensor:
         """Normalises by the statistics of all images of some ranks, one group together."""
-        output, mean, variance = shared_batch_norm(
-            input, self.weight, self.bias, eps=self.eps, ranks=ranks
+        output, mean, variance = SharedBatchNorm.apply(
+            input, self.weight, self.bias, self.eps, ranks
         )
         count = input.numel() // self.num_features * dist.get_world_size(ranks)
         self._update(mean[None], variance[None] * (count / (count - 1)))
@@ -195,12 +195,8 @@ def _is_channels_last(images: Tensor) -> bool:
 class GroupBatchNormAct(GroupBatchNorm):
     """The same followed by the activation that timm fuses into some of its layers."""
 
-    def __init__(self, norm: BatchNormAct2d, group_size: int | None) -> None:
-        super().__init__(
-            norm.num_features, group_size=group_size, eps=norm.eps, momentum=norm.momentum
-        )
-        self.drop = norm.drop
-        self.act = norm.act
+    drop: nn.Module
+    act: nn.Module
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises and activates."""
@@ -211,15 +207,11 @@ def group_batch_norms(module: nn.Module, group_size: int | None) -> None:
     """Replaces every `BatchNorm2d` below `module` in place, keeping parameters and statistics."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            if isinstance(child, BatchNormAct2d):
-                norm: GroupBatchNorm = GroupBatchNormAct(child, group_size)
-            else:
-                norm = GroupBatchNorm(
-                    child.num_features,
-                    group_size=group_size,
-                    eps=child.eps,
-                    momentum=cast(float, child.momentum),
-                )
+            kind = GroupBatchNormAct if isinstance(child, BatchNormAct2d) else GroupBatchNorm
+            momentum = cast(float, child.momentum)
+            norm = kind(child.num_features, group_size=group_size, eps=child.eps, momentum=momentum)
+            if isinstance(norm, GroupBatchNormAct):
+                norm.drop, norm.act = child.drop, child.act  # type: ignore[assignment]
             norm.load_state_dict(child.state_dict())
             setattr(module, name, norm)
         else:

@@ -19,7 +19,6 @@ from pplr_lightning.networks.backbone import (
 from pplr_lightning.networks.batch_norm import GroupBatchNorm, group_batch_norms
 from pplr_lightning.networks.chunks import forward_in_chunks
 from pplr_lightning.networks.compilation import read_map_compiled
-from pplr_lightning.networks.pooling import GeM
 from pplr_lightning.weights.layouts import check_weights_file, load_weights_file
 
 PRETRAINED = "pretrained"
@@ -36,6 +35,29 @@ class PartOutput(NamedTuple):
 
     features: Tensor
     part_features: Tensor
+
+
+class GeM(nn.Module):
+    """Generalised mean (Radenović et al., TPAMI 2019): the p-th root of the mean of x^p.
+
+    p is learned; 1 gives the average, infinity the maximum. Both steps stand on their own, so that
+    one power serves the whole map and its stripes alike.
+
+    Args:
+        p: Where p starts, > 0.
+    """
+
+    def __init__(self, p: float = 3.0) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.full((1,), p))
+
+    def power(self, feature_map: Tensor) -> Tensor:
+        """Raises a map (B, D, h, w) to the p-th power; values below 1e-6 count as that."""
+        return feature_map.clamp(min=1e-6).pow(self.p)
+
+    def root(self, mean: Tensor) -> Tensor:
+        """Takes the p-th root of means of any shape."""
+        return mean.pow(1 / self.p)
 
 
 class PartNetwork(nn.Module):

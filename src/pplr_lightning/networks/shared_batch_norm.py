@@ -10,13 +10,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class _SharedBatchNorm(torch.autograd.Function):
-    """Sums in float64, as torch's own kernel does on the CPU: both then round alike."""
+class SharedBatchNorm(torch.autograd.Function):
+    """Normalises by the statistics of the images of some ranks, with gradients through them.
+
+    It sums in float64, as torch's own kernel does on the CPU: both then round alike.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, eps: float, ranks: dist.ProcessGroup
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalises the images of this rank.
+
+        Args:
+            ctx: What `backward` needs.
+            input: Images, (B, C, ...), of the same shape on each of the ranks.
+            weight: Scale (C,).
+            bias: Shift (C,).
+            eps: Added to the variance.
+            ranks: Those that hold the group; all must call it, forwards and backwards.
+
+        Returns:
+            The images normalised, the group's mean (C,) and its biased variance (C,).
+        """
         dims = [0, *range(2, input.ndim)]
         own = torch.stack(torch.var_mean(input.double(), dims, correction=0))  # (2, C)
         every = own.new_empty(dist.get_world_size(ranks) * 2, own.shape[1])
@@ -33,6 +49,7 @@ class _SharedBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Gives the gradients of images, weight and bias."""
         input, weight, mean, scale = ctx.saved_tensors
         dims = [0, *range(2, input.ndim)]
         shape = (1, -1, *[1] * (input.ndim - 2))
@@ -46,24 +63,6 @@ class _SharedBatchNorm(torch.autograd.Function):
         grad_input = grad_input * (scale * weight).view(shape)
         own = own.to(weight.dtype)
         return grad_input.to(input.dtype), own[1], own[0], None, None
-
-
-def shared_batch_norm(
-    input: Tensor, weight: Tensor, bias: Tensor, *, eps: float, ranks: dist.ProcessGroup
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalises by the statistics of the images of all `ranks`, with gradients through them.
-
-    Args:
-        input: This rank's images, (B, C, ...), of the same shape on each of the ranks.
-        weight: Scale (C,).
-        bias: Shift (C,).
-        eps: Added to the variance.
-        ranks: Those that hold the group; all must call it, forwards and backwards.
-
-    Returns:
-        The images normalised, the group's mean (C,) and its biased variance (C,).
-    """
-    return _SharedBatchNorm.apply(input, weight, bias, eps, ranks)
 
 
 def ranks_per_group(batch_size: int, norm_batch_size: int | None, world_size: int) -> int:

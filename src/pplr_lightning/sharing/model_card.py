@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from pplr_lightning import data as readers
-from pplr_lightning.data.published import PublishedDataset
+from pplr_lightning.data.datasets import PublishedDataset
 from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.report.reading import Run, read_run
 from pplr_lightning.report.setting import describe_setting, without_home
