@@ -307,9 +307,9 @@ def test_two_processes_draw_once(run_several, run_args, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every_n_epochs": 0}, r"figures.every_n_epochs=0: must be at least 1"),
-        ({"images": 0}, r"figures.images=0: must be at least 1"),
-        ({"part": 0}, r"figures.part=0: must be at least 1"),
+        ({"every_n_epochs": 0}, r"figures.every_n_epochs must be at least 1, got 0"),
+        ({"images": 0}, r"figures.images must be at least 1, got 0"),
+        ({"part": 0}, r"figures.part must be at least 1, got 0"),
         (
             {"names": ("rankings",)},
             r"figures.names: no figure 'rankings'; there are ranking, ",

@@ -231,8 +231,8 @@ class TestBadInput:
                 "the camera 'some place' is no number: ids must mean the same in every file that",
             ),
             ("--data.csv=ids.csv", "takes its ids from pattern or from csv: give one"),
-            ("--data.batch_size=0", "error: data.batch_size=0: must be at least 1"),
-            ("--data.num_workers=-1", "error: data.num_workers=-1: must not be negative"),
+            ("--data.batch_size=0", "error: data.batch_size must be at least 1, got 0"),
+            ("--data.num_workers=-1", "error: data.num_workers must be at least 0, got -1"),
             ("--trainer.devices=0", "error: `Trainer(devices='0')` value is not a valid input"),
             pytest.param(
                 "--trainer.accelerator=gpu",

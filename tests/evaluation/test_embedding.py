@@ -120,7 +120,7 @@ def test_both_sides_of_three_are_channels_first():
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_no_images_at_a_time(batch_size):
     made = module()
-    with pytest.raises(ValueError, match=f"batch_size={batch_size}: must be at least 1"):
+    with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
         made.embed(torch.zeros(2, 3, 8, 8), batch_size=batch_size)
 
 

@@ -28,22 +28,22 @@ def fake_gpu(monkeypatch):
         METRIC_INNER_PRODUCT=cpu.METRIC_INNER_PRODUCT,
         calls=calls,
     )
-    monkeypatch.setattr(module, "_import_faiss", lambda: faiss)
+    monkeypatch.setattr(module, "import_faiss", lambda: faiss)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    module._gpu_resources.cache_clear()
+    module.gpu_resources.cache_clear()
     yield faiss
-    module._gpu_resources.cache_clear()
+    module.gpu_resources.cache_clear()
 
 
 def test_full_precision_is_back_as_it_was_afterwards():
     torch.set_float32_matmul_precision("medium")
     try:
-        before = [getattr(*switch[:2]) for switch in module._precision_switches()]
+        before = [getattr(*switch[:2]) for switch in module.precision_switches()]
         with module.full_precision(torch.device("cpu")):
-            inside = [getattr(*switch[:2]) for switch in module._precision_switches()]
-        assert inside == [exact for _, _, exact in module._precision_switches()] != before
-        assert [getattr(*switch[:2]) for switch in module._precision_switches()] == before
+            inside = [getattr(*switch[:2]) for switch in module.precision_switches()]
+        assert inside == [exact for _, _, exact in module.precision_switches()] != before
+        assert [getattr(*switch[:2]) for switch in module.precision_switches()] == before
     finally:
         torch.set_float32_matmul_precision("highest")
 
@@ -84,7 +84,7 @@ def test_faiss_searches_on_the_gpu(fake_gpu, draw_features, backend):
 
 
 def test_without_faiss(monkeypatch):
-    monkeypatch.setattr(module, "_import_faiss", lambda: None)
+    monkeypatch.setattr(module, "import_faiss", lambda: None)
     assert module.choose_engine("auto") == "torch"
     with pytest.raises(ValueError, match=re.escape("install pplr-lightning[cpu]")):
         nearest_neighbors(torch.ones(2, 1), 1, backend="faiss")

@@ -16,7 +16,7 @@ def library(request, monkeypatch):
     if request.param == "faiss":
         pytest.importorskip("faiss")
     else:
-        monkeypatch.setattr(engines, "_import_faiss", lambda: None)
+        monkeypatch.setattr(engines, "import_faiss", lambda: None)
     return request.param
 
 

@@ -12,8 +12,8 @@ from pplr_lightning.functional.warm_up import compile_loops
 from pplr_lightning.evaluation.metric import ReIDRetrieval
 
 LOOPS = (
-    neighbor_lists._entry_dots, jaccard_loops.mutual, jaccard_loops.expand, jaccard_loops.minima,
-    agreement._count_shared, retrieval._score_rows,
+    neighbor_lists.dot_loop, jaccard_loops.mutual, jaccard_loops.expand, jaccard_loops.minima,
+    agreement.count_shared, retrieval.score_rows,
 )
 assert not any(loop.signatures for loop in LOOPS)
 assert compile_loops() > 0

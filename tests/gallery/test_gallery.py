@@ -224,6 +224,6 @@ class TestBuild:
 
     def test_without_faiss(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "faiss", None)
-        assert engines._import_faiss() is None
+        assert engines.import_faiss() is None
         with pytest.raises(ImportError, match=r"needs FAISS, .*: pip install pplr-lightning\[cpu"):
             Gallery.build(embeddings(ROWS))

@@ -48,7 +48,7 @@ def test_fewer_images_than_neighbours():
     [
         ({"k1": 0}, "labeler.k1 must be at least 1, got 0"),
         ({"min_samples": 0}, "labeler.min_samples must be at least 1, got 0"),
-        ({"min_cluster_size": 1}, "labeler.min_cluster_size=1: must be at least 2"),
+        ({"min_cluster_size": 1}, "labeler.min_cluster_size must be at least 2, got 1"),
     ],
 )
 def test_bad_options(options, message):

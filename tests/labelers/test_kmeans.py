@@ -53,8 +53,8 @@ def test_fewer_images_than_clusters():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_clusters": 1}, "labeler.num_clusters=1: must be at least 2"),
-        ({"seed": -1}, "labeler.seed=-1: must not be negative"),
+        ({"num_clusters": 1}, "labeler.num_clusters must be at least 2, got 1"),
+        ({"seed": -1}, "labeler.seed must be at least 0, got -1"),
         ({"iterations": 0}, "labeler.iterations must be at least 1, got 0"),
     ],
 )

@@ -110,7 +110,7 @@ def test_neck_bias_is_frozen_and_features_come_behind_it(network):
         ({"backbone": "vit_tiny_patch16_224"}, "no strided last stage"),
         ({"backbone": "resnet18.bogus"}, "resnet18.bogus"),
         ({"norm_batch_size": 1}, "norm_batch_size=1"),
-        ({"num_parts": -1}, "num_parts=-1: must not be negative"),
+        ({"num_parts": -1}, "network.num_parts must be at least 0, got -1"),
         ({"pooling": "max"}, "pooling='max'"),
         ({"last_stride": 3}, "last_stride=3"),
     ],

@@ -18,6 +18,7 @@ from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks.shared import harmless, run_folder, writes
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.data.pseudo_labels import PseudoLabels
+from pplr_lightning.functional.checks import check_counts
 from pplr_lightning.methods import ReIDModule
 
 if TYPE_CHECKING:  # what draws is loaded when something is drawn
@@ -57,9 +58,7 @@ class Figures(Callback):
         images: int = 500,
         part: int = 1,
     ) -> None:
-        for name, value in (("every_n_epochs", every_n_epochs), ("images", images), ("part", part)):
-            if value < 1:
-                raise ValueError(f"figures.{name}={value}: must be at least 1")
+        check_counts("figures", every_n_epochs=every_n_epochs, images=images, part=part)
         unknown = sorted(set(names) - set(NAMES))
         if unknown:
             raise ValueError(

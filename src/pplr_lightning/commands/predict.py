@@ -20,6 +20,7 @@ from pplr_lightning.data.images import ReadableImages, outlive_sigterm
 from pplr_lightning.data.sampler import ShardSampler
 from pplr_lightning.data.transforms import EvalTransform
 from pplr_lightning.evaluation.extraction import FeatureKind
+from pplr_lightning.functional.checks import check_counts
 from pplr_lightning.gallery.embedding_parts import EmbeddingParts
 from pplr_lightning.methods import ReIDModule
 
@@ -56,10 +57,8 @@ class FolderOptions:
         batch_size: int = 128,
         num_workers: int = 4,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"data.batch_size={batch_size}: must be at least 1")
-        if num_workers < 0:
-            raise ValueError(f"data.num_workers={num_workers}: must not be negative")
+        check_counts("data", batch_size=batch_size)
+        check_counts("data", least=0, num_workers=num_workers)
         if image_size is not None and min(image_size) < 1:
             raise ValueError(f"data.image_size={image_size}: give (height, width) in pixels")
         self.folder = ImageFolder(root, pattern=pattern, csv=csv, only_numbers=True)

@@ -38,6 +38,7 @@ from pplr_lightning.data.transforms import (
     Preprocessing,
     contrastive_transform,
 )
+from pplr_lightning.functional.checks import check_counts
 from pplr_lightning.lightning_internals import batches_done
 
 Cache = Literal["auto", "ram", "none"]
@@ -98,12 +99,8 @@ class PPLRDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_batch(batch_size, instances, world_size=1)
-        for name, value in (("iterations", iterations), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
-        for name, value in (("num_workers", num_workers), ("padding", padding), ("seed", seed)):
-            if value < 0:
-                raise ValueError(f"{name}={value}: must not be negative")
+        check_counts("data", iterations=iterations, eval_batch_size=eval_batch_size)
+        check_counts("data", least=0, num_workers=num_workers, padding=padding, seed=seed)
         if not 0 <= random_erasing <= 1:
             raise ValueError(f"random_erasing={random_erasing}: must lie in [0, 1]")
         if min(image_size) < 1:

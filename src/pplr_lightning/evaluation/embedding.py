@@ -19,6 +19,7 @@ from pplr_lightning.evaluation.extraction import (
     join_features,
     unit_features,
 )
+from pplr_lightning.functional.checks import check_count
 from pplr_lightning.networks import PartNetwork
 
 ImageLike = str | Path | Image.Image | Tensor
@@ -50,8 +51,7 @@ def embed_images(
     Raises:
         ValueError: A file or a tensor is no such image, or `batch_size` is below 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: must be at least 1")
+    check_count("batch_size", batch_size)
     if isinstance(images, (str, Path, Image.Image)) or (
         isinstance(images, Tensor) and images.ndim < 4
     ):

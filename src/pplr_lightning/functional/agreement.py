@@ -87,13 +87,13 @@ def overlap(first: Tensor, second: Tensor, *, k: int, start: int = 0) -> Tensor:
         )
     left, right = (lists[:, : k + 1].contiguous().numpy() for lists in (first, second))
     images = 1 + int(max(left.max(initial=0), right.max(initial=0)))
-    count = partial(_count_shared, left, right, images, start)
+    count = partial(count_shared, left, right, images, start)
     counts = torch.from_numpy(np.concatenate(over_rows(count, range(len(left)), chunk=2**14)))
     return counts.float() / (2 * k - counts).float()
 
 
 @compiled
-def _count_shared(
+def count_shared(
     first: NDArray[np.int64],
     second: NDArray[np.int64],
     images: int,
@@ -101,6 +101,7 @@ def _count_shared(
     low: int,
     high: int,
 ) -> NDArray[np.int64]:
+    """Count for some rows the images that both their lists hold."""
     k = first.shape[1] - 1
     shared = np.zeros(high - low, dtype=np.int64)
     seen_by = np.full(images, -1, dtype=np.int64)  # the last row whose first list an image was in

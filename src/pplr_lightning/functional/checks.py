@@ -69,6 +69,12 @@ def check_count(name: str, value: int, images: int | None = None, *, least: int 
         )
 
 
+def check_counts(owner: str, images: int | None = None, *, least: int = 1, **counts: int) -> None:
+    """Check options by name, which the message calls those of `owner`, as `check_count` does."""
+    for name, value in counts.items():
+        check_count(f"{owner}.{name}", value, images, least=least)
+
+
 def check_neighbors(neighbors: Tensor, images: int, columns: int) -> None:
     """Check a search result that was handed over: (N, >= columns) indices of images."""
     if neighbors.ndim != 2 or len(neighbors) != images or neighbors.shape[1] < columns:

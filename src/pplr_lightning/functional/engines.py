@@ -44,7 +44,7 @@ def choose_engine(backend: str, index: str = "flat") -> str:
         raise ValueError("index='ivf' is FAISS's, got backend='torch'; use backend='auto'")
     if backend == "torch":
         return "torch"
-    faiss = _import_faiss()
+    faiss = import_faiss()
     gpu = torch.cuda.is_available()
     # A CPU build of FAISS has `knn_gpu`, too, but not the resources to call it with.
     faiss_gpu = gpu and hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
@@ -82,7 +82,7 @@ def open_finder(engine: str, gallery: Tensor, probes: int | None = None) -> Find
     """
     if engine == "torch":
         return _torch_finder(gallery)
-    faiss = _import_faiss()
+    faiss = import_faiss()
     on_gpu, gallery = engine == "faiss-gpu", gallery.cpu()
     if probes is None and not on_gpu:
         # Unlike an index, `knn` does not copy the gallery.
@@ -113,13 +113,13 @@ def open_finder(engine: str, gallery: Tensor, probes: int | None = None) -> Find
 def to_own_gpu(index: Any) -> Any:
     """Copy a FAISS index to this process's own GPU."""
     device = torch.cuda.current_device()
-    return _import_faiss().index_cpu_to_gpu(_gpu_resources(device), device, index)
+    return import_faiss().index_cpu_to_gpu(gpu_resources(device), device, index)
 
 
 @functools.cache
-def _gpu_resources(device: int) -> Any:
+def gpu_resources(device: int) -> Any:
     """Return FAISS's scratch memory on a GPU, the same for all searches of a process."""
-    return _import_faiss().StandardGpuResources()
+    return import_faiss().StandardGpuResources()
 
 
 def similarity_chunks(queries: Tensor, gallery: Tensor) -> Iterator[Tensor]:
@@ -156,7 +156,7 @@ def require_faiss(purpose: str) -> Any:
         ImportError: It is not installed.
         ValueError: Two FAISS wheels are installed.
     """
-    faiss = _import_faiss()
+    faiss = import_faiss()
     if faiss is None:
         raise ImportError(
             f"{purpose} needs FAISS, which is not installed: pip install pplr-lightning[cpu], or "
@@ -165,7 +165,7 @@ def require_faiss(purpose: str) -> Any:
     return faiss
 
 
-def _import_faiss() -> Any:
+def import_faiss() -> Any:
     """Return the faiss module, None if it is not installed."""
     wheels = [name for name in _FAISS_WHEELS if any(metadata.distributions(name=name))]
     if len(wheels) > 1:
@@ -183,7 +183,7 @@ def _import_faiss() -> Any:
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Keep autocast, TF32 and bf16 products out: their digits are too few to rank neighbours."""
-    switches = _precision_switches()
+    switches = precision_switches()
     before = [getattr(switch, name) for switch, name, _ in switches]
     try:
         for switch, name, exact in switches:
@@ -195,7 +195,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
             setattr(switch, name, value)
 
 
-def _precision_switches() -> list[tuple[Any, str, Any]]:
+def precision_switches() -> list[tuple[Any, str, Any]]:
     """Return the switches of the process: an object, the name of its attribute, its exact value."""
     gpu = torch.backends.cuda.matmul
     if not hasattr(gpu, "fp32_precision"):  # before torch 2.9

@@ -100,7 +100,7 @@ def entry_dots(
     indptr, columns = indptr.astype(np.int64, copy=False), columns.astype(np.int32, copy=False)
     products = np.empty(len(columns))
     over_rows(
-        partial(_entry_dots, left, right, indptr, columns, products), range(len(left)), chunk=256
+        partial(dot_loop, left, right, indptr, columns, products), range(len(left)), chunk=256
     )
     return products
 
@@ -177,7 +177,7 @@ def _first(indices: Tensor, similarity: Tensor, k: int) -> tuple[Tensor, Tensor]
 
 # The processor may add several terms at a time; their order is the same at every call.
 @partial(compiled, fastmath={"reassoc", "contract", "nsz"})
-def _entry_dots(
+def dot_loop(
     rows: NDArray[np.float32],
     others: NDArray[np.float32],
     indptr: NDArray[np.int64],
@@ -186,6 +186,7 @@ def _entry_dots(
     start: int,
     stop: int,
 ) -> None:
+    """Fill in the products of some rows' entries."""
     for row in range(start, stop):
         left = rows[row]
         for entry in range(indptr[row], indptr[row + 1]):

@@ -130,7 +130,7 @@ class GalleryIndex:
         start = np.searchsorted(self._identities, ids, side="left")
         stop = np.searchsorted(self._identities, ids, side="right")
         gallery = self._images, self._cameras, self._junk
-        work = partial(_score_rows, array, cameras, start, stop, *gallery)
+        work = partial(score_rows, array, cameras, start, stop, *gallery)
         scores = over_rows(work, range(len(array)), chunk=THREAD_ROWS)
         return torch.from_numpy(np.concatenate(scores))
 
@@ -174,7 +174,7 @@ def _whole_numbers(values: Tensor) -> NDArray[np.int64]:
 
 
 @compiled
-def _score_rows(
+def score_rows(
     distance: NDArray[Any],
     query_cameras: NDArray[np.int64],
     start: NDArray[np.int64],

@@ -10,7 +10,7 @@ from torch import Tensor
 from pplr_lightning import functional as F
 from pplr_lightning.data import Sample
 from pplr_lightning.functional.camera_jaccard import camera_jaccard_rows
-from pplr_lightning.functional.checks import check_cameras, check_count
+from pplr_lightning.functional.checks import check_cameras, check_counts
 from pplr_lightning.labelers.dbscan import check_eps
 from pplr_lightning.labelers.labeler import Labeler
 from pplr_lightning.labelers.space import Space
@@ -45,14 +45,8 @@ class CameraDBSCAN(Labeler):
         eps: float = 0.5,
         min_samples: int = 4,
     ) -> None:
-        for name, count in (
-            ("k1_intra", k1_intra),
-            ("k1_inter", k1_inter),
-            ("k2_intra", k2_intra),
-            ("k2_inter", k2_inter),
-            ("min_samples", min_samples),
-        ):
-            check_count(f"labeler.{name}", count)
+        check_counts("labeler", k1_intra=k1_intra, k1_inter=k1_inter, min_samples=min_samples)
+        check_counts("labeler", k2_intra=k2_intra, k2_inter=k2_inter)
         check_eps(eps)
         self.k1 = (k1_intra, k1_inter)
         self.k2 = (k2_intra, k2_inter)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pplr_lightning import functional as F
 from pplr_lightning.data import Sample
-from pplr_lightning.functional.checks import check_count
+from pplr_lightning.functional.checks import check_counts
 from pplr_lightning.labelers.labeler import Labeler
 from pplr_lightning.labelers.space import Space
 
@@ -36,8 +36,7 @@ class DBSCAN(Labeler):
     def __init__(
         self, *, k1: int = 30, k2: int = 6, eps: float = 0.5, min_samples: int = 4
     ) -> None:
-        for name, count in (("k1", k1), ("k2", k2), ("min_samples", min_samples)):
-            check_count(f"labeler.{name}", count)
+        check_counts("labeler", k1=k1, k2=k2, min_samples=min_samples)
         check_eps(eps)
         self.k1 = k1
         self.k2 = k2
@@ -50,8 +49,7 @@ class DBSCAN(Labeler):
         Raises:
             ValueError: There are not.
         """
-        for name in ("k1", "k2"):
-            check_count(f"labeler.{name}", getattr(self, name), len(samples))
+        check_counts("labeler", len(samples), k1=self.k1, k2=self.k2)
 
     def label(self, space: Space) -> Tensor:
         """Clusters all images; every rank does the last, cheap step on the whole sparse graph."""

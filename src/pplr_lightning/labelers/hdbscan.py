@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pplr_lightning import functional as F
 from pplr_lightning.data import Sample
-from pplr_lightning.functional.checks import check_count
+from pplr_lightning.functional.checks import check_counts
 from pplr_lightning.labelers.labeler import Labeler
 from pplr_lightning.labelers.space import Space
 
@@ -44,14 +44,8 @@ class HDBSCAN(Labeler):
         min_cluster_size: int = 4,
         min_samples: int | None = None,
     ) -> None:
-        for name, count in (
-            ("k1", k1),
-            ("k2", k2),
-            ("min_samples", 1 if min_samples is None else min_samples),
-        ):
-            check_count(f"labeler.{name}", count)
-        if min_cluster_size < 2:
-            raise ValueError(f"labeler.min_cluster_size={min_cluster_size}: must be at least 2")
+        check_counts("labeler", k1=k1, k2=k2, min_samples=1 if min_samples is None else min_samples)
+        check_counts("labeler", least=2, min_cluster_size=min_cluster_size)
         self.k1 = k1
         self.k2 = k2
         self.min_cluster_size = min_cluster_size
@@ -63,8 +57,7 @@ class HDBSCAN(Labeler):
         Raises:
             ValueError: There are not.
         """
-        for name in ("k1", "k2"):
-            check_count(f"labeler.{name}", getattr(self, name), len(samples))
+        check_counts("labeler", len(samples), k1=self.k1, k2=self.k2)
 
     def label(self, space: Space) -> Tensor:
         """Clusters all images; every rank does it on the whole sparse graph."""

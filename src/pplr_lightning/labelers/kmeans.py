@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pplr_lightning import functional as F
 from pplr_lightning.data import Sample
-from pplr_lightning.functional.checks import check_count
+from pplr_lightning.functional.checks import check_counts
 from pplr_lightning.labelers.labeler import Labeler
 from pplr_lightning.labelers.space import Space
 
@@ -35,11 +35,9 @@ class KMeans(Labeler):
     """
 
     def __init__(self, *, num_clusters: int = 500, seed: int = 0, iterations: int = 300) -> None:
-        if num_clusters < 2:
-            raise ValueError(f"labeler.num_clusters={num_clusters}: must be at least 2")
-        if seed < 0:
-            raise ValueError(f"labeler.seed={seed}: must not be negative")
-        check_count("labeler.iterations", iterations)
+        check_counts("labeler", least=2, num_clusters=num_clusters)
+        check_counts("labeler", least=0, seed=seed)
+        check_counts("labeler", iterations=iterations)
         self.num_clusters = num_clusters
         self.seed = seed
         self.iterations = iterations
@@ -50,7 +48,7 @@ class KMeans(Labeler):
         Raises:
             ValueError: There are not.
         """
-        check_count("labeler.num_clusters", self.num_clusters, len(samples))
+        check_counts("labeler", len(samples), num_clusters=self.num_clusters)
 
     def label(self, space: Space) -> Tensor:
         """Clusters all images."""

@@ -20,7 +20,7 @@ from pplr_lightning.functional import (
     softmax_triplet_loss,
 )
 from pplr_lightning.functional.agreement import overlap
-from pplr_lightning.functional.checks import check_count
+from pplr_lightning.functional.checks import check_counts
 from pplr_lightning.functional.clustering import camera_pairs
 from pplr_lightning.functional.losses import refined_labels
 from pplr_lightning.labelers.space import Space
@@ -82,10 +82,8 @@ class PPLRModule(ReIDModule):
             raise ValueError(
                 f"camera_weight={camera_weight}: must be finite and not negative; 0 turns it off"
             )
-        if aals_start_epoch < 0:
-            raise ValueError(f"aals_start_epoch={aals_start_epoch}: must not be negative")
-        check_count("model.agreement_k", agreement_k)
-        check_count("max_clusters", max_clusters)
+        check_counts("model", agreement_k=agreement_k, max_clusters=max_clusters)
+        check_counts("model", least=0, aals_start_epoch=aals_start_epoch)
         network = network or PartNetwork()
         super().__init__(network)
         self.classifier = ClusterClassifier(network.num_features, max_clusters)
@@ -119,7 +117,7 @@ class PPLRModule(ReIDModule):
             ValueError: There are not.
         """
         if self.network.num_parts:
-            check_count("model.agreement_k", self.agreement_k, len(samples) - 1)
+            check_counts("model", len(samples) - 1, agreement_k=self.agreement_k)
         if self.camera_weight and len({sample.camera_id for sample in samples}) < 2:
             raise ValueError(
                 "model.camera_weight is above 0, but all training images are of one camera, or of "

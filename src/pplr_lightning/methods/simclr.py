@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pplr_lightning.data import TrainBatch
+from pplr_lightning.functional.checks import check_counts
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.networks import PartNetwork
 
@@ -36,8 +37,7 @@ class SimCLRModule(ReIDModule):
         projection_size: int = 128,
         temperature: float = 0.1,
     ) -> None:
-        if projection_size < 1:
-            raise ValueError(f"projection_size={projection_size}: must be at least 1")
+        check_counts("model", projection_size=projection_size)
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature={temperature}: must be finite and above 0")
         network = network or PartNetwork()
