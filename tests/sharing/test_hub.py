@@ -189,7 +189,7 @@ def test_a_module_trained_on_the_command_line(trained, tmp_path):
     assert "- Size and colours: 64 x 32 " in card
     assert "- Labels: Unsupervised: clusters of the images are the labels; identities were" in card
     assert "Labeler: DBSCAN (k1 6, k2 2," in card
-    assert "- Start: Random weights of resnet" in card
+    assert "- Start: Random weights of test_resnet" in card
     assert "| mAP | " in card
 
 

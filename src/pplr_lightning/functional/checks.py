@@ -69,7 +69,9 @@ def check_count(name: str, value: int, images: int | None = None, *, least: int 
         )
 
 
-def check_counts(owner: str, images: int | None = None, *, least: int = 1, **counts: int) -> None:
+def check_counts(
+    owner: str, images: int | None = None, /, *, least: int = 1, **counts: int
+) -> None:
     """Check options by name, which the message calls those of `owner`, as `check_count` does."""
     for name, value in counts.items():
         check_count(f"{owner}.{name}", value, images, least=least)
