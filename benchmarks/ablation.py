@@ -43,14 +43,18 @@ class HeadAccuracy(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Listens to the heads."""
+        self.epoch = -1  # whose clusters are known
         self.named: list[torch.Tensor] = []  # of this step, each head's clusters (B,)
         heads = [pl_module.classifier, *pl_module.part_classifiers]
         listen = lambda head, inputs, logits: self.named.append(logits.argmax(1))  # noqa: E731
         self.hooks = [head.register_forward_hook(listen) for head in heads]
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
-        """Forgets the last step; of a new epoch's clusters, finds the identities."""
+        """Forgets the last step; finds the identity of each of a new epoch's clusters."""
         self.named.clear()
+        if self.epoch == trainer.current_epoch:
+            return
+        self.epoch = trainer.current_epoch
         data = trainer.datamodule
         self.persons = torch.tensor([sample.person_id for sample in data.train_samples])
         classes = data.pseudo_labels.classes
@@ -110,7 +114,7 @@ def main(args: list[str] | None = None) -> None:
     for title, logged in COURSES.items():
         print(f"\n{title}, by epoch, mean over the seeds:")
         for name, row in runs.items():
-            epochs = zip(*(run.course(logged) for run in row), strict=True)
+            epochs = zip(*(run.course(logged) for run in row), strict=False)
             print(f"{name:>14}", *(f"{sum(values) / len(values):.3g}" for values in epochs))
 
 

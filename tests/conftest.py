@@ -215,10 +215,10 @@ def made_small(monkeypatch) -> None:
     monkeypatch.setattr("lightning.pytorch.Trainer", _Smaller(Trainer, lambda given: short))
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """For many short runs: a second thread only waits for the first."""
+@pytest.fixture
+def three_threads():
+    """More than the tests else have."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(3)
     yield
     torch.set_num_threads(threads)

@@ -131,14 +131,6 @@ def logged(file: Path) -> list[tuple[str, str]]:
     return [(row["step"], row["train/loss"]) for row in rows if row.get("train/loss")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # many short runs: a second thread only waits for the first
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def training(drawn, tmp_path_factory):
     return Training(drawn, tmp_path_factory.mktemp("resume"))

@@ -30,8 +30,6 @@ from pplr_lightning.weights.checkpoints import WholeCheckpointIO
 
 from ..generators import generators
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Save(Callback):
     """Saves at the end of epoch 0 and in the middle of epoch 1."""

@@ -19,7 +19,6 @@ from ..conftest import CHECKPOINT, run_options
 from ..test_cli import NAMES as SCALARS
 from ..wandb_file import records
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 HISTOGRAMS = {
     f"histograms/{name}" for name in ("cluster_size", "agreement_part1", "agreement_part2")
 }

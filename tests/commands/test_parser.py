@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from pplr_lightning.commands.parser import explain
+
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--pseudo_labels.kl=30"], "unrecognized arguments: --pseudo_labels.kl=30, did you"),
-        (["--data.batchsize=3"], "--data.batchsize=3, did you mean --data.batch_size?"),
+        (["--pseudo_labels.kl=30"], "unrecognized arguments: --pseudo_labels.kl=30"),
+        (["--data.batchsize=3"], "--data.batchsize=3, did you mean data.batch_size?"),
         (["--model.aals=maybe"], "model.aals: expected bool. Got value: maybe"),
         (
             ["--evaluation.test_features=all"],
@@ -21,7 +23,22 @@ import pytest
         (["--model.network.num_parts=2.5"], "model.network.num_parts: expected int. Got value"),
         (["--pseudo_labels.labeler=DBSCNA"], "no class 'DBSCNA', did you mean DBSCAN?"),
         (["--trainer.max_epochs=few"], "trainer.max_epochs: expected int. Got value: few"),
-        (["--data.image_size=64x32"], "Got value: 64x32; write it in brackets, such as [64,3"),
+        (["--data.image_size=64x32"], "Got value: 64x32; write numbers in brackets"),
+        (["--optimizer.lr=fast"], "optimizer.lr: expected float. Got value: fast;"),
+        (["--model.foo=class_path='Nope'"], "model: pplr_lightning.PPLRModule has no option 'foo'"),
+        (["--data.dataset=Market1502"], "no class 'Market1502', did you mean Market1501?"),
+        (
+            ["--trainer.callbacks+=pplr_lightning.callbacks.Figures", "--trainer.callbacks.part=x"],
+            "trainer.callbacks.part: expected int. Got value: x;",
+        ),
+        (
+            [
+                "--trainer.callbacks+=pplr_lightning.callbacks.Figures",
+                "--trainer.callbacks.imagse=3",
+            ],
+            "trainer.callbacks: pplr_lightning.callbacks.Figures has no option 'imagse', did you "
+            "mean images?",
+        ),
         (
             ["--optimizer=null", "--optimizer.lr=1"],
             "optimizer: give the class, --optimizer, before its option 'lr'",
@@ -36,3 +53,29 @@ def test_says_in_one_line_what_is_wrong(run, run_args, capsys, options, message)
     assert line.startswith("error: ")
     assert message in line
     assert line.endswith("; see python -m pplr_lightning fit --help")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"data: [1,\n", "no YAML: while parsing a flow"),
+        (b"data: \xe9\n", "no YAML: 'utf-8' codec"),
+        (b"", "holds no options; write them as `data: {batch_size: 64}`"),
+        (b"- data\n", "holds no options"),
+    ],
+)
+def test_names_a_config_that_is_none(run, tmp_path, capsys, content, message):
+    (tmp_path / "a.yaml").write_bytes(content)
+    for words in (["--config", f"{tmp_path}/a.yaml"], [f"--config={tmp_path}/a.yaml"]):
+        with pytest.raises(SystemExit) as stop:
+            run("fit", *words)
+        assert stop.value.code == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {tmp_path}/a.yaml: {message}")
+
+
+def test_an_account_of_another_form_comes_as_it_is():
+    assert explain("Something\nof another version", []) == "Something"
+    assert explain("Option 'a' is not accepted", []) == "it has no option 'a'"
+    text = "Problem with given class_path 'no.such':\n  Option 'a' is not accepted"
+    assert explain(text, []) == "no.such has no option 'a'"

@@ -52,7 +52,7 @@ def out(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def alone(one_thread, run_module, tiny_checkpoint, crops, tmp_path_factory):
+def alone(run_module, tiny_checkpoint, crops, tmp_path_factory):
     """What one process that is not disturbed writes."""
     path = tmp_path_factory.mktemp("alone") / "e.parquet"
     run_module(

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import pytest
 import yaml
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def options_in(file) -> dict:

@@ -120,6 +120,7 @@ def test_all_distances_are_never_held(images, monkeypatch):
     assert sorted(sizes) == [(3, 45), (4, 45), (4, 45), (4, 45)]
 
 
+@pytest.mark.usefixtures("three_threads")
 def test_torch_keeps_its_threads(images):
     before = torch.get_num_threads()
     evaluate(images, torch.arange(60))

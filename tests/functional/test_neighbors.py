@@ -106,9 +106,11 @@ def test_one_image_and_all_images(backend):
     assert nearest_neighbors(equal, 5, backend=backend).sort().values.tolist() == [[*range(5)]] * 5
 
 
+@pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("backend", ["faiss", "torch"])
 def test_leaves_threads_and_precision_alone(draw_features, backend):
     faiss = pytest.importorskip("faiss")
+    faiss.omp_set_num_threads(3)
     torch.set_float32_matmul_precision("high")
     try:
         before = torch.get_num_threads(), faiss.omp_get_max_threads()
@@ -117,6 +119,7 @@ def test_leaves_threads_and_precision_alone(draw_features, backend):
         assert torch.backends.cuda.matmul.allow_tf32
     finally:
         torch.set_float32_matmul_precision("highest")
+        faiss.omp_set_num_threads(1)
 
 
 def test_autocast_does_not_coarsen_the_search(draw_features):

@@ -18,7 +18,7 @@ from ..processes import launch
 def test_alone_it_holds_all_rows():
     rows = torch.arange(6.0).view(3, 2)
     with Share(3) as share:
-        assert (share.start, share.stop, share.total) == (0, 3, 3)
+        assert (share.start, share.stop, share.total, share.received) == (0, 3, 3, 0)
         assert share.gather(rows) is rows
         assert share.sum(rows) is rows
         ((start, block),) = share.blocks(rows)
@@ -38,6 +38,7 @@ def _exchange(rank):
             "gathered": share.gather(rows),
             "sparse": share.gather_sparse(sparse.csr_matrix(dense)).toarray(),
             "sum": share.sum(torch.full((2,), float(rank))),
+            "received": share.received > 0,
         }
 
 
@@ -54,6 +55,7 @@ def test_exchanges_rows_in_the_order_of_ranks(tmp_path):
         assert torch.equal(result["gathered"], rows)
         assert np.array_equal(result["sparse"], dense)
         assert result["sum"].tolist() == [6, 6]
+        assert result["received"]
 
 
 def _fail(rank):

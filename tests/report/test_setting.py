@@ -60,8 +60,6 @@ def test_start(say):
     warm = say("Start", model__network__weights="some.ckpt")
     assert warm.startswith("resnet10t with the weights of some.ckpt.")
     assert "not label-free" in warm
-    own = say("Start", model__network=None)
-    assert own == "Published weights of the method's own network."
 
 
 def test_data(say, make_run):

@@ -12,7 +12,7 @@ from pplr_lightning import PPLRModule, SimCLRModule
 from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.networks import PartNetwork
 from pplr_lightning.sharing import exporter
-from pplr_lightning.sharing.exporter import TOLERANCE, Embedder, export_network
+from pplr_lightning.sharing.exporter import TOLERANCE, TestFeature, export_network
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -112,8 +112,8 @@ def test_onnx_has_ordinary_batch_norm_and_a_dynamic_batch(files):
     [("onnx", "model.onnx", 2 * TOLERANCE), ("torch", "model.pt2", float("nan"))],
 )
 def test_a_file_that_differs_is_not_written(format, name, wrong, module, tmp_path, monkeypatch):
-    right = Embedder.forward
-    monkeypatch.setattr(Embedder, "forward", lambda self, images: right(self, images) + wrong)
+    right = TestFeature.forward
+    monkeypatch.setattr(TestFeature, "forward", lambda self, images: right(self, images) + wrong)
     path = tmp_path / name
     path.write_text("of an earlier export")
     with pytest.raises(ValueError, match=rf"{name}: not written, .* differ .* by (2.0e-04|nan)"):

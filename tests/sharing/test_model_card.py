@@ -236,11 +236,23 @@ def test_start_without_a_run(tmp_path, weights, start):
     assert str(tmp_path) not in text
 
 
-def test_a_run_of_the_methods_own_network(run):
+def test_a_labeler_of_a_strangers(run):
+    """Its options may be anybody's files."""
     config = yaml.safe_load((run / "config.yaml").read_text())
-    config["model"]["init_args"]["network"] = None
+    labeler = {"class_path": "my.Labels", "init_args": {"file": "/srv/jane/labels.csv"}}
+    config["pseudo_labels"]["labeler"] = labeler
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "- Start: Published weights of the method's own network.\n" in card(run)
+    text = card(run)
+    assert "- Labels: Labeler: Labels.\n" in text
+    assert "jane" not in text
+
+
+def test_with_cameras_in_the_labels(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    labeler = {"class_path": "pplr_lightning.CameraDBSCAN", "init_args": {"eps": 0.5}}
+    config["pseudo_labels"]["labeler"] = labeler
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "the distance between images (CameraDBSCAN)" in card(run)
 
 
 @pytest.mark.parametrize(

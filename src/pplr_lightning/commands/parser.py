@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-# What says nothing about the value in jsonargparse's account of all types that it has tried.
-_NOISE = re.compile(
-    "Does not validate|Subtypes: |Errors:|Given value|Problem with|expected NoneType"
-)
-_KEY = re.compile(r'Parser key "([^"]+)":')
-_CLASS = re.compile(r"class_path[ =]'([\w.]+)'")
-# Of which optimizer and lr_scheduler are, as long as no class is named.
+# Of a line of jsonargparse's account, what says only where it stands.
+_LAYOUT = re.compile(r"^[\s-]*(Type .* expects a function or a callable class: )?")
+# Lines that say nothing about the value, beside those that `explain` reads.
+_NOISE = re.compile(r"Does not validate|Errors:|Given value|Expected a (path|<class 'NoneType'>)|$")
+# Classes that stand for the option as long as none is named.
 _BASES = ("torch.optim.Optimizer", "typing.Union")
 
 
@@ -29,43 +30,104 @@ class OneLineParser(LightningArgumentParser):
         if not self.exit_on_error:  # of a class within: the parser around it hears of it
             super().error(message, ex)
         parser: Any = getattr(ex, "subcommand_parser", self)
-        options = re.findall(r"--[\w.]+", parser.format_usage())
+        options = re.findall(r"--([\w.]+)", parser.format_usage())
         help_line = f"{parser.prog.replace(' [options]', '')} --help"
         sys.stderr.write(f"error: {explain(message, options)}; see {help_line}\n")
         sys.exit(2)
 
 
 def explain(message: str, options: list[str]) -> str:
-    """Tells in one line what jsonargparse tells in many.
+    """Tells in one line what jsonargparse tells in an indented account of all that it has tried.
+
+    What it tried first was meant: the first reason counts.
 
     Args:
         message: Of jsonargparse.
-        options: All that there are, such as `--data.image_size`.
+        options: All that there are, such as `data.image_size`.
     """
-    key = ".".join(_KEY.findall(message))
-    reasons = re.sub(r"<class '([\w.]+)'>", r"\1", _KEY.sub("", message))
-    lines = (line.strip().removeprefix("- ") for line in reasons.splitlines())
-    lines = (re.sub(r"^Expected (an? )?", "expected ", line) for line in lines)
-    text = " or ".join(dict.fromkeys(line for line in lines if line and not _NOISE.match(line)))
-    if refused := re.search(r"Option '(\w+)' is not accepted", message):
-        classes = _CLASS.findall(message)
-        text = f"there is no option {refused[1]!r}"
-        if classes and classes[-1] in _BASES:
-            text = f"give the class, --{key}, before its option {refused[1]!r}"
-        elif classes:
-            known = list(signature(_imported(classes[-1])).parameters)
-            text = f"{classes[-1]} has no option {refused[1]!r}{_guess(refused[1], known)}"
-    elif missing := re.search(r"import path string: (.*)", message):
-        kinds = re.findall(r"<class '(pplr_lightning[\w.]+)'>", message)
-        known = [kind.__name__ for name in kinds for kind in _imported(name).__subclasses__()]
-        text = f"there is no class {missing[1]!r}{_guess(missing[1], known)}"
-    elif unknown := re.match(r"unrecognized arguments: (--[\w.]+)", message):
-        text += _guess(unknown[1], options)
-    elif "Got value" not in text and (value := re.search(r"Given value: (.*)", message)):
-        text += f". Got value: {value[1]}"
-    if re.search(r"expected tuple.*Got value: [^\[]", text):
-        text += "; write it in brackets, such as [64,32]"
-    return f"{key}: {text}" if key else text
+    lines = iter([_LAYOUT.sub("", line) for line in message.splitlines()])
+    keys: list[str] = []
+    classes: list[str] = []  # that it tried to make
+    kinds: list[str] = []  # of which they should have been
+    reason = ""
+    for line in lines:
+        if key := re.match(r'Parser key "([^"]+)":\s*(.*)', line):
+            keys.append(key[1])
+            line = key[2]
+        if found := re.match(r"Problem with given class_path '([\w.]+)'", line):
+            classes.append(found[1])
+        elif line.startswith("Subtypes:"):
+            kinds = re.findall(r"<class '([\w.]+)'>", line)
+        elif not _NOISE.match(line):
+            reason = line
+            break
+    where = f"{'.'.join(keys)}: " if keys else ""
+    if refused := re.match(r"Option '([^']+)' is not accepted", reason):
+        classes += re.findall(r"class_path='([\w.]+)'", reason)
+        return where + _refused(refused[1], ".".join(keys), classes)
+    if missing := re.match(r"Expected a dot import path string: (.*)", reason):
+        return f"{where}there is no class {missing[1]!r}" + _guess(missing[1], _names_of(kinds))
+    if unknown := re.search(r"(?:arguments: --|accept option ')([\w.]+)", reason):
+        group = re.match(r"Group '([\w.]+)'", reason)
+        name = f"{group[1]}.{unknown[1]}" if group else unknown[1]
+        return where + reason + _guess(name, [o for o in options if not name.startswith(f"{o}.")])
+    return where + _wrong_value(reason, lines)
+
+
+def check_configs(words: list[str]) -> None:
+    """Reads the config files of a command line, each of which has to be YAML.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for previous, word in zip(["", *words], words, strict=False):
+        name = word.removeprefix("--config=") if word.startswith("--config=") else word
+        if (name is word and previous not in ("--config", "-c")) or not Path(name).is_file():
+            continue
+        try:
+            content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{name}: no YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{name}: holds no options; write them as `data: {{batch_size: 64}}`")
+
+
+def _refused(option: str, key: str, classes: list[str]) -> str:
+    """Tells of an option that a class does not have."""
+    owner = classes[-1] if classes else "it"
+    if owner in _BASES:
+        return f"give the class, --{key}, before its option {option!r}"
+    try:
+        known = list(signature(_imported(owner)).parameters)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        known = []
+    return f"{owner} has no option {option!r}{_guess(option, known)}"
+
+
+def _wrong_value(reason: str, rest: Iterator[str]) -> str:
+    """Tells of a value that is of none of the types, which stand in the lines that follow."""
+    given = re.search(r"Got value: .*", reason)
+    reasons = [reason]
+    for line in rest:
+        if re.match(r"Expected an? <class '(?!NoneType)", line):
+            reasons.append(line)
+        elif value := re.match(r"Given value: (.*?)(?:\. Got value: .*)?$", line):
+            reasons[-1] += "" if given else f". Got value: {value[1]}"
+            break
+    text = " or ".join(re.sub(r"^Expected (an? )?", "expected ", one) for one in reasons)
+    text = re.sub(r"(Got value: .*?)\. Got value: .*", r"\1", text)
+    if re.search(r"expected <class 'tuple'>.*Got value: [^\[]", text):
+        text += "; write numbers in brackets, as [1,2]"
+    return re.sub(r"<class '([\w.]+)'>", r"\1", text)
+
+
+def _names_of(kinds: list[str]) -> list[str]:
+    """Names the classes of these kinds that this package offers."""
+    found = [_imported(kind) for kind in kinds if kind.startswith("pplr_lightning.")]
+    for kind in found:
+        found += kind.__subclasses__()
+    rooms = {kind: import_module(".".join(kind.__module__.split(".")[:2])) for kind in found}
+    return [kind.__name__ for kind, room in rooms.items() if kind.__name__ in room.__all__]
 
 
 def _imported(path: str) -> Any:

@@ -30,7 +30,7 @@ from pplr_lightning.callbacks import (
     RunRecord,
 )
 from pplr_lightning.callbacks.shared import run_folder
-from pplr_lightning.commands.parser import OneLineParser
+from pplr_lightning.commands.parser import OneLineParser, check_configs
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.lightning_internals import KeepsGivenOptions
 from pplr_lightning.methods import PPLRModule, ReIDModule
@@ -142,6 +142,7 @@ def run_cli(args: ArgsType = None) -> PPLRCLI:
     """Parses `args` (those of the process when None), runs the subcommand, returns the CLI."""
     if args is None or isinstance(args, list):
         args = _with_nulls(sys.argv[1:] if args is None else args)
+        check_configs(args)
     # Lightning warns of arguments given from Python while the process has some of its own.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     return PPLRCLI(

@@ -30,7 +30,10 @@ def resized(image: Image.Image, image_size: tuple[int, int]) -> np.ndarray:
 class EvalTransform:
     """The transform of evaluation and labelling, of decoded images or of resized batches.
 
-    What its arguments are: see `Preprocessing`.
+    Args:
+        image_size: Height and width.
+        mean: Of each colour, subtracted from values in [0, 1].
+        std: Of each colour, by which they then are divided.
     """
 
     def __init__(self, image_size: tuple[int, int], *, mean: RGB = MEAN, std: RGB = STD) -> None:

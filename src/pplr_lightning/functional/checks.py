@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -59,7 +60,9 @@ def check_labels(name: str, labels: Tensor, images: int, classes: int, *, lowest
 
 
 def check_count(name: str, value: int, images: int | None = None, *, least: int = 1) -> None:
-    """Check that least <= value, and value <= images if that is given."""
+    """Check that a whole number is at least `least`, and at most `images` if that is given."""
+    if not isinstance(value, Integral):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}; raise {name}")
     if images is not None and value > images:

@@ -29,12 +29,14 @@ class Share:
         start: First row of this process.
         stop: Row after its last one.
         total: Rows of all processes, N.
+        received: Bytes received from the other processes so far.
     """
 
     def __init__(self, rows: int, group: dist.ProcessGroup | None = None) -> None:
         self._group = group
         self._failed = False
         self.rank = dist.get_rank(group) if group is not None else 0
+        self.received = 0
         self._counts: list[int] = self._exchange(rows)
         self.start = sum(self._counts[: self.rank])
         self.stop = self.start + rows
@@ -107,6 +109,7 @@ class Share:
         if self._group is not None:
             self._exchange(None)
             dist.all_reduce(values, group=self._group)
+            self.received += values.nbytes
         return values
 
     def __enter__(self) -> Share:
@@ -143,4 +146,6 @@ class Share:
     def _broadcast(self, block: Tensor, owner: int) -> Tensor:
         if block.numel() and self._group is not None:
             dist.broadcast(block, dist.get_global_rank(self._group, owner), group=self._group)
+        if owner != self.rank:
+            self.received += block.nbytes
         return block

@@ -27,7 +27,7 @@ from pplr_lightning.gallery.embeddings import (
 )
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class EmbeddingParts:
     """The blocks of an embeddings file, each a file in `<file>.parts` until all are done.
 

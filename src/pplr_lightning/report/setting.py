@@ -49,8 +49,10 @@ def _labels(run: Run) -> str:
     if run.option("pseudo_labels") is None:
         return ""
     package = str(run.option(f"{LABELER}.class_path") or "pplr_lightning").partition(".")[0]
-    known = LABELERS.get(run.kind(LABELER), CLUSTERS) if package == "pplr_lightning" else ""
-    return f"{known} Labeler: {_named(run, LABELER) or 'DBSCAN'}.".lstrip()  # the default
+    if package != "pplr_lightning":  # its options may be anybody's files
+        return f"Labeler: {run.kind(LABELER)}."
+    known = LABELERS.get(run.kind(LABELER), CLUSTERS)
+    return f"{known} Labeler: {_named(run, LABELER) or 'DBSCAN'}."  # the default
 
 
 def _cameras(run: Run) -> str:
@@ -73,8 +75,6 @@ def _cameras(run: Run) -> str:
 
 def _start(run: Run) -> str:
     backbone, weights = (run.option(f"model.network.{name}") for name in ("backbone", "weights"))
-    if run.config and run.option("model.network") is None:
-        return "Published weights of the method's own network."
     if backbone is None:
         return ""
     if weights in (None, "pretrained"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 
 
@@ -45,7 +46,7 @@ def listen(host: str, port: int, *, allow_public: bool = False) -> socket.socket
             raise ValueError(
                 f"--port {port}: another program listens there; give another, or 0 for any"
             ) from error
-        raise ValueError(f"--host {host} --port {port}: {error.strerror or error}") from error
+        raise ValueError(f"--host {host} --port {port}: {os.strerror(error.errno or 0)}") from error
 
 
 def _resolve(host: str) -> list[tuple[socket.AddressFamily, str]]:

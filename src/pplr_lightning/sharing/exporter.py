@@ -28,7 +28,7 @@ TOLERANCE = 1e-4
 ONNX_BYTES = 2**31  # a file of protobuf holds no more
 
 
-class Embedder(nn.Module):
+class TestFeature(nn.Module):
     """What of a network makes the L2-normalised test feature (B, D) of images (B, 3, H, W).
 
     The parts are left out.
@@ -64,8 +64,10 @@ def export_network(
         The largest absolute difference of a feature's coordinate, at most `TOLERANCE`.
 
     Raises:
-        ValueError: The image size does not fit, or the difference is too large; besides what
-            `check_destination` raises.
+        FileNotFoundError: There is no such folder to write into.
+        ImportError: A package that writes or runs ONNX is missing.
+        IsADirectoryError: The file's name is that of a folder.
+        ValueError: The file's name or the image size does not fit, or the difference is too large.
     """
     path = Path(path)
     check_destination(path, format)
@@ -73,7 +75,7 @@ def export_network(
     example = torch.zeros(2, 3, *preprocessing.image_size)
     _try_size(network, example)
     write = _onnx_bytes if format == "onnx" else _torch_bytes
-    content = write(Embedder(network), example, describe(network, preprocessing))
+    content = write(TestFeature(network), example, describe(network, preprocessing))
     with written_whole(path) as aside:
         aside.write_bytes(content)
         run = (_onnx_runner if format == "onnx" else _torch_runner)(aside)
@@ -125,7 +127,7 @@ def describe(network: PartNetwork, preprocessing: Preprocessing) -> dict[str, st
     }
 
 
-def _onnx_bytes(embedder: Embedder, example: Tensor, metadata: dict[str, str]) -> bytes:
+def _onnx_bytes(embedder: TestFeature, example: Tensor, metadata: dict[str, str]) -> bytes:
     size = sum(tensor.nbytes for tensor in embedder.state_dict().values())
     if size >= ONNX_BYTES:
         raise ValueError(
@@ -147,7 +149,7 @@ def _onnx_bytes(embedder: Embedder, example: Tensor, metadata: dict[str, str]) -
     return program.model_proto.SerializeToString()
 
 
-def _torch_bytes(embedder: Embedder, example: Tensor, metadata: dict[str, str]) -> bytes:
+def _torch_bytes(embedder: TestFeature, example: Tensor, metadata: dict[str, str]) -> bytes:
     batch = {0: torch.export.Dim("batch")}
     program = torch.export.export(embedder, (example,), dynamic_shapes=(batch,))
     buffer = io.BytesIO()
