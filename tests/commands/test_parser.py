@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pplr_lightning.commands.parser import explain
+from pplr_lightning.labelers import Labeler
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,15 @@ def test_names_a_config_that_is_none(run, tmp_path, capsys, content, message):
         assert stop.value.code == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {tmp_path}/a.yaml: {message}")
+
+
+def test_a_labeler_of_ones_own_is_no_hindrance():
+    class Mine(Labeler):
+        label = None
+
+    text = "Subtypes: [<class 'pplr_lightning.labelers.labeler.Labeler'>]\n"
+    text += "Expected a dot import path string: Instancs"
+    assert explain(text, []) == "there is no class 'Instancs', did you mean Instances?"
 
 
 def test_an_account_of_another_form_comes_as_it_is():

@@ -126,7 +126,8 @@ def _names_of(kinds: list[str]) -> list[str]:
     found = [_imported(kind) for kind in kinds if kind.startswith("pplr_lightning.")]
     for kind in found:
         found += kind.__subclasses__()
-    rooms = {kind: import_module(".".join(kind.__module__.split(".")[:2])) for kind in found}
+    own = [kind for kind in found if kind.__module__.startswith("pplr_lightning.")]
+    rooms = {kind: import_module(".".join(kind.__module__.split(".")[:2])) for kind in own}
     return [kind.__name__ for kind, room in rooms.items() if kind.__name__ in room.__all__]
 
 

@@ -49,10 +49,8 @@ def _labels(run: Run) -> str:
     if run.option("pseudo_labels") is None:
         return ""
     package = str(run.option(f"{LABELER}.class_path") or "pplr_lightning").partition(".")[0]
-    if package != "pplr_lightning":  # its options may be anybody's files
-        return f"Labeler: {run.kind(LABELER)}."
-    known = LABELERS.get(run.kind(LABELER), CLUSTERS)
-    return f"{known} Labeler: {_named(run, LABELER) or 'DBSCAN'}."  # the default
+    known = LABELERS.get(run.kind(LABELER), CLUSTERS) if package == "pplr_lightning" else ""
+    return f"{known} Labeler: {_named(run, LABELER) or 'DBSCAN'}.".lstrip()  # the default
 
 
 def _cameras(run: Run) -> str:

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from pplr_lightning import data as readers
 from pplr_lightning.data.datasets import PublishedDataset
 from pplr_lightning.data.transforms import Preprocessing
-from pplr_lightning.report.reading import Run, read_run
+from pplr_lightning.report.reading import LABELER, Run, read_run
 from pplr_lightning.report.setting import describe_setting, without_home
 from pplr_lightning.report.tables import results
 
@@ -78,6 +78,9 @@ def write_card(
         topic: without_home(text.replace(weights, Path(weights).name))
         for topic, text in describe_setting(read)
     }
+    labeler = str(read.option(f"{LABELER}.class_path") or "pplr_lightning.DBSCAN")
+    if not labeler.startswith("pplr_lightning."):  # its options may be anybody's files
+        told["Labels"] = f"Labeler: {read.kind(LABELER)}."
     facts = {
         "Images": data
         or (_name(read.option("data.dataset")) if read.option("data") else NOT_STATED),
