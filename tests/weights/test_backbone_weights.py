@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
@@ -60,6 +61,47 @@ def test_whatever_it_is_wrapped_in(given, tmp_path, wrapping):
     assert differs(model, given) == []
     assert report.startswith(f"{len(model.state_dict())} tensors from {path}")
     assert "; left out " in report  # the classifier at least
+
+
+def test_another_implementation_by_its_order(tmp_path):
+    torch.manual_seed(1)
+    theirs = torchvision.models.mobilenet_v2(num_classes=3).eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    path = tmp_path / "theirs.pth"
+    torch.save({"state_dict": prefixed(theirs.state_dict(), "module.")}, path)
+    ours = backbone("mobilenetv2_100").eval()
+    report = load_backbone_weights(ours, path)
+    images = torch.randn(2, 3, 64, 32)
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs.features(images))
+    assert report == (
+        f"260 tensors from {path}, by their order (state_dict.module.features.0.0.weight is "
+        "conv_stem.weight, ...); left out 2: state_dict.module.classifier.1.weight, "
+        "state_dict.module.classifier.1.bias"
+    )
+
+
+@pytest.mark.parametrize("change", ["kind", "shape", "shorter", "deeper"])
+def test_another_order_is_another_network(tmp_path, change):
+    weights = {
+        f"body.{number}.{name.rpartition('.')[2]}": value
+        for number, (name, value) in enumerate(backbone("resnet10t").state_dict().items())
+        if not name.endswith("num_batches_tracked")
+    }
+    if change == "kind":  # of an architecture that shifts before it scales
+        weights = {n.replace("bias", "b"): value for n, value in weights.items()}
+    elif change == "shape":
+        weights["body.0.weight"] = weights["body.0.weight"][1:]
+    elif change == "shorter":
+        weights.popitem()
+    else:
+        weights |= {"body.999.weight": torch.zeros(3), "head.weight": torch.zeros(2)}
+    torch.save(weights, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other.pth: none of its \d+ tensors has a name of the"):
+        load_backbone_weights(backbone("resnet10t"), tmp_path / "other.pth")
 
 
 def test_report(given, tmp_path):

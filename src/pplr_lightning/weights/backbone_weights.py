@@ -24,10 +24,12 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> str:
     The tensors may lie in dictionaries of any depth and carry prefixes of any length
     (`teacher`, `state_dict`, `module.`, `backbone.`, ...): the prefix is taken under which most of
     the backbone's names are found; where several copies have the same number, a teacher's, else
-    the first in the file. Every tensor of the backbone has to be there in its shape, but for
-    batch counters and for position embeddings of another grid, which are resampled: a backbone
-    that is random in part would train on in silence. Anything else in the file, such as a
-    classifier, is left out.
+    the first in the file. Where hardly a name is the backbone's, its order counts, if each tensor
+    has the shape and the kind (`weight`, `running_mean`, ...) of its counterpart: so are those of
+    another implementation of the same architecture read. Every tensor of the backbone has to be
+    there in its shape, but for batch counters and for position embeddings of another grid, which
+    are resampled: a backbone that is random in part would train on in silence. Anything else in
+    the file, such as a classifier, is left out.
 
     Args:
         backbone: A timm model without classifier.
@@ -42,16 +44,19 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> str:
     """
     tensors = read_tensors(path)
     own = backbone.state_dict()
-    prefix = find_prefix(tensors, own, path)
-    found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    names, how = match_names(tensors, own, path)
+    found = {names[name]: tensor for name, tensor in tensors.items() if name in names}
     resampled = fit_position_embeddings(found, backbone)
     _check(found, own, path)
     backbone.load_state_dict({n: found[n] for n in own if n in found}, strict=False)
     loaded = sum(name in found for name in own)
-    left_out = [name for name in tensors if name.removeprefix(prefix) not in own]
+    left_out = [
+        name
+        for name in tensors
+        if names.get(name) not in own and not name.endswith("num_batches_tracked")
+    ]
     return (
-        f"{loaded} tensors from {path}"
-        + (f", under the prefix {prefix}" if prefix else "")
+        f"{loaded} tensors from {path}{how}"
         + (f"; {resampled}" if resampled else "")
         + (f"; left out {len(left_out)}: {_some(left_out)}" if left_out else "")
     )
@@ -85,22 +90,52 @@ def _tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(value, f"{prefix}{name}.")
 
 
-def find_prefix(tensors: Mapping[str, Any], own: Mapping[str, Any], path: str | Path) -> str:
-    """Finds what stands before most of a backbone's names in the names of a file's tensors.
+def match_names(
+    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str | Path
+) -> tuple[dict[str, str], str]:
+    """Finds which tensors of a file are which of a backbone's, by their names or their order.
+
+    Returns:
+        The backbone's name of each, those that it does not have included, and how they were found.
 
     Raises:
-        ValueError: None of them is there.
+        ValueError: No name is the backbone's, nor is the order.
     """
     counts: Counter[str] = Counter()
     for name in tensors:
         starts = [0, *(place + 1 for place, sign in enumerate(name) if sign == ".")]
         counts.update(name[:start] for start in starts if name[start:] in own)
+    prefix = max(counts, key=lambda name: (counts[name], "teacher" in name), default="")
+    ordered = {} if 2 * counts[prefix] > len(own) else _by_order(tensors, own)
+    if ordered:
+        first, *_ = ordered.items()
+        return ordered, f", by their order ({first[0]} is {first[1]}, ...)"
     if not counts:
         raise ValueError(
             f"{path}: none of its {len(tensors)} tensors has a name of the backbone's; the file "
             f"has {_some(tensors)}, the backbone {_some(own)}"
         )
-    return max(counts, key=lambda prefix: (counts[prefix], "teacher" in prefix))
+    names = {name: name.removeprefix(prefix) for name in tensors if name.startswith(prefix)}
+    return names, f", under the prefix {prefix}" if prefix else ""
+
+
+def _by_order(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, str]:
+    """Pairs names in their order; none where a shape or a kind differs, or the file goes on."""
+    given, wanted = (
+        [name for name in names if not name.endswith("num_batches_tracked")]
+        for names in (tensors, own)
+    )
+    columns = enumerate(zip(*(name.split(".") for name in given), strict=False))
+    shared = next((place for place, words in columns if len(set(words)) > 1), 0)
+    inner = {name.split(".")[shared] for name in given[: len(wanted)]}
+    deeper = any(name.split(".")[shared] in inner for name in given[len(wanted) :])
+    pairs = list(zip(given, wanted, strict=False))
+    differ = any(
+        theirs.rpartition(".")[2] != ours.rpartition(".")[2]
+        or tensors[theirs].shape != own[ours].shape
+        for theirs, ours in pairs
+    )
+    return {} if differ or deeper or len(pairs) < len(wanted) else dict(pairs)
 
 
 def _check(found: dict[str, Tensor], own: dict[str, Tensor], path: str | Path) -> None:
