@@ -4,10 +4,12 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as nnf
+from huggingface_hub import HfApi
 from timm.layers import resample_abs_pos_embed
 
 from pplr_lightning.networks import PartNetwork
-from pplr_lightning.networks.backbone import create_backbone, read_map
+from pplr_lightning.networks import backbone as backbone_module
+from pplr_lightning.networks.backbone import ask_hub, create_backbone, read_map
 
 # name, last stride, width, rows and columns of the map of a 384 x 128 image
 BACKBONES = [
@@ -104,6 +106,41 @@ class TestViT:
             vit(torch.randn(2, 3, 64, 32))
 
 
+class TestHub:
+    """Where the published weights are, is known before timm tries for a minute."""
+
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        calls = []
+
+        def model_info(api, repository, *, timeout):
+            calls.append((repository, timeout))
+            raise ConnectionError("no route")
+
+        monkeypatch.setattr(HfApi, "model_info", model_info)
+        return calls
+
+    def test_without_a_connection_it_is_said_at_once(self, asked, monkeypatch):
+        monkeypatch.setattr(backbone_module, "try_to_load_from_cache", lambda *_: None)
+        network = part_network("resnet18", (64, 32), weights="pretrained")
+        message = (
+            r"weights of resnet18 cannot be loaded \(no route\); .* set network.weights to a f"
+        )
+        with pytest.raises(ValueError, match=message):
+            network.load_weights()
+        ((repository, timeout),) = asked
+        assert repository.startswith("timm/resnet18.")
+        assert timeout <= 5
+
+    def test_what_is_there_is_not_asked_for(self, asked, monkeypatch):
+        monkeypatch.setattr(
+            backbone_module, "try_to_load_from_cache", lambda repository, file: f"/cache/{file}"
+        )
+        ask_hub("timm/resnet18.a1_in1k")
+        ask_hub(None)
+        assert asked == []
+
+
 class TestPublishedPositions:
     """The weights that timm publishes are of another grid."""
 
@@ -119,6 +156,7 @@ class TestPublishedPositions:
             return create(name, pretrained_cfg_overlay=overlay, **options)
 
         monkeypatch.setattr(timm, "create_model", from_file)
+        monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: None)
         return model
 
     def test_are_resampled_to_the_image(self, published):

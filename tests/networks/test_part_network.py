@@ -6,6 +6,7 @@ import logging
 import pytest
 import timm
 import torch
+from huggingface_hub import HfApi
 
 from pplr_lightning.networks import PartNetwork
 from pplr_lightning.networks.part_network import GeM
@@ -161,7 +162,8 @@ def test_channels_last_weights_load_into_either_layout():
 
 class TestPretrained:
     @pytest.fixture
-    def network(self):
+    def network(self, monkeypatch):
+        monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: None)  # the hub is there
         return make(weights="pretrained")
 
     @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from torch import Tensor, nn
 
 EXAMPLES = "a ConvNet such as resnet50.tv_in1k, or a ViT such as vit_small_patch16_224.dino"
@@ -39,6 +40,8 @@ def create_backbone(
         published = timm.get_pretrained_cfg(name)  # None of a model that a user registered
         if published is not None and published.fixed_input_size:
             options["img_size"] = image_size
+        if published is not None and pretrained:
+            ask_hub(published.hf_hub_id)
         backbone = timm.create_model(name, **options)
     except (RuntimeError, AssertionError) as error:  # of a tag (behind the dot), or the size
         raise ValueError(f"backbone {name!r}: {error}") from error
@@ -53,6 +56,18 @@ def create_backbone(
             f"of backbone {name!r}: use {near}"
         )
     return backbone
+
+
+def ask_hub(repository: str | None) -> None:
+    """Asks the Hugging Face hub for weights, if they are there and not on this machine yet.
+
+    Without a connection timm would try for a minute before it says so; this raises, whatever the
+    libraries that it goes through raise, within seconds.
+    """
+    files = (constants.SAFETENSORS_SINGLE_FILE, constants.PYTORCH_WEIGHTS_NAME)
+    cached = (try_to_load_from_cache(str(repository), file) for file in files)
+    if repository and not any(isinstance(file, str) for file in cached):
+        HfApi().model_info(repository, timeout=5)
 
 
 def gives_tokens(backbone: nn.Module) -> bool:
