@@ -23,7 +23,7 @@ from pplr_lightning.cli import main
 
 from .conftest import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Each records how it was called instead of running; any other program is not found.
 PROGRAMS = ("make", "pip", "python", "torchrun", "wandb")
 PRELUDE = "".join(f"{name}() {{ printf '%s\\0' {name} \"$@\" $'\\n' >&3; }}\n" for name in PROGRAMS)
