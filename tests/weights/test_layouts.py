@@ -142,6 +142,13 @@ class TestAuthors:
         assert (weights.project, weights.num_parts) == ("the authors of PPLR", 3)
         assert torch.equal(weights.tensors["neck.running_mean"], bare["bnneck.running_mean"])
 
+    def test_safetensors(self, small, tmp_path):
+        tensors = {name: tensor.contiguous() for name, tensor in small.items()}
+        save_file(tensors, tmp_path / "best.safetensors")
+        weights = read_weights(tmp_path / "best.safetensors")
+        assert weights.project == "the authors of PPLR"
+        assert torch.equal(weights.tensors["neck.weight"], small["module.bnneck.weight"])
+
     def test_there_and_back_is_the_same_to_the_bit(self, module, best, save):
         back = to_official(read_weights(save({"state_dict": module.state_dict()})))
         there = torch.load(best, weights_only=True)

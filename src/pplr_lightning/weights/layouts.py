@@ -86,7 +86,7 @@ def read_weights(path: str | Path, *, mmap: bool = False) -> Weights:
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read, it would execute code, or its layout is not known.
     """
-    tensors = _unwrap(read_file(path, mmap=mmap))
+    tensors = _read(path, mmap=mmap)
     weights = _recognise(tensors, path)
     if weights is None:
         first = f"its first tensor is {next(iter(tensors))}" if tensors else "it holds no tensors"
@@ -177,9 +177,12 @@ def load_weights_file(network: Any, path: str | Path) -> str:
 
 
 def _find_layout(path: str | Path, *, mmap: bool = False) -> Weights | None:
+    return _recognise(_read(path, mmap=mmap), path)
+
+
+def _read(path: str | Path, *, mmap: bool) -> dict[str, Tensor]:
     is_safe = Path(path).suffix == ".safetensors"
-    content = read_tensors(path) if is_safe else read_file(path, mmap=mmap)
-    return _recognise(_unwrap(content), path)
+    return _unwrap(read_tensors(path) if is_safe else read_file(path, mmap=mmap))
 
 
 def load_weights(network: Any, weights: Weights) -> str:
