@@ -14,7 +14,7 @@ from pplr_lightning.functional import dbscan, jaccard, jaccard_distance, nearest
 from pplr_lightning.functional.sharding import Share
 from pplr_lightning.labelers import DBSCAN, Space
 
-from ..processes import launch
+from ..processes import SERVER, launch
 
 SIZE = ["--images=300", "--dim=16", "--parts=2", "--k1=20", "--agreement_k=10"]
 
@@ -34,11 +34,25 @@ def test_prints_equal_labels_beside_the_dense_version(capsys):
     assert float(table["both"][1]) > 0
 
 
-@pytest.mark.slow
-def test_prints_each_rank(capsys):
+def spawn(work, args, nprocs):
+    """Does as `torch.multiprocessing.spawn`, without the imports."""
+    ranks = [SERVER.Process(target=work, args=(rank, *args)) for rank in range(nprocs)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+        assert rank.exitcode == 0
+
+
+def test_prints_each_rank(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark.mp, "spawn", spawn)
     benchmark.main([*SIZE, "--threads=1", "--ranks=2", "--camera_jaccard"])
     printed = capsys.readouterr().out
-    assert [row[0] for row in rows(printed)] == ["1", "2"]
+    alone, two = rows(printed)
+    assert (alone[0], two[0]) == ("1", "2")
+    assert float(alone[-1]) == 0
+    assert all(float(received) >= 0 for received in two[-1].split())
+    assert len(two[-1].split()) == 2
     assert "labels equal on all ranks and numbers of ranks: yes" in printed
 
 
