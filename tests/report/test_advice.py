@@ -73,6 +73,31 @@ def test_more_clusters_than_rows(make):
     assert advice.attempt == "Raise model.max_clusters (now 600)."
 
 
+# Rendered people, MobileNetV2: without AALS and with it from epoch 5 on, the first twelve epochs.
+WITHOUT_AALS = (0.43, 0.49, 0.47, 0.48, 0.48, 0.50, 0.48, 0.51, 0.53, 0.54, 0.53, 0.55)
+WITH_AALS = (0.43, 0.49, 0.47, 0.48, 0.48, 0.50, 0.42, 0.46, 0.43, 0.37, 0.33, 0.28)
+
+
+@pytest.mark.parametrize(
+    ("course", "aals", "found"),
+    [(WITH_AALS, True, True), (WITHOUT_AALS, True, False), (WITH_AALS, False, False)],
+)
+def test_agreement_that_falls_since_aals_began(make_run, course, aals, found):
+    rows = [epoch(number, labels_agreement_mean=value) for number, value in enumerate(course)]
+    config = options(trainer__max_epochs=12, model__aals=aals, model__aals_start_epoch=5)
+    advice = [one for one in advise(make_run(rows=rows, config=config)) if "AALS" in one.rule]
+    assert bool(advice) == found
+    if found:
+        assert advice[0].finding.startswith(
+            "Since AALS began in epoch 5, global and part features agree less: on 28 % of their "
+            "neighbours in epoch 11, before on 50 %."
+        )
+        assert advice[0].attempt == (
+            "Compare with a run that has model.aals false, or begins later: "
+            "model.aals_start_epoch (now 5)."
+        )
+
+
 def test_low_agreement(make):
     advice = one(make(labels_agreement_mean=0.19), "agreement")
     assert "19 %" in advice.finding

@@ -10,6 +10,7 @@ from pplr_lightning.report.reading import LABELER, Run
 
 OUTLIERS = 0.4
 AGREEMENT = 0.2
+DISAGREEMENT = 0.1
 PAIRS = 0.5
 FALL = 0.02
 RISE = 0.01
@@ -109,6 +110,28 @@ def _labels(run: Run) -> Iterator[Advice]:
             f"more to see: lower {_now(run, 'model.network.num_parts')} or enlarge "
             f"{_now(run, 'data.image_size')}.",
             f"mean agreement below {AGREEMENT} in the last epoch",
+        )
+    yield from _smoothing(run)
+
+
+def _smoothing(run: Run) -> Iterator[Advice]:
+    """Looks at what AALS, where it is on, does to the agreement that it goes by."""
+    name, begin = "labels/agreement_mean", run.number("model.aals_start_epoch")
+    rows = {row["epoch"]: row[name] for row in run.labelings if name in row}
+    # The labels of the epoch in which it begins are made before it has changed anything.
+    later = {epoch: value for epoch, value in rows.items() if epoch > begin}
+    if run.option("model.aals") is not True or begin not in rows or not later:
+        return
+    lowest = min(later, key=lambda epoch: later[epoch])
+    if rows[begin] - later[lowest] > DISAGREEMENT:
+        yield Advice(
+            f"Since AALS began in epoch {begin:.0f}, global and part features agree less: on "
+            f"{100 * later[lowest]:.0f} % of their neighbours in epoch {lowest:.0f}, before on "
+            f"{100 * rows[begin]:.0f} %. Parts that disagree are told less of the labels, and may "
+            "then disagree more.",
+            f"Compare with a run that has model.aals false, or begins later: "
+            f"{_now(run, 'model.aals_start_epoch')}.",
+            f"mean agreement more than {DISAGREEMENT} below that of the epoch in which AALS began",
         )
 
 
