@@ -68,11 +68,11 @@ class HeadAccuracy(Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Compares what they named."""
-        persons = self.persons[batch.indices.cpu()]
+        persons, targets = self.persons[batch.indices.cpu()], batch.targets.cpu()
         whole, *parts = (
-            torch.stack([named == batch.targets, self.identity[named.cpu()] == persons])
-            .float().mean(1) for named in self.named
-        )  # fmt: skip
+            torch.stack([named == targets, self.identity[named] == persons]).float().mean(1)
+            for named in (named.cpu() for named in self.named)
+        )
         heads = {"global": whole}
         if parts:
             heads["parts"] = torch.stack(parts).mean(0)
