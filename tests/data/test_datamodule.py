@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from pplr_lightning.data import ImageFolder, Market1501, MarketLayout, PPLRDataModule
 from pplr_lightning.data.augmentation import TrainTransform
-from pplr_lightning.data.image_loader import EpochLoader
+from pplr_lightning.data.epoch_loader import EpochLoader
 from pplr_lightning.data.images import read_image
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.functional.retrieval import GalleryIndex

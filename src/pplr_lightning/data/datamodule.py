@@ -18,7 +18,8 @@ from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache, Node, new_cache
 from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits, check_queries
 from pplr_lightning.data.decoding import BadImages, decode_all, without_bad_images
-from pplr_lightning.data.image_loader import EpochLoader, ImageLoader, whole
+from pplr_lightning.data.epoch_loader import EpochLoader
+from pplr_lightning.data.image_loader import ImageLoader, whole
 from pplr_lightning.data.images import (
     EvalBatch,
     EvalImages,
