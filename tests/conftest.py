@@ -26,6 +26,11 @@ from .tiny import module, save
 os.environ.setdefault("WANDB_MODE", "offline")
 ROOT = Path(__file__).parents[1]
 
+# What earlier tests of the process left open is closed in whichever test comes next, with a word.
+warns_of_nothing = pytest.mark.filterwarnings(
+    "error", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _threads():

@@ -14,6 +14,8 @@ from pplr_lightning.functional import (
 )
 from pplr_lightning.functional.clustering import camera_pairs
 
+from ..conftest import warns_of_nothing
+
 
 def path_distance(*steps):
     """Return the distances of points on a line with these gaps, and 9 beyond the neighbours."""
@@ -61,7 +63,7 @@ def test_stored_zero_is_near_and_nothing_stored_is_far():
     assert dbscan(distance, eps=0.2, min_samples=2).tolist() == [-1, -1, -1]
 
 
-@pytest.mark.filterwarnings("error")
+@warns_of_nothing
 def test_sparse_equals_dense_and_is_not_changed(draw_features):
     distance = jaccard_distance(draw_features(0, 250), k1=15)
     before = distance.copy()

@@ -13,6 +13,8 @@ from sklearn.metrics import adjusted_rand_score
 from pplr_lightning.functional import hdbscan, jaccard_distance
 from pplr_lightning.functional.hierarchy import _spanning_forest
 
+from ..conftest import warns_of_nothing
+
 
 def within(dense, limit=1.0):
     """Store the distances below the limit in units of it, zeros too."""
@@ -111,7 +113,7 @@ def test_diagonal_need_not_be_stored():
     assert torch.equal(hdbscan(bare.tocsr()), hdbscan(distance))
 
 
-@pytest.mark.filterwarnings("error")
+@warns_of_nothing
 def test_is_reproducible_and_does_not_change_the_distance(draw_features):
     distance = jaccard_distance(draw_features(0, 200), k1=15)
     before = distance.copy()

@@ -9,6 +9,8 @@ from sklearn.datasets import make_blobs
 from pplr_lightning.functional import engines, kmeans
 from pplr_lightning.functional import partition as module
 
+from ..conftest import warns_of_nothing
+
 
 @pytest.fixture(params=["faiss", "scikit-learn"])
 def library(request, monkeypatch):
@@ -96,7 +98,7 @@ def test_types_and_gradients(library):
     assert not expected.requires_grad
 
 
-@pytest.mark.filterwarnings("error")
+@warns_of_nothing
 def test_is_quiet(library, capfd):
     kmeans(draw_blobs(0, images=50), num_clusters=20)
     assert capfd.readouterr() == ("", "")

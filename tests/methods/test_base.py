@@ -14,6 +14,7 @@ from pplr_lightning.data import EvalBatch
 from pplr_lightning.networks import PartNetwork
 from pplr_lightning.networks.backbone import create_backbone
 
+from ..conftest import warns_of_nothing
 from ..other_projects import Contrast, wrapped
 from ..tiny import save
 
@@ -159,7 +160,7 @@ class TestStart:
                 PPLRModule(network("test_vit", **options)), "validate", datamodule=PPLRDataModule()
             )
 
-    @pytest.mark.filterwarnings("error")
+    @warns_of_nothing
     def test_weights_of_the_normalisation_that_is_used(self, loads):
         vit = network("test_vit", image_size=(64, 32), last_stride=2, weights="pretrained")
         half = PPLRDataModule(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
