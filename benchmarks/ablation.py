@@ -19,6 +19,7 @@ from lightning.pytorch import Callback
 from rows import Run, row_parser, spread, train
 
 from pplr_lightning.callbacks.shared import History
+from pplr_lightning.functional.losses import refined_labels
 
 OVERRIDES = Path(__file__).parents[1] / "configs/ablation"
 ROWS = {"neither": "baseline", "AALS": "aals", "PGLR": "pglr", "AALS and PGLR": "both"}
@@ -31,6 +32,9 @@ COURSES = {
     "part heads, labels": "accuracy/parts",
     "global head, truth": "accuracy/global_truth",
     "part heads, truth": "accuracy/parts_truth",
+    "labels, truth": "accuracy/labels_truth",
+    "wrong labels that parts put right": "accuracy/righted",
+    "right labels that parts put wrong": "accuracy/wronged",
 }
 
 
@@ -38,20 +42,22 @@ class HeadAccuracy(Callback):
     """Writes into the history how often the heads are right, in training and on its batches.
 
     Against the labels: they name an image's cluster. Against the truth: they name a cluster most
-    of whose images are of the image's identity.
+    of whose images are of the image's identity. What PGLR would make of the labels if it followed
+    the parts alone (beta 0): the share of all images whose wrong label would become right
+    (`righted`), and whose right label wrong (`wronged`).
     """
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Listens to the heads."""
         self.epoch = -1  # whose clusters are known
-        self.named: list[torch.Tensor] = []  # of this step, each head's clusters (B,)
+        self.logits: list[torch.Tensor] = []  # of this step, each head's (B, C)
         heads = [pl_module.classifier, *pl_module.part_classifiers]
-        listen = lambda head, inputs, logits: self.named.append(logits.argmax(1))  # noqa: E731
+        listen = lambda head, inputs, logits: self.logits.append(logits.detach().cpu())  # noqa: E731
         self.hooks = [head.register_forward_hook(listen) for head in heads]
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
         """Forgets the last step; finds the identity of each of a new epoch's clusters."""
-        self.named.clear()
+        self.logits.clear()
         if self.epoch == trainer.current_epoch:
             return
         self.epoch = trainer.current_epoch
@@ -69,18 +75,33 @@ class HeadAccuracy(Callback):
     ) -> None:
         """Compares what they named."""
         persons, targets = self.persons[batch.indices.cpu()], batch.targets.cpu()
+        is_right = lambda named: self.identity[named] == persons  # noqa: E731
+        named = [logits.argmax(1) for logits in self.logits]
         whole, *parts = (
-            torch.stack([named == targets, self.identity[named] == persons]).float().mean(1)
-            for named in (named.cpu() for named in self.named)
+            torch.stack([clusters == targets, is_right(clusters)]).float().mean(1)
+            for clusters in named
         )
-        heads = {"global": whole}
+        right = is_right(targets)
+        values = {
+            "global": whole[0],
+            "global_truth": whole[1],
+            "labels_truth": right.float().mean(),
+        }
         if parts:
-            heads["parts"] = torch.stack(parts).mean(0)
-        for name, (labels, truth) in heads.items():
-            row = History.of(trainer).row(trainer)
-            for title, value in (("", labels), ("_truth", truth)):
-                mean = row.get(f"accuracy/{name}{title}", 0.0)  # of the epoch's steps so far
-                row[f"accuracy/{name}{title}"] = mean + (float(value) - mean) / (batch_idx + 1)
+            values["parts"], values["parts_truth"] = torch.stack(parts).mean(0)
+            onto_parts = refined_labels(
+                torch.stack(self.logits[1:], dim=2),
+                targets,
+                batch.columns["agreement"].cpu(),
+                beta=0.0,
+            )
+            by_parts = is_right(onto_parts.argmax(1))
+            values["righted"] = (by_parts & ~right).float().mean()
+            values["wronged"] = (right & ~by_parts).float().mean()
+        row = History.of(trainer).row(trainer)
+        for name, value in values.items():
+            mean = row.get(f"accuracy/{name}", 0.0)  # of the epoch's steps so far
+            row[f"accuracy/{name}"] = mean + (float(value) - mean) / (batch_idx + 1)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Lets go of the heads."""

@@ -44,7 +44,9 @@ def test_how_often_the_heads_are_right():
     data = SimpleNamespace(train_samples=samples, pseudo_labels=PseudoLabels(classes))
     trainer = SimpleNamespace(datamodule=data, callbacks=[], sanity_checking=False, current_epoch=0)
     indices = torch.tensor([0, 2, 3, 4])
-    batch = SimpleNamespace(indices=indices, targets=classes[indices])
+    agreement = torch.tensor([[1.0, 0], [0, 1], [0, 1], [0, 1]])  # image 0 by its first part
+    columns = {"agreement": agreement}
+    batch = SimpleNamespace(indices=indices, targets=classes[indices], columns=columns)
     callback = benchmark.HeadAccuracy()
     callback.on_fit_start(trainer, module)
     for step in range(2):
@@ -60,8 +62,11 @@ def test_how_often_the_heads_are_right():
             "accuracy/global_truth": 0.75,
             "accuracy/parts": 0.5,
             "accuracy/parts_truth": (0.75 + 0.25) / 2,
+            "accuracy/labels_truth": 0.75,
+            "accuracy/righted": 0.25,  # image 2
+            "accuracy/wronged": 0.5,  # images 3 and 4
         }
     )
     callback.on_fit_end(trainer, module)
     module.classifier(torch.eye(2))
-    assert len(callback.named) == 3
+    assert len(callback.logits) == 3
