@@ -25,7 +25,7 @@ from .conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Each records how it was called instead of running; any other program is not found.
-PROGRAMS = ("make", "pip", "python", "torchrun", "wandb")
+PROGRAMS = ("docker", "make", "pip", "python", "torchrun", "wandb")
 PRELUDE = "".join(f"{name}() {{ printf '%s\\0' {name} \"$@\" $'\\n' >&3; }}\n" for name in PROGRAMS)
 
 
@@ -78,6 +78,14 @@ def check(call: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             config.read(ROOT / "setup.cfg")
             for extras in re.findall(r"\.\[(.*)\]", " ".join(words)):
                 assert set(extras.split(",")) <= set(config["options.extras_require"]), call
+        case ["docker", "build", *words]:
+            given = {word.partition("=")[0] for word in words if "=" in word}
+            known = re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(), flags=re.M)
+            assert given <= set(known), call
+        case ["docker", "run", *words]:
+            within = [place for place, word in enumerate(words) if word in PROGRAMS]
+            if within:  # else the image's own command
+                check(words[within[0] :], monkeypatch)
         case ["torchrun", *words]:
             check(["python", *words[words.index("-m") :]], monkeypatch)
         case ["python", "-m", "pplr_lightning", *words]:

@@ -95,7 +95,17 @@ def test_a_wrong_option_is_found(command, desk, monkeypatch):
         check(call, monkeypatch)
 
 
-@pytest.mark.parametrize("command", ["make dmo", "pip install '.[gpus]'", "pythn -m x", "rm -rf /"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "make dmo",
+        "pip install '.[gpus]'",
+        "docker build --build-arg TROCH=cpu .",
+        "docker run --rm pplr make tset",
+        "pythn -m x",
+        "rm -rf /",
+    ],
+)
 def test_a_wrong_command_is_found(command, desk, monkeypatch):
     with pytest.raises(AssertionError):
         check(*commands(command, desk), monkeypatch)
