@@ -74,6 +74,7 @@ def test_wheel_says_what_it_needs(built):
     name = next(name for name in wheel.namelist() if name.endswith("/METADATA"))
     metadata = wheel.read(name).decode()
     assert "\nRequires-Python: >=3.10\n" in metadata
+    assert "\nLicense-Expression: MIT\n" in metadata
     extras = {"gpu", "cpu", "simclr", "tensorboard", "export", "test", "dev"}
     assert extras <= {
         line.removeprefix("Provides-Extra: ")
