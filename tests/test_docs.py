@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 
 import pytest
@@ -121,3 +122,39 @@ def test_what_extends_the_library_is_short():
     ]
     assert [node.name for node in classes] == ["ChainedClusters", "TrustedContrastModule"]
     assert all(node.end_lineno - node.lineno < 60 for node in classes)
+
+
+@pytest.mark.parametrize(
+    "notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem
+)
+def test_a_notebook_keeps_nothing_that_it_showed(notebook):
+    cells = json.loads(notebook.read_text())["cells"]
+    assert [cell["id"] for cell in cells] == [f"cell-{place}" for place in range(len(cells))]
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert (cell["outputs"], cell["execution_count"]) == ([], None)
+            compile("".join(cell["source"]), str(notebook), "exec")
+
+
+@pytest.mark.parametrize("crops", ["", "my_crops"])
+def test_commands_of_the_colab_notebook_parse(crops, desk, monkeypatch):
+    """Its cells run in the order of the page; `pplr` parses instead of running."""
+    pytest.importorskip("IPython")
+    cells = json.loads((ROOT / "notebooks/colab.ipynb").read_text())["cells"]
+    settings, *middle, report = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    scope, calls = {}, []
+
+    def parse(*words):
+        calls.append([str(word) for word in words])
+        check(["python", "-m", "pplr_lightning", *calls[-1]], monkeypatch)
+
+    exec(settings, scope)
+    scope["CROPS"] = crops
+    for source in middle:
+        exec(source, scope)
+        scope["pplr"] = parse
+    assert len(calls) == (1 if crops else 2)
+    (scope["run"]).mkdir(parents=True)
+    (scope["run"] / "report.html").write_text("<p class='x'>a & b</p>")
+    exec(report, scope)
+    assert "&lt;p class=&#x27;x&#x27;&gt;a &amp; b" in scope["frame"]
