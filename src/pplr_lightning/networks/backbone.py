@@ -10,6 +10,9 @@ import torch
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from torch import Tensor, nn
 
+# What timm does not have, registered with it under names of their own.
+from pplr_lightning.networks import osnet, resnet_ibn, vit_ics  # noqa: F401
+
 EXAMPLES = "a ConvNet such as resnet50.tv_in1k, or a ViT such as vit_small_patch16_224.dino"
 
 
