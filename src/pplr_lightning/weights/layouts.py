@@ -11,9 +11,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from pplr_lightning.weights.backbone_weights import (
+    find_backbone_weights,
     fit_position_embeddings,
     load_backbone_weights,
-    match_names,
     read_tensors,
 )
 from pplr_lightning.weights.checkpoints import differences, read_file
@@ -153,7 +153,7 @@ def check_weights_file(path: str | Path, backbone: nn.Module) -> None:
         ValueError: It does not, cannot be read, or would execute code.
     """
     if _find_layout(path, mmap=True) is None:
-        match_names(read_tensors(path, mmap=True), backbone.state_dict(), path)
+        find_backbone_weights(backbone, path, mmap=True)
 
 
 def load_weights_file(network: Any, path: str | Path) -> str:
