@@ -11,7 +11,7 @@ from pplr_lightning.networks import PartNetwork
 
 from .. import tiny
 
-OURS = ["osnet_x0_25", "osnet_ibn_x1_0", "resnet50_ibn_a", "vit_small_ics"]
+OURS = ["osnet_x0_25", "osnet_ibn_x1_0", "resnet50_ibn_a", "vit_small_ics", "swin_tiny_solider"]
 SIZE = (96, 48)
 
 

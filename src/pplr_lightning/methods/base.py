@@ -136,15 +136,17 @@ class ReIDModule(Embedder):
             self._check_normalisation()
 
     def _check_normalisation(self) -> None:
-        """Warns of images in another normalisation than those of the published weights."""
-        data = self.data
-        if data is None or self.network.weights != PRETRAINED:
+        """Warns of images in another normalisation than those that the weights were trained on."""
+        data, network = self.data, self.network
+        project = getattr(network.backbone, "weights_project", None)  # of a file that tells
+        if data is None or (network.weights != PRETRAINED and project is None):
             return
-        weights = cast(dict[str, Any], self.network.backbone.pretrained_cfg)
+        whose = "pretrained weights" if project is None else f"{project} weights"
+        weights = cast(dict[str, Any], network.backbone.pretrained_cfg)
         mean, std = tuple(weights["mean"]), tuple(weights["std"])
         if (mean, std) != (tuple(data.mean), tuple(data.std)):
             rank_zero_warn(
-                f"the pretrained weights of {self.network.backbone_name} were trained on images of "
+                f"the {whose} of {network.backbone_name} are for images of "
                 f"data.mean={mean} and data.std={std}; here these are {tuple(data.mean)} and "
                 f"{tuple(data.std)}"
             )

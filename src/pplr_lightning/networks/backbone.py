@@ -8,6 +8,7 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 # What timm does not have, registered with it under names of their own.
@@ -54,6 +55,9 @@ def create_backbone(
         backbone = timm.create_model(name, **options)
     except (RuntimeError, AssertionError) as error:  # of a tag (behind the dot), or the size
         raise ValueError(f"backbone {name!r}: {error}") from error
+    for module in backbone.modules():  # what it draws would depend on the number of processes
+        if isinstance(module, DropPath):
+            module.drop_prob = 0.0
     if not has_one_size(backbone):
         return backbone
     patch = backbone.patch_embed.feat_ratio(as_scalar=False)

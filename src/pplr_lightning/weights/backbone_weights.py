@@ -51,8 +51,8 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> str:
     which are resampled: a backbone that is random in part would train on in silence. Anything else
     in the file, such as a classifier, is left out.
 
-    Where the layout tells on images of which mean and deviation it was trained, the backbone has
-    them afterwards as `normalisation`.
+    Where the layout tells on images of which mean and deviation it was trained, they take the place
+    of those in the backbone's `pretrained_cfg`, and `weights_project` says whose they are.
 
     Args:
         backbone: A timm model without classifier.
@@ -74,7 +74,10 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> str:
     _check(found, own, path, given.layout)
     backbone.load_state_dict({n: found[n] for n in own if n in found}, strict=False)
     if given.layout is not None and given.layout.normalisation is not None:
-        cast(Any, backbone).normalisation = given.layout.normalisation
+        mean, std = given.layout.normalisation
+        whole = cast(Any, backbone)
+        whole.pretrained_cfg = {**whole.pretrained_cfg, "mean": mean, "std": std}
+        whole.weights_project = given.layout.project
     loaded = sum(name in found for name in own)
     left_out = [
         name

@@ -201,6 +201,12 @@ def from_fast_reid(tensors: Tensors, backbone: Any) -> Converted:
     return Converted(tensors, [note] if hasattr(backbone, "maxpool") else [])
 
 
+def from_transreid(tensors: Tensors, backbone: Any) -> Converted:
+    """TransReID: timm's names, and embeddings of the camera that it adds to every token."""
+    cameras = any(name.endswith("sie_embed") for name in tensors)
+    return Converted(tensors, ["without its embeddings of cameras"] if cameras else [])
+
+
 def _mmcv_name(name: str) -> str:
     name = name.replace("patch_embed.projection", "patch_embed.proj").replace("attn.w_msa", "attn")
     name = name.replace("ffn.layers.0.0", "mlp.fc1").replace("ffn.layers.1", "mlp.fc2")
@@ -278,12 +284,14 @@ KNOWN = (
         ("patch_embed.conv.1.IN.weight", "cls_token"),
         "vit_small_ics or vit_base_ics",
         HALVES,
+        from_transreid,
     ),
     KnownBackbone(
         "TransReID",
         ("base.cls_token", "bottleneck.weight"),
         "vit_small_patch16_224 or vit_base_patch16_224",
         HALVES,
+        from_transreid,
     ),
     KnownBackbone(
         "torchreid",

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from timm.models.swin_transformer import SwinTransformer
+
+from pplr_lightning.networks.backbone import create_backbone
+from pplr_lightning.networks.swin_solider import SwinSOLIDER
+
+SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (2, 4), "num_classes": 0, "global_pool": ""}
+
+
+def pair(image_size, **options):
+    torch.manual_seed(0)
+    ours = SwinSOLIDER(img_size=image_size, **{**SMALL, **options}).eval()
+    timms = SwinTransformer(img_size=image_size, **{**SMALL, **options}).eval()
+    weights = {n: w for n, w in ours.state_dict().items() if not n.endswith("reduction.bias")}
+    timms.load_state_dict(weights)
+    return ours, timms
+
+
+def test_where_the_windows_fill_the_map_it_is_the_swin():
+    ours, timms = pair((64, 32), window_size=4)
+    images = torch.randn(1, 3, 64, 32)
+    assert torch.allclose(ours(images), timms(images), atol=1e-6)
+
+
+def test_shifted_windows_of_a_map_that_they_do_not_fill():
+    """Each place's attention is that of the plain masked attention over the filled map."""
+    ours, timms = pair((40, 40), window_size=4)  # of 10 x 10 and 5 x 5
+    block, plain = ours.layers[0].blocks[1], timms.layers[0].blocks[1]
+    places = torch.randn(1, 10, 10, 8)
+    filled = torch.nn.functional.pad(places, (0, 0, 0, 2, 0, 2))
+    assert torch.equal(block._attn(places), plain._attn(filled)[:, :10, :10])
+    assert (block._attn(places) - plain._attn(places)).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize(("size", "width"), [("tiny", 768), ("base", 1024)])
+def test_stages_begin_with_an_affine_map(size, width):
+    backbone = create_backbone(f"swin_{size}_solider", (64, 32))
+    assert backbone.num_features == width
+    biases = [stage.downsample.reduction.bias for stage in backbone.layers[1:]]
+    assert [len(bias) for bias in biases] == [width // 4, width // 2, width]
+    assert not any(bias.any() for bias in biases)
