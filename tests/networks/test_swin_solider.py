@@ -13,6 +13,9 @@ SMALL = {"embed_dim": 8, "depths": (2, 2), "num_heads": (2, 4), "num_classes": 0
 def pair(image_size, **options):
     torch.manual_seed(0)
     ours = SwinSOLIDER(img_size=image_size, **{**SMALL, **options}).eval()
+    for name, parameter in ours.named_parameters():
+        if not name.endswith("reduction.bias"):  # which timm does not have
+            torch.nn.init.normal_(parameter, std=0.5)
     timms = SwinTransformer(img_size=image_size, **{**SMALL, **options}).eval()
     weights = {n: w for n, w in ours.state_dict().items() if not n.endswith("reduction.bias")}
     timms.load_state_dict(weights)
@@ -22,7 +25,7 @@ def pair(image_size, **options):
 def test_where_the_windows_fill_the_map_it_is_the_swin():
     ours, timms = pair((64, 32), window_size=4)
     images = torch.randn(1, 3, 64, 32)
-    assert torch.allclose(ours(images), timms(images), atol=1e-6)
+    assert torch.allclose(ours(images), timms(images), rtol=1e-4, atol=1e-5)
 
 
 def test_shifted_windows_of_a_map_that_they_do_not_fill():
@@ -32,7 +35,7 @@ def test_shifted_windows_of_a_map_that_they_do_not_fill():
     places = torch.randn(1, 10, 10, 8)
     filled = torch.nn.functional.pad(places, (0, 0, 0, 2, 0, 2))
     assert torch.equal(block._attn(places), plain._attn(filled)[:, :10, :10])
-    assert (block._attn(places) - plain._attn(places)).abs().max() > 1e-5
+    assert not torch.allclose(block._attn(places), plain._attn(places), atol=1e-3)
 
 
 @pytest.mark.parametrize(("size", "width"), [("tiny", 768), ("base", 1024)])
