@@ -30,11 +30,11 @@ def test_where_the_windows_fill_the_map_it_is_the_swin():
 
 def test_shifted_windows_of_a_map_that_they_do_not_fill():
     """Each place's attention is that of the plain masked attention over the filled map."""
-    ours, timms = pair((40, 40), window_size=4)  # of 10 x 10 and 5 x 5
+    ours, timms = pair((36, 36), window_size=4)  # of 9 x 9 places
     block, plain = ours.layers[0].blocks[1], timms.layers[0].blocks[1]
-    places = torch.randn(1, 10, 10, 8)
-    filled = torch.nn.functional.pad(places, (0, 0, 0, 2, 0, 2))
-    assert torch.equal(block._attn(places), plain._attn(filled)[:, :10, :10])
+    places = torch.randn(1, 9, 9, 8)
+    filled = torch.nn.functional.pad(places, (0, 0, 0, 3, 0, 3))
+    assert torch.equal(block._attn(places), plain._attn(filled)[:, :9, :9])
     assert not torch.allclose(block._attn(places), plain._attn(places), atol=1e-3)
 
 
