@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -140,6 +141,11 @@ class OSNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Tells which parameters are of which layer, as timm's models do."""
+        blocks = r"^conv([234])" if coarse else r"^conv([234])\.(\d+)"
+        return {"stem": r"^conv1", "blocks": [(blocks, None), (r"^conv5", (9,))]}
 
     def forward(self, images: Tensor) -> Tensor:
         """Makes maps (B, D, H / 16, W / 16) of images (B, 3, H, W)."""
