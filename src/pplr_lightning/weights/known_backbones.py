@@ -153,13 +153,13 @@ def from_solider(tensors: Tensors, backbone: Any) -> Converted:
     if backbone.layers[1].downsample.reduction.bias is None:
         left_out = "without its semantic embeddings, which swin_tiny_solider and the like have"
         return Converted({**converted, **semantic}, [*notes, left_out])
-    weight = torch.tensor([SEMANTIC_WEIGHT, 1 - SEMANTIC_WEIGHT])
+    weight = torch.tensor([SEMANTIC_WEIGHT, 1 - SEMANTIC_WEIGHT], dtype=torch.float64)
     for stage in range(len(backbone.layers) - 1):
         scale, shift = (
             F.linear(
                 weight,
-                semantic.pop(f"semantic_embed_{kind}.{stage}.weight").float(),
-                semantic.pop(f"semantic_embed_{kind}.{stage}.bias").float(),
+                semantic.pop(f"semantic_embed_{kind}.{stage}.weight").double(),
+                semantic.pop(f"semantic_embed_{kind}.{stage}.bias").double(),
             )
             for kind in ("w", "b")
         )
