@@ -85,6 +85,27 @@ def test_the_setting_with_cameras_trains_as_one(run, run_several, run_args, tmp_
     assert max(column(one, "train/loss_camera")) > 0
 
 
+def test_frozen_layers_and_layer_decay_train_as_one(run, run_several, run_args, tmp_path):
+    """Layers that learn again in mid-run have the same gradients on every process."""
+    recipe = (
+        "--layer_decay=0.5",
+        "--lr_scheduler=WarmUpCosine",
+        "--lr_scheduler.epochs=3",
+        "--lr_scheduler.warm_up=1",
+        "--trainer.callbacks+=FrozenLayers",
+        "--trainer.callbacks.layers=[conv1,bn1,layer1]",
+        "--trainer.callbacks.epochs=1",
+    )
+    run("fit", *run_args, *FLOAT64, *recipe, "--trainer.logger.init_args.version=one")
+    options = (*several(2), *recipe, "--trainer.logger.init_args.version=two")
+    done = run_several(2, "fit", *run_args, *options)
+    assert done.returncode == 0, done.stderr
+    one, two = (tmp_path / f"demo/{version}" for version in ("one", "two"))
+    for name in COMPARED:
+        assert column(two, name) == pytest.approx(column(one, name), rel=1e-6), name
+    assert len(column(two, "train/loss")) == 9
+
+
 def test_chunks_train_as_the_whole_batch(alone, run, run_args, tmp_path):
     run("fit", *run_args, *FLOAT64, "--model.network.chunk_size=8")
     folder = tmp_path / "demo/version_0"

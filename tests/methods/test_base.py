@@ -160,6 +160,21 @@ class TestStart:
                 PPLRModule(network("test_vit", **options)), "validate", datamodule=PPLRDataModule()
             )
 
+    def test_a_file_that_tells_its_normalisation(self, tmp_path):
+        """Images of TransReID are of mean 0.5; so is what the module then prepares by itself."""
+        weights = timm.create_model("test_vit", img_size=(64, 32)).state_dict()
+        names = {f"base.{name}": value for name, value in weights.items()}
+        torch.save({**names, "bottleneck.weight": torch.ones(64)}, tmp_path / "transreid.pth")
+        options = {"image_size": (64, 32), "last_stride": 2, "norm_batch_size": 2}
+        vit = network("test_vit", weights=str(tmp_path / "transreid.pth"), **options)
+        vit.backbone.pretrained_cfg = {**vit.backbone.pretrained_cfg, "mean": (0.1, 0.2, 0.3)}
+        module = PPLRModule(vit)
+        message = r"the TransReID weights of test_vit are for images of data.mean=\(0.5, 0.5, 0.5\)"
+        with pytest.warns(UserWarning, match=message):
+            self.set_up(module, "validate", datamodule=PPLRDataModule())
+        module.preprocessing = None
+        assert module.prepared().mean == (0.5, 0.5, 0.5)
+
     @warns_of_nothing
     def test_weights_of_the_normalisation_that_is_used(self, loads):
         vit = network("test_vit", image_size=(64, 32), last_stride=2, weights="pretrained")

@@ -100,6 +100,16 @@ class TestViT:
         assert torch.allclose(whole.features[2:4], share.features)
         assert torch.allclose(whole.part_features[2:4], share.part_features)
 
+    def test_swin_gives_its_map_with_channels_last(self):
+        network = part_network("swin_tiny_patch4_window7_224", (128, 64), last_stride=2).eval()
+        images = torch.randn(1, 3, 128, 64)
+        feature_map, token = read_map(network.backbone, images)
+        assert torch.equal(feature_map.permute(0, 2, 3, 1), network.backbone(images))
+        assert feature_map.shape == (1, 768, 4, 2)
+        assert token is None
+        with pytest.raises(ValueError, match=r"images of 64 x 64, but .* are for 128 x 64"):
+            network(torch.randn(1, 3, 64, 64))
+
     def test_other_images_than_it_was_made_for(self, vit):
         message = r"images of 64 x 32, but .* are for 96 x 48: .* the same image_size"
         with pytest.raises(ValueError, match=message):
@@ -217,7 +227,7 @@ def test_stripes_are_those_of_adaptive_pooling(rows):
             "test_mambaout",
             (64, 32),
             2,
-            r"gives no feature map .*\(1, 2, 1, \d+\).* or a ViT such as",
+            r"gives no feature map .*\(1, 256, 2, 1\).* or a ViT such as",
         ),
         ("deit_tiny_distilled_patch16_224", (64, 32), 2, "'deit_tiny_distilled.*distilled head"),
         ("mobilenetv3_small_050", (64, 32), 2, "gives no feature map"),

@@ -220,6 +220,28 @@ class TestGlobalBranchAlone:
         assert "necks" not in caplog.text
 
 
+def test_instance_norms_of_cluster_contrast(save):
+    """Its ResNet-50-IBN-a, numbered as its ResNet-50 is."""
+    ours = build(lambda: make_network("resnet50_ibn_a", pooling="gem"))
+    stages = {f"layer{n}.": f"base.{n + 3}." for n in range(1, 5)}
+    names = {"conv1.": "base.0.", "bn1.": "base.1.", **stages}
+    weights = {
+        f"module.{names[first]}{name.removeprefix(first)}": value + 0.5
+        for name, value in ours.backbone.state_dict().items()
+        for first in names
+        if name.startswith(first)
+    }
+    weights["module.gap.p"] = torch.tensor([2.5])
+    weights |= {f"module.feat_bn.{n}": v + 0.1 for n, v in ours.neck.state_dict().items()}
+    path = save({"state_dict": weights, "epoch": 50})
+    line = load_weights_file(ours, path)
+    assert "(of Cluster Contrast or SpCL; the necks of the parts start as the global one)" in line
+    found = ours.backbone.layer1[0].bn1.IN.weight
+    assert torch.equal(found, weights["module.base.4.0.bn1.IN.weight"])
+    with pytest.raises(ValueError, match=r"bn1.IN.weight has no place in the model of PPLR's auth"):
+        to_official(read_weights(path))
+
+
 class TestRefused:
     @pytest.fixture(scope="class")
     def spcl(self):
@@ -266,7 +288,7 @@ class TestRefused:
         [
             ("feat.weight", "Cluster Contrast or SpCL"),  # an embedding layer
             ("base.1.BN_S.weight", "Cluster Contrast or SpCL"),  # statistics of each domain
-            ("base.4.0.bn1.IN.weight", "Cluster Contrast or SpCL"),  # ResNet-IBN
+            ("base.7.0.bn1.IN.weight", "Cluster Contrast or SpCL"),  # half instance to the end
         ],
     )
     def test_layers_that_are_not_here(self, save, spcl, name, place):
@@ -274,6 +296,10 @@ class TestRefused:
         error = self.refusal(save({"state_dict": weights}))
         assert f"{name} has no place in a ResNet of torchvision with a BN neck" in error
         assert place in error
+
+    def test_instance_norms_of_the_authors(self, save, small):
+        error = self.refusal(save({**small, "module.base.4.0.bn1.IN.weight": torch.zeros(2)}))
+        assert "base.4.0.bn1.IN.weight has no place in a ResNet of torchvision with a BN" in error
 
     def test_another_backbone(self, save, spcl):
         error = self.refusal(save(spcl), max_clusters=5)

@@ -1,6 +1,7 @@
 """What runs around training: labels before every epoch, evaluation, figures and a record after."""
 
 from pplr_lightning.callbacks.figures import Figures
+from pplr_lightning.callbacks.frozen_layers import FrozenLayers
 from pplr_lightning.callbacks.interruption import Interrupted, Interruption
 from pplr_lightning.callbacks.prediction import FeatureWriter
 from pplr_lightning.callbacks.pseudo_labeling import PseudoLabeling
@@ -10,6 +11,7 @@ from pplr_lightning.callbacks.run_record import RunRecord
 __all__ = [
     "FeatureWriter",
     "Figures",
+    "FrozenLayers",
     "Interrupted",
     "Interruption",
     "PseudoLabeling",

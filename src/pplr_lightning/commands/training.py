@@ -84,6 +84,12 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
             type=LRSchedulerCallable | None,
             help="class and options, likewise; stepped once an epoch",
         )
+        parser.add_argument(
+            "--layer_decay",
+            type=float,
+            default=1.0,
+            help="share of the learning rate that a layer of the backbone has of the one above it",
+        )
         parser.set_defaults({"model": {"class_path": f"{PPLRModule.__module__}.PPLRModule"}})
         parser.set_defaults({"pseudo_labels.labeler": {"class_path": "DBSCAN"}})
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_data_seed)
@@ -111,6 +117,7 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
         config = self.config_init[self.subcommand]
         self.model.optimizer = config.optimizer or self.model.optimizer
         self.model.lr_scheduler = config.lr_scheduler or self.model.lr_scheduler
+        self.model.layer_decay = config.layer_decay
         self.model.configure_optimizers()  # so that it complains before the data are read
         self._record_defaults()
         if config.get("ckpt_path") != "last":

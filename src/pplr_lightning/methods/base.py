@@ -26,6 +26,7 @@ from pplr_lightning.labelers.space import Space
 from pplr_lightning.lightning_internals import has_scaler, reopen_last_epoch, trainer_of
 from pplr_lightning.methods.embedder import Embedder
 from pplr_lightning.methods.nan_guard import NaNGuard
+from pplr_lightning.methods.parameter_groups import layer_groups, scale_rates
 from pplr_lightning.networks import PartNetwork, average_running_statistics, share_groups
 from pplr_lightning.networks.compilation import check_compiler
 from pplr_lightning.networks.part_network import PRETRAINED
@@ -46,6 +47,8 @@ class ReIDModule(Embedder):
         optimizer: Makes the optimiser of parameters; the method's published one. The command
             line's section `optimizer` takes its place.
         lr_scheduler: Makes the schedule of the optimiser, likewise (`lr_scheduler`); None for none.
+        layer_decay: Share of the learning rate that each layer of the backbone has of the one above
+            it, in (0, 1]; the command line's option of this name.
         predict_kind: Which features `predict_step` gives, as of `join_features`.
     """
 
@@ -57,6 +60,7 @@ class ReIDModule(Embedder):
         self.lr_scheduler: Callable[..., LRScheduler | ReduceLROnPlateau] | None = partial(
             StepLR, step_size=20, gamma=0.1
         )
+        self.layer_decay = 1.0
         self.predict_kind: FeatureKind = "global"
         self.losses: dict[str, Tensor] = {}  # of this step, the sum and its parts
         self.step_started = 0.0  # clock at this step's begin, after what callbacks do before it
@@ -136,15 +140,17 @@ class ReIDModule(Embedder):
             self._check_normalisation()
 
     def _check_normalisation(self) -> None:
-        """Warns of images in another normalisation than those of the published weights."""
-        data = self.data
-        if data is None or self.network.weights != PRETRAINED:
+        """Warns of images in another normalisation than those that the weights were trained on."""
+        data, network = self.data, self.network
+        project = getattr(network.backbone, "weights_project", None)  # of a file that tells
+        if data is None or (network.weights != PRETRAINED and project is None):
             return
-        weights = cast(dict[str, Any], self.network.backbone.pretrained_cfg)
+        whose = "pretrained weights" if project is None else f"{project} weights"
+        weights = cast(dict[str, Any], network.backbone.pretrained_cfg)
         mean, std = tuple(weights["mean"]), tuple(weights["std"])
         if (mean, std) != (tuple(data.mean), tuple(data.std)):
             rank_zero_warn(
-                f"the pretrained weights of {self.network.backbone_name} were trained on images of "
+                f"the {whose} of {network.backbone_name} are for images of "
                 f"data.mean={mean} and data.std={std}; here these are {tuple(data.mean)} and "
                 f"{tuple(data.std)}"
             )
@@ -244,11 +250,14 @@ class ReIDModule(Embedder):
 
     def configure_optimizers(self) -> Any:
         """Builds `optimizer`, on a GPU a fused one where it can be, and `lr_scheduler`."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        parameters: list[Any] = [one for one in self.parameters() if one.requires_grad]
+        if self.layer_decay != 1:
+            parameters = layer_groups(self, self.network.backbone, self.layer_decay)
         # Not with a gradient scaler: Lightning then could not clip gradients.
         trainer = trainer_of(self)
         scaled = trainer is not None and has_scaler(trainer)
         optimizer = self._make_optimizer(parameters, self.device.type == "cuda" and not scaled)
+        scale_rates(optimizer)
         if self.lr_scheduler is None:
             return optimizer
         scheduler: Any = self.lr_scheduler(optimizer)
@@ -256,9 +265,7 @@ class ReIDModule(Embedder):
             scheduler = {"scheduler": scheduler, "monitor": cast(Any, scheduler).monitor}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
-    def _make_optimizer(
-        self, parameters: list[torch.nn.Parameter], fused: bool
-    ) -> torch.optim.Optimizer:
+    def _make_optimizer(self, parameters: list[Any], fused: bool) -> torch.optim.Optimizer:
         try:
             if fused:
                 with suppress(TypeError, RuntimeError):  # of one that has no such form

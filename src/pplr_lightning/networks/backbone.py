@@ -8,7 +8,17 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
+from timm.layers import DropPath
 from torch import Tensor, nn
+
+# What timm does not have, registered with it under names of their own.
+from pplr_lightning.networks import (  # noqa: F401
+    osnet,
+    resnet_ibn,
+    swin_solider,
+    vit_ics,
+    vit_pass,
+)
 
 EXAMPLES = "a ConvNet such as resnet50.tv_in1k, or a ViT such as vit_small_patch16_224.dino"
 
@@ -45,11 +55,14 @@ def create_backbone(
         backbone = timm.create_model(name, **options)
     except (RuntimeError, AssertionError) as error:  # of a tag (behind the dot), or the size
         raise ValueError(f"backbone {name!r}: {error}") from error
-    if not gives_tokens(backbone):
+    for module in backbone.modules():  # what it draws would depend on the number of processes
+        if isinstance(module, DropPath):
+            module.drop_prob = 0.0
+    if not has_one_size(backbone):
         return backbone
     patch = backbone.patch_embed.feat_ratio(as_scalar=False)
     pairs = list(zip(image_size, patch, strict=True))
-    if any(size % side for size, side in pairs):  # a ViT would leave out the last rows or columns
+    if any(size % side for size, side in pairs):  # it would leave out the last rows or columns
         near = [max(1, round(size / side)) * side for size, side in pairs]
         raise ValueError(
             f"image_size={tuple(image_size)} is no multiple of the {patch[0]} x {patch[1]} patches "
@@ -76,6 +89,17 @@ def gives_tokens(backbone: nn.Module) -> bool:
     return hasattr(backbone, "num_prefix_tokens") and hasattr(patches, "feat_ratio")
 
 
+def has_one_size(backbone: nn.Module) -> bool:
+    """Tells whether a backbone takes images of the size alone that it was built for: ViT, Swin."""
+    patches = getattr(backbone, "patch_embed", None)
+    has_size = getattr(patches, "img_size", None) is not None and hasattr(patches, "feat_ratio")
+    return has_size and (gives_tokens(backbone) or _is_channels_last(backbone))
+
+
+def _is_channels_last(backbone: nn.Module) -> bool:
+    return str(getattr(backbone, "output_fmt", "")) == "NHWC"
+
+
 def read_map(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
     """Computes each image's map and, of a ViT, the class token, both before any neck.
 
@@ -91,19 +115,18 @@ def read_map(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
         The maps (B, D, h, w), and the class tokens (B, D) or None where there are none.
 
     Raises:
-        ValueError: The images are not of the size that a ViT was built for.
+        ValueError: The images are not of the size that a ViT or Swin was built for.
     """
-    has_tokens = gives_tokens(backbone)
-    if has_tokens:
+    if has_one_size(backbone):
         own, size = tuple(backbone.patch_embed.img_size), tuple(images.shape[2:])
         if size != own:
             raise ValueError(
                 f"images of {size[0]} x {size[1]}, but the position embeddings of the backbone "
                 f"are for {own[0]} x {own[1]}: give model and data module the same image_size"
             )
-    output = backbone(images)  # (B, D, h, w), or tokens (B, prefix + h * w, D)
-    if not has_tokens:
-        return output, None
+    output = backbone(images)  # (B, D, h, w), Swin's (B, h, w, D), or tokens (B, prefix + h * w, D)
+    if not gives_tokens(backbone):
+        return output.permute(0, 3, 1, 2) if _is_channels_last(backbone) else output, None
     patches = output[:, backbone.num_prefix_tokens :].transpose(1, 2)
     feature_map = patches.unflatten(2, backbone.patch_embed.grid_size)
     has_class_token = getattr(backbone, "cls_token", None) is not None

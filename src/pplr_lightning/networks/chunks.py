@@ -46,7 +46,8 @@ def forward_in_chunks(
 @contextmanager
 def _held_statistics(model: nn.Module, *, update: bool) -> Iterator[None]:
     """Has the norms below `model` take one step at the end for all chunks, or none."""
-    norms = [child for child in model.modules() if isinstance(child, GroupBatchNorm)]
+    # Those that are to keep their statistics (frozen layers) stand in evaluation and see none.
+    norms = [m for m in model.modules() if isinstance(m, GroupBatchNorm) and m.training]
     for norm in norms:
         norm.hold()
     try:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -14,8 +14,27 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from pplr_lightning.weights.checkpoints import read_file
+from pplr_lightning.weights.known_backbones import KnownBackbone, convert, recognise_backbone
 
 SHOWN = 3  # names of a list that a message gives
+
+
+class BackboneWeights(NamedTuple):
+    """Tensors of a file that are a backbone's, before they are known to fit.
+
+    Attributes:
+        tensors: All of the file, where another project's layout was read by names of timm's.
+        names: The backbone's name of each, those that it does not have included.
+        how: How they were found, for a message.
+        notes: What else there is to say.
+        layout: Whose layout it is; None where that is not known.
+    """
+
+    tensors: dict[str, Tensor]
+    names: dict[str, str]
+    how: str
+    notes: list[str]
+    layout: KnownBackbone | None
 
 
 def load_backbone_weights(backbone: nn.Module, path: str | Path) -> str:
@@ -24,12 +43,16 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> str:
     The tensors may lie in dictionaries of any depth and carry prefixes of any length
     (`teacher`, `state_dict`, `module.`, `backbone.`, ...): the prefix is taken under which most of
     the backbone's names are found; where several copies have the same number, a teacher's, else
-    the first in the file. Where hardly a name is the backbone's, its order counts, if each tensor
-    has the shape and the kind (`weight`, `running_mean`, ...) of its counterpart: so are those of
-    another implementation of the same architecture read. Every tensor of the backbone has to be
-    there in its shape, but for batch counters and for position embeddings of another grid, which
-    are resampled: a backbone that is random in part would train on in silence. Anything else in
-    the file, such as a classifier, is left out.
+    the first in the file. Layouts of other projects that are known (`known_backbones.py`) are
+    given timm's names first. Where hardly a name is the backbone's, its order counts, if each
+    tensor has the shape and the kind (`weight`, `running_mean`, ...) of its counterpart: so are
+    those of another implementation of the same architecture read. Every tensor of the backbone has
+    to be there in its shape, but for batch counters and for position embeddings of another grid,
+    which are resampled: a backbone that is random in part would train on in silence. Anything else
+    in the file, such as a classifier, is left out.
+
+    Where the layout tells on images of which mean and deviation it was trained, they take the place
+    of those in the backbone's `pretrained_cfg`, and `weights_project` says whose they are.
 
     Args:
         backbone: A timm model without classifier.
@@ -42,23 +65,62 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> str:
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read, would execute code, or holds the weights of another backbone.
     """
-    tensors = read_tensors(path)
     own = backbone.state_dict()
-    names, how = match_names(tensors, own, path)
-    found = {names[name]: tensor for name, tensor in tensors.items() if name in names}
+    given = find_backbone_weights(backbone, path)
+    names, notes = given.names, list(given.notes)
+    found = {names[name]: tensor for name, tensor in given.tensors.items() if name in names}
     resampled = fit_position_embeddings(found, backbone)
-    _check(found, own, path)
+    notes += [resampled] if resampled else []
+    _check(found, own, path, given.layout)
     backbone.load_state_dict({n: found[n] for n in own if n in found}, strict=False)
+    if given.layout is not None and given.layout.normalisation is not None:
+        mean, std = given.layout.normalisation
+        whole = cast(Any, backbone)
+        whole.pretrained_cfg = {**whole.pretrained_cfg, "mean": mean, "std": std}
+        whole.weights_project = given.layout.project
     loaded = sum(name in found for name in own)
     left_out = [
         name
-        for name in tensors
+        for name in given.tensors
         if names.get(name) not in own and not name.endswith("num_batches_tracked")
     ]
+    notes += [f"left out {len(left_out)}: {_some(left_out)}"] if left_out else []
+    whose = f" ({given.layout.project})" if given.layout is not None else ""
+    return "; ".join([f"{loaded} tensors from {path}{whose}{given.how}", *notes])
+
+
+def find_backbone_weights(
+    backbone: nn.Module, path: str | Path, *, mmap: bool = False
+) -> BackboneWeights:
+    """Finds which tensors of a file are which of a backbone's.
+
+    Args:
+        backbone: A timm model without classifier.
+        path: As of `read_tensors`.
+        mmap: Likewise.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, would execute code, or holds nothing of the backbone's.
+    """
+    tensors, notes = read_tensors(path, mmap=mmap), list[str]()
+    recognised = recognise_backbone(tensors)
+    layout = None if recognised is None else recognised.layout
+    if recognised is not None:
+        try:
+            tensors, notes = convert(tensors, recognised, backbone)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}{_hint(layout)}") from error
+    names, how = match_names(tensors, backbone.state_dict(), path, layout)
+    return BackboneWeights(tensors, names, how, notes, layout)
+
+
+def _hint(layout: KnownBackbone | None) -> str:
+    if layout is None:
+        return ""
     return (
-        f"{loaded} tensors from {path}{how}"
-        + (f"; {resampled}" if resampled else "")
-        + (f"; left out {len(left_out)}: {_some(left_out)}" if left_out else "")
+        f"; the file has the layout of {layout.project}, for which set model.network.backbone to "
+        f"{layout.backbones}"
     )
 
 
@@ -91,7 +153,10 @@ def _tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def match_names(
-    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str | Path
+    tensors: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    path: str | Path,
+    layout: KnownBackbone | None = None,
 ) -> tuple[dict[str, str], str]:
     """Finds which tensors of a file are which of a backbone's, by their names or their order.
 
@@ -113,7 +178,7 @@ def match_names(
     if not counts:
         raise ValueError(
             f"{path}: none of its {len(tensors)} tensors has a name of the backbone's; the file "
-            f"has {_some(tensors)}, the backbone {_some(own)}"
+            f"has {_some(tensors)}, the backbone {_some(own)}" + _hint(layout)
         )
     names = {name: name.removeprefix(prefix) for name in tensors if name.startswith(prefix)}
     return names, f", under the prefix {prefix}" if prefix else ""
@@ -138,7 +203,12 @@ def _by_order(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[
     return {} if differ or deeper or len(pairs) < len(wanted) else dict(pairs)
 
 
-def _check(found: dict[str, Tensor], own: dict[str, Tensor], path: str | Path) -> None:
+def _check(
+    found: dict[str, Tensor],
+    own: dict[str, Tensor],
+    path: str | Path,
+    layout: KnownBackbone | None,
+) -> None:
     """Refuses weights that lack a tensor of the backbone's, or are those of a larger one."""
     inner = {name.partition(".")[0] for name in own}
     wrong = {
@@ -156,6 +226,7 @@ def _check(found: dict[str, Tensor], own: dict[str, Tensor], path: str | Path) -
         raise ValueError(
             f"{path}: not the weights of this backbone. Of its {len(own)} "
             f"tensors, {sum(name in found for name in own)} are there; {', '.join(faults)}"
+            + _hint(layout)
         )
 
 

@@ -75,6 +75,11 @@ def read_file(path: PathLike, *, mmap: bool = False) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # whatever a file that is no checkpoint makes torch raise
         reason = str(error).strip().splitlines()
+        if "TorchScript" in str(error):  # as OpenAI's CLIP is
+            raise ValueError(
+                f"{path}: refused, a TorchScript archive holds code; save its weights alone with "
+                "torch.save(torch.jit.load(FILE).state_dict(), OTHER) and give that file"
+            ) from error
         unsafe = "Unsupported" in str(error) or "weights_only" in str(error)
         raise ValueError(
             f"{path}: refused, the file holds objects that would execute code when loaded; only "

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from pplr_lightning.weights.backbone_weights import (
+    find_backbone_weights,
     fit_position_embeddings,
     load_backbone_weights,
-    match_names,
     read_tensors,
 )
 from pplr_lightning.weights.checkpoints import differences, read_file
@@ -22,6 +22,8 @@ from pplr_lightning.weights.checkpoints import differences, read_file
 RESNET = re.compile(
     r"backbone\.(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01]))\.\w+"
 )
+# The same with half of some norms by instance (IBN-Net), which all but PPLR's authors build, too.
+RESNET_IBN = re.compile(rf"{RESNET.pattern}|backbone\.layer[1-3]\.\d+\.bn1\.(IN|BN)\.\w+")
 # Prefixes of other projects' names and ours; None: of no use here.
 BASE: dict[str, str | None] = {
     "base.0.": "backbone.conv1.",
@@ -112,7 +114,8 @@ def _recognise(tensors: dict[str, Tensor], path: str | Path) -> Weights | None:
     else:
         return None
     here = f"a ResNet of torchvision with a BN neck, as which it is read (checkpoint of {project})"
-    return Weights(str(path), project, _rename(tensors, names, path, here))
+    known = RESNET if project == AUTHORS else RESNET_IBN
+    return Weights(str(path), project, _rename(tensors, names, path, here, known))
 
 
 def official_names(num_parts: int) -> dict[str, str | None]:
@@ -136,7 +139,7 @@ def to_official(weights: Weights) -> dict[str, Tensor]:
     pairs = official_names(weights.num_parts).items()
     names: dict[str, str | None] = {str(ours): theirs for theirs, ours in pairs}
     model = "the model of PPLR's authors, a ResNet of torchvision with average pooling"
-    renamed = _rename(weights.tensors, names, weights.path, model)
+    renamed = _rename(weights.tensors, names, weights.path, model, RESNET)
     return {  # in their order
         f"module.{name}": tensor
         for prefix, _ in pairs
@@ -153,7 +156,7 @@ def check_weights_file(path: str | Path, backbone: nn.Module) -> None:
         ValueError: It does not, cannot be read, or would execute code.
     """
     if _find_layout(path, mmap=True) is None:
-        match_names(read_tensors(path, mmap=True), backbone.state_dict(), path)
+        find_backbone_weights(backbone, path, mmap=True)
 
 
 def load_weights_file(network: Any, path: str | Path) -> str:
@@ -248,9 +251,13 @@ def _unwrap(content: Any) -> dict[str, Tensor]:
 
 
 def _rename(
-    tensors: dict[str, Tensor], names: dict[str, str | None], path: str | Path, model: str
+    tensors: dict[str, Tensor],
+    names: dict[str, str | None],
+    path: str | Path,
+    model: str,
+    backbone: re.Pattern[str],
 ) -> dict[str, Tensor]:
-    """Exchanges prefixes of names.
+    """Exchanges prefixes of names; `backbone` are those of the model's that it may have.
 
     Raises:
         ValueError: The other model has no place for a tensor.
@@ -262,7 +269,7 @@ def _rename(
             continue
         new = "" if prefix is None else f"{names[prefix]}{name.removeprefix(prefix)}"
         in_backbone = [word for word in (name, new) if word.startswith("backbone.")]
-        if not new or not all(RESNET.fullmatch(word) for word in in_backbone):
+        if not new or not all(backbone.fullmatch(word) for word in in_backbone):
             raise ValueError(f"{path}: {name} has no place in {model}")
         renamed[new] = tensor
     return renamed
