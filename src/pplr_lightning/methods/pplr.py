@@ -138,10 +138,10 @@ class PPLRModule(ReIDModule):
                 pairs, clusters, cameras = camera_pairs(classes, space.cameras)
                 self.proxies = CameraProxies(*space.centroids(pairs), clusters, cameras)
         self.reset_classifiers(centroids, part_centroids)
-        trust = agreement
-        if self.aals_agreement == "relative":
-            trust = relative_agreement(agreement, classes)
-        return {"agreement": agreement, "trust": trust}
+        columns = {"agreement": agreement}
+        if self.aals_agreement == "relative" and agreement.numel():
+            columns["relative_agreement"] = relative_agreement(agreement, classes)
+        return columns
 
     def _agree(self, space: Space) -> Tensor:
         """Scores the agreement of all images, (N, P); each rank its own."""
@@ -232,7 +232,7 @@ class PPLRModule(ReIDModule):
         losses = {"loss_pglr": pglr, "loss_triplet": triplet}
         if self.network.num_parts:
             losses["loss_parts"] = self._part_loss(
-                part_logits, batch.targets, batch.columns["trust"]
+                part_logits, batch.targets, batch.columns.get("relative_agreement", agreement)
             )
         loss = sum(losses.values(), pglr.new_zeros(()))
         if self.camera_weight:
