@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pplr_lightning.functional import cross_agreement, nearest_neighbors
+from pplr_lightning.functional import cross_agreement, nearest_neighbors, relative_agreement
 from pplr_lightning.functional.agreement import overlap
 
 
@@ -92,3 +92,28 @@ def test_gpu_equals_cpu(reference):
     arrays = reference("labels")
     agreement = cross_agreement(arrays["features_global"].cuda(), arrays["features_part"].cuda())
     assert torch.equal(agreement.cpu(), arrays["cross_agreement"])
+
+
+class TestRelative:
+    def test_hand_computed(self):
+        agreement = torch.tensor([[0.2, 0.0], [0.6, 0.0], [0.4, 0.0], [0.0, 0.5]])
+        found = relative_agreement(agreement, torch.tensor([0, 0, 1, -1]))
+        assert torch.allclose(found[:, 0], torch.tensor([0.5, 1.0, 1.0, 0.0]))
+        assert found[:, 1].tolist() == [1, 1, 1, 1]  # a part that agrees nowhere
+
+    def test_does_not_depend_on_how_far_all_agree(self):
+        agreement, classes = torch.rand(50, 3), torch.arange(50) % 7 - 1
+        found = relative_agreement(agreement, classes)
+        assert torch.allclose(relative_agreement(0.3 * agreement, classes), found)
+        assert ((found >= 0) & (found <= 1)).all()
+
+    @pytest.mark.parametrize(
+        ("classes", "message"),
+        [
+            (torch.zeros(3).long(), r"classes must have shape \(4,\), got \(3,\)"),
+            (torch.full((4,), -1), "classes must hold one that is 0 or above, got -1 alone"),
+        ],
+    )
+    def test_bad_input(self, classes, message):
+        with pytest.raises(ValueError, match=message):
+            relative_agreement(torch.rand(4, 2), classes)

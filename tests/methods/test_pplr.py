@@ -15,6 +15,7 @@ from pplr_lightning.functional import (
     cluster_centroids,
     cross_agreement,
     pglr_loss,
+    relative_agreement,
     softmax_triplet_loss,
 )
 from pplr_lightning.labelers import Space
@@ -222,6 +223,14 @@ class TestBeginEpoch:
             expected = cluster_centroids(space.part_features[..., n], classes)
             torch.testing.assert_close(classifier.weight[:4].data, expected)
         assert module.proxies is None
+
+    def test_smooths_by_the_agreement_that_is_usual(self, space):
+        module, classes = build(agreement_k=5, aals_agreement="relative"), torch.arange(24) % 4
+        columns = module.begin_epoch(space, classes)
+        agreement = cross_agreement(space.features, space.part_features, k=5)
+        assert torch.equal(columns["agreement"], agreement)
+        expected = relative_agreement(agreement, classes)
+        assert torch.equal(columns["relative_agreement"], expected)
 
     def test_makes_camera_proxies_where_a_loss_wants_them(self, space, tmp_path):
         module, classes = build(agreement_k=5, camera_weight=0.5), torch.arange(24) % 4

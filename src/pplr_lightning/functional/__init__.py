@@ -5,7 +5,7 @@ Nothing in here imports Lightning or the rest of the package.
 
 from __future__ import annotations
 
-from pplr_lightning.functional.agreement import cross_agreement
+from pplr_lightning.functional.agreement import cross_agreement, relative_agreement
 from pplr_lightning.functional.camera_jaccard import camera_jaccard_distance
 from pplr_lightning.functional.clustering import (
     cluster_centroids,
@@ -45,6 +45,7 @@ __all__ = [
     "neighbor_components",
     "pglr_loss",
     "prototype_loss",
+    "relative_agreement",
     "rerank_distance",
     "retrieval_metrics",
     "softmax_triplet_loss",

@@ -9,7 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pplr_lightning.functional.checks import check_count, check_features, check_neighbors
+from pplr_lightning.functional.checks import (
+    check_count,
+    check_features,
+    check_neighbors,
+    check_shape,
+)
 from pplr_lightning.functional.compiled import compiled, over_rows
 from pplr_lightning.functional.neighbors import nearest_neighbors
 
@@ -64,6 +69,38 @@ def cross_agreement(
         for part in features_part.unbind(dim=2)
     ]
     return torch.stack(scores, dim=1).to(features_part.device)
+
+
+def relative_agreement(agreement: Tensor, classes: Tensor) -> Tensor:
+    """Compare each image's agreement with what is usual for its part in this epoch.
+
+    ``min(1, C_in / mean_j C_jn)``, the mean over the images j that have a class: how far two
+    spaces agree depends on the data, on k and on how far the training is, and a part that agrees
+    as well as most says nothing against an image's label.
+
+    Args:
+        agreement: As of `cross_agreement`, (N, P).
+        classes: Class of each image, -1 for none, (N,).
+
+    Returns:
+        In [0, 1], (N, P); 1 where a part agrees nowhere.
+
+    Raises:
+        ValueError: The shapes do not fit, or no image has a class.
+
+    Example:
+        >>> agreement = torch.tensor([[0.2], [0.6], [0.4], [0.0]])
+        >>> relative_agreement(agreement, torch.tensor([0, 0, 1, -1])).flatten().tolist()
+        [0.5, 1.0, 1.0, 0.0]
+    """
+    check_shape("classes", classes, (len(agreement),))
+    clustered = agreement[classes >= 0]
+    if not len(clustered):
+        raise ValueError(
+            "classes must hold one that is 0 or above, got -1 alone; label images first"
+        )
+    usual = clustered.mean(dim=0)
+    return (agreement / usual).clamp(max=1).nan_to_num(nan=1.0)
 
 
 def overlap(first: Tensor, second: Tensor, *, k: int, start: int = 0) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from pplr_lightning.functional import (
     aals_loss,
     camera_contrastive_loss,
     pglr_loss,
+    relative_agreement,
     softmax_triplet_loss,
 )
 from pplr_lightning.functional.agreement import overlap
@@ -48,6 +49,8 @@ class PPLRModule(ReIDModule):
         beta: Share of the cluster label in the refined label, in [0, 1].
         agreement_k: Nearest neighbours for the cross agreement, the image itself left out.
         aals_start_epoch: Epochs of plain label smoothing before AALS.
+        aals_agreement: What AALS smooths by: the agreement itself, as published (`absolute`), or
+            compared with what is usual in the epoch (`relative`, `functional.relative_agreement`).
         label_smoothing: Smoothing of the part labels where AALS is off, in [0, 1].
         camera_weight: Weight of the inter-camera contrastive loss, the paper's setting "with
             cameras", >= 0; 0 needs no camera ids.
@@ -72,6 +75,7 @@ class PPLRModule(ReIDModule):
         beta: float = 0.5,
         agreement_k: int = 20,
         aals_start_epoch: int = 5,
+        aals_agreement: Literal["absolute", "relative"] = "absolute",
         label_smoothing: float = 0.1,
         camera_weight: float = 0.0,
     ) -> None:
@@ -95,6 +99,7 @@ class PPLRModule(ReIDModule):
         self.beta = beta if pglr and network.num_parts else 1.0
         self.agreement_k = agreement_k
         self.aals_start_epoch = aals_start_epoch
+        self.aals_agreement = aals_agreement
         self.label_smoothing = label_smoothing
         self.camera_weight = camera_weight
         self.proxies: CameraProxies | None = None
@@ -133,7 +138,10 @@ class PPLRModule(ReIDModule):
                 pairs, clusters, cameras = camera_pairs(classes, space.cameras)
                 self.proxies = CameraProxies(*space.centroids(pairs), clusters, cameras)
         self.reset_classifiers(centroids, part_centroids)
-        return {"agreement": agreement}
+        columns = {"agreement": agreement}
+        if self.aals_agreement == "relative" and agreement.numel():
+            columns["relative_agreement"] = relative_agreement(agreement, classes)
+        return columns
 
     def _agree(self, space: Space) -> Tensor:
         """Scores the agreement of all images, (N, P); each rank its own."""
@@ -223,7 +231,9 @@ class PPLRModule(ReIDModule):
         triplet = self._triplet_loss(output.features, batch.targets)
         losses = {"loss_pglr": pglr, "loss_triplet": triplet}
         if self.network.num_parts:
-            losses["loss_parts"] = self._part_loss(part_logits, batch.targets, agreement)
+            losses["loss_parts"] = self._part_loss(
+                part_logits, batch.targets, batch.columns.get("relative_agreement", agreement)
+            )
         loss = sum(losses.values(), pglr.new_zeros(()))
         if self.camera_weight:
             losses["loss_camera"] = self._camera_loss(output, batch)
