@@ -129,8 +129,9 @@ def _smoothing(run: Run) -> Iterator[Advice]:
             f"{100 * later[lowest]:.0f} % of their neighbours in epoch {lowest:.0f}, before on "
             f"{100 * rows[begin]:.0f} %. Parts that disagree are told less of the labels, and may "
             "then disagree more.",
-            f"Compare with a run that has model.aals false, or begins later: "
-            f"{_now(run, 'model.aals_start_epoch')}.",
+            "Compare with a run without either refinement, model.aals false and model.pglr false: "
+            "on the sets measured so far (docs/benchmarks.md) it was ahead. model.aals_agreement "
+            "relative smooths less.",
             f"mean agreement more than {DISAGREEMENT} below that of the epoch in which AALS began",
         )
 
