@@ -21,10 +21,10 @@ def keep_reliable(
     """Keep images in clusters that a stricter and a looser clustering confirm.
 
     Ge et al., "Self-paced Contrastive Learning with Hybrid Memory", NeurIPS 2020. With I(i) the
-    images of the class of image i, an outlier's being the image alone, and I_t, I_l the same in the
-    tight and in the loose labels,
+    images of the class of image i, an outlier's being the image alone, I_t and I_l the same in the
+    tight and in the loose labels, and iou the intersection over the union of two sets,
 
-        c_i = 1 - |I ∩ I_t| / |I ∪ I_t|,    d_i = 1 - |I ∩ I_l| / |I ∪ I_l|,
+        c_i = 1 - iou(I(i), I_t(i)),    d_i = 1 - iou(I(i), I_l(i)),
 
     0 at best (compactness and independence of the paper are 1 - these). An image stays in its class
     where the least d of the class is at most the threshold, and its own c is the least of the
@@ -72,11 +72,12 @@ def keep_reliable(
 def cluster_overlap(previous: Tensor, current: Tensor) -> sparse.csr_matrix:
     """Compare each cluster of one labelling with each of another by the images that they share.
 
-        J_ab = |A_a ∩ B_b| / |A_a ∪ B_b|,
+        J_ab = iou(A_a, B_b),
 
-    as the consensus of Zhang et al., "Refining Pseudo Labels with Clustering Consensus over
-    Generations for Unsupervised Object Re-identification", CVPR 2021, and the reliability of
-    `keep_reliable` have it. Only pairs that share an image are stored, at most N.
+    the intersection over the union of their images, as the consensus of Zhang et al., "Refining
+    Pseudo Labels with Clustering Consensus over Generations for Unsupervised Object
+    Re-identification", CVPR 2021, and the reliability of `keep_reliable` have it. Only pairs that
+    share an image are stored, at most N.
 
     Args:
         previous: Clusters 0 to C' - 1, -1 for images of none, (N,).
