@@ -18,12 +18,14 @@ if TYPE_CHECKING:
         Instances,
         KMeans,
         NeighborComponents,
+        SelfPaced,
     )
     from pplr_lightning.methods import (
         ClusterContrastModule,
         PPLRModule,
         ReIDModule,
         SimCLRModule,
+        SpCLModule,
     )
     from pplr_lightning.networks import PartNetwork
 
@@ -47,7 +49,9 @@ __all__ = [
     "ReIDModule",
     "RetrievalEvaluation",
     "RunRecord",
+    "SelfPaced",
     "SimCLRModule",
+    "SpCLModule",
     "read_embeddings",
 ]
 

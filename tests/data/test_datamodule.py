@@ -51,6 +51,14 @@ def test_the_iterator_of_an_epoch_takes_the_labels_at_its_first_batch(data):
     assert len(list(batches)) == 2
 
 
+def test_images_of_small_clusters_are_repeated_or_not(data):
+    images = len(data.train_samples)
+    data.pseudo_labels = PseudoLabels(torch.arange(images))  # each alone
+    assert next(iter(data.train_dataloader())).indices.unique().numel() == 4
+    data.repeat_images = False
+    assert next(iter(data.train_dataloader())).indices.unique().numel() == 16
+
+
 @pytest.mark.parametrize("augmentation", ["pplr", "contrastive"])
 def test_images_are_normalised_as_told(drawn, augmentation):
     mean, std = (0.5, 0.4, 0.3), (0.5, 0.25, 0.1)

@@ -87,6 +87,42 @@ def test_cameras_put_positives_of_other_cameras_first():
     assert crossed == total
 
 
+class TestWithoutRepeating:
+    """Clusters of fewer than K images among others, down to single ones."""
+
+    labels = torch.tensor([0] * 7 + [1] * 2 + [-1] + [2] * 4 + [3, 4, 5, 6])  # 17 images of a class
+
+    def draw(self, **options):
+        return list(sampler(self.labels, repeat=False, **options))
+
+    def test_a_round_has_each_cluster_once_with_at_most_k_images(self):
+        drawn = [view.image for batch in self.draw(iterations=70) for view in batch]
+        each = 4 + 2 + 4 + 1 + 1 + 1 + 1  # of a round
+        for start in range(0, len(drawn) - each + 1, each):
+            once = drawn[start : start + each]
+            assert len(set(once)) == each
+            assert torch.bincount(self.labels[once]).tolist() == [4, 2, 4, 1, 1, 1, 1]
+            changes = (self.labels[once].diff() != 0).sum()
+            assert changes == 6  # the images of a cluster stand in a row
+
+    def test_batches_are_full_however_few_images_there_are(self):
+        batches = list(sampler(torch.tensor([0, 0, 1, -1]), repeat=False, iterations=5))
+        assert [len(batch) for batch in batches] == [8] * 5
+        assert all(len({view.seed for view in batch}) == 8 for batch in batches)
+
+    def test_what_follows_a_start_is_as_without_it(self):
+        assert self.draw(seed=3, start=4) == self.draw(seed=3)[4:]
+
+    def test_ranks_take_contiguous_parts_of_the_one_global_batch(self):
+        parts = [self.draw(batch_size=16, rank=rank, world_size=2) for rank in range(2)]
+        assert [a + b for a, b in zip(*parts, strict=True)] == self.draw(batch_size=16)
+
+    def test_large_clusters_alone_are_drawn_whole(self):
+        for batch in sampler(LABELS, repeat=False):
+            targets = LABELS[[view.image for view in batch]].view(-1, 4)
+            assert (targets == targets[:, :1]).all()
+
+
 def test_no_label_at_all():
     with pytest.raises(ValueError, match="no image has a label"):
         sampler(torch.full((5,), -1))

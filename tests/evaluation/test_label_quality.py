@@ -35,6 +35,7 @@ class TestLabelStatistics:
             {
                 "clusters": 2,
                 "outliers": 0.25,
+                "singles": 0.25,
                 "agreement_mean": 0.5,
                 "agreement_part1": 0.3,
                 "agreement_part2": 0.7,
@@ -44,7 +45,11 @@ class TestLabelStatistics:
     @pytest.mark.parametrize("columns", [{}, {"agreement": torch.empty(4, 0)}])
     def test_of_a_method_without_agreement(self, columns):
         found = label_statistics(PseudoLabels(self.classes, columns), torch.full((4,), -1))
-        assert found == {"clusters": 2, "outliers": 0.25}
+        assert found == {"clusters": 2, "outliers": 0.25, "singles": 0.25}
+
+    def test_without_a_class_of_one_image(self):
+        found = label_statistics(PseudoLabels(torch.tensor([0, 0, -1])), torch.full((3,), -1))
+        assert "singles" not in found
 
     def test_with_identities(self):
         found = label_statistics(self.labels, torch.tensor([3, 3, 4, 4]))

@@ -103,6 +103,8 @@ class TestLine:
     def test_without_agreement(self):
         row = {"epoch": 0.0, "labels/clusters": 7.0, "labels/outliers": 0.25}
         assert describe_epoch(row) == "epoch 0: 7 clusters, 25.0 % outliers"
+        row["labels/singles"] = 0.1
+        assert describe_epoch(row) == "epoch 0: 7 clusters, 25.0 % outliers, 10.0 % alone"
 
     def test_of_an_epoch_that_left_nothing(self):
         assert describe_epoch({"epoch": 0.0}) == "epoch 0"

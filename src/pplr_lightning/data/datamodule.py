@@ -64,6 +64,8 @@ class PPLRDataModule(LightningDataModule):
             transform than the paper's. `auto` is `ram` where half of the free memory suffices.
         use_cameras: Prefer positives from other cameras when drawing a cluster's K images. The
             authors do so in both their settings.
+        repeat_images: Repeat the images of a cluster that has fewer than K. `false` is for SpCL,
+            which trains on single images: a batch then is of as many clusters as fill it.
         augmentation: `pplr` is the paper's; `contrastive` is SimCLR's, for the warm start.
         padding: Pixels by which the paper's augmentation shifts an image at most; the paper's 10
             are for its 384 x 128.
@@ -90,6 +92,7 @@ class PPLRDataModule(LightningDataModule):
         num_workers: int = 4,
         cache: Cache = "auto",
         use_cameras: bool = False,
+        repeat_images: bool = True,
         augmentation: Augmentation = "pplr",
         padding: int = 10,
         random_erasing: float = 0.5,
@@ -127,6 +130,7 @@ class PPLRDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.cache = cache
         self.use_cameras = use_cameras
+        self.repeat_images = repeat_images
         self.bad_images = bad_images
         self.seed = seed
         self.mean, self.std = mean, std
@@ -272,6 +276,7 @@ class PPLRDataModule(LightningDataModule):
             epoch=self.trainer.current_epoch if self.trainer is not None else 0,
             start=0 if self.trainer is None else batches_done(self.trainer),
             cameras=cameras if self.use_cameras else None,
+            repeat=self.repeat_images,
             rank=self.rank,
             world_size=self.world_size,
         )

@@ -25,7 +25,8 @@ class IdentityBatchSampler(Sampler[list[View]]):
     takes its contiguous part of each. Clusters are drawn without replacement, permutation after
     permutation, and what does not fill a batch at a permutation's end is left for the next. Where
     a cluster has fewer than K images, its images are repeated (each with another augmentation);
-    where there are fewer than P clusters, the clusters are.
+    where there are fewer than P clusters, the clusters are. Without `repeat` neither is: a batch is
+    the next P * K images of a row of clusters, of each K images or what it has.
 
     Args:
         labels: Cluster of each image, (N,); -1 is never drawn.
@@ -38,6 +39,8 @@ class IdentityBatchSampler(Sampler[list[View]]):
             those that follow are the same as without.
         cameras: Camera of each image, (N,), to prefer positives from other cameras than the
             first image's; None draws positives uniformly.
+        repeat: Repeat images of a cluster that has fewer than K. False is for methods that train on
+            single images, each of which then counts once.
         rank: This process.
         world_size: Number of processes.
 
@@ -56,6 +59,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
         epoch: int = 0,
         start: int = 0,
         cameras: Tensor | None = None,
+        repeat: bool = True,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -70,6 +74,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
         self.epoch = epoch
         self.start = start
         self.cameras = None if cameras is None else cameras.numpy()
+        self.repeat = repeat
         share = batch_size // world_size
         self.part = slice(rank * share, (rank + 1) * share)
 
@@ -78,11 +83,9 @@ class IdentityBatchSampler(Sampler[list[View]]):
 
     def __iter__(self) -> Iterator[list[View]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        identities = self._draw_identities(rng)
+        batches = self._whole_groups(rng) if self.repeat else self._row_of_groups(rng)
         for step in range(self.iterations):
-            indices = np.concatenate(
-                [self._draw_images(self.clusters[identity], rng) for identity in next(identities)]
-            )
+            indices = next(batches)
             if step < self.start:  # drawn all the same: what follows hangs on the generator
                 continue
             seeds = np.random.SeedSequence((self.seed, self.epoch, step)).generate_state(
@@ -90,6 +93,22 @@ class IdentityBatchSampler(Sampler[list[View]]):
             )
             views = list(map(View, indices.tolist(), seeds.tolist()))
             yield views[self.part]
+
+    def _whole_groups(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Yields batches of K images of each of P clusters for ever."""
+        for identities in self._draw_identities(rng):
+            groups = (self._draw_images(self.clusters[identity], rng) for identity in identities)
+            yield np.concatenate([np.resize(group, self.instances) for group in groups])
+
+    def _row_of_groups(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Yields batches of at most K images of each cluster for ever, cut from one row."""
+        row = np.empty(0, np.int64)
+        while True:
+            for identity in rng.permutation(len(self.clusters)):
+                row = np.concatenate([row, self._draw_images(self.clusters[identity], rng)])
+                while len(row) >= self.batch_size:
+                    yield row[: self.batch_size]
+                    row = row[self.batch_size :]
 
     def _draw_identities(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Yields P cluster numbers for ever."""
@@ -102,13 +121,13 @@ class IdentityBatchSampler(Sampler[list[View]]):
                 yield order[start : start + per_batch]
 
     def _draw_images(self, members: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draws K images of one cluster."""
+        """Draws K images of one cluster, or all where it has fewer."""
         drawn = rng.permutation(members)
         if self.cameras is not None:
             same = self.cameras[drawn] == self.cameras[drawn[0]]
             same[0] = False  # the first image stays first, other cameras follow
             drawn = drawn[np.argsort(same, kind="stable")]
-        return np.resize(drawn, self.instances)
+        return drawn[: self.instances]
 
 
 def check_batch(batch_size: int, instances: int, world_size: int) -> None:

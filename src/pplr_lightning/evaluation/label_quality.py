@@ -47,6 +47,9 @@ def label_statistics(labels: PseudoLabels, person_ids: Tensor) -> dict[str, floa
         person_ids: True identities (N,); -1 where not known, which leaves out `label_quality`.
     """
     values = {"clusters": float(labels.num_classes), "outliers": labels.outlier_share}
+    alone = int((labels.classes[labels.classes >= 0].bincount() == 1).sum())
+    if alone:  # some labelers make no class of one image
+        values["singles"] = alone / len(labels.classes)
     agreement = labels.columns.get("agreement")
     if agreement is not None and agreement.numel():
         values["agreement_mean"] = agreement.mean().item()

@@ -27,6 +27,7 @@ from pplr_lightning.functional.prototypes import (
     prototype_loss,
     update_prototypes,
 )
+from pplr_lightning.functional.reliability import cluster_overlap, keep_reliable
 from pplr_lightning.functional.reranking import rerank_distance
 from pplr_lightning.functional.retrieval import retrieval_metrics
 
@@ -36,10 +37,12 @@ __all__ = [
     "camera_jaccard_distance",
     "class_means",
     "cluster_centroids",
+    "cluster_overlap",
     "cross_agreement",
     "dbscan",
     "hdbscan",
     "jaccard_distance",
+    "keep_reliable",
     "kmeans",
     "nearest_neighbors",
     "neighbor_components",

@@ -8,6 +8,7 @@ from pplr_lightning.labelers.instances import Instances
 from pplr_lightning.labelers.kmeans import KMeans
 from pplr_lightning.labelers.labeler import Labeler
 from pplr_lightning.labelers.neighbor_components import NeighborComponents
+from pplr_lightning.labelers.self_paced import SelfPaced
 from pplr_lightning.labelers.space import Space
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "KMeans",
     "Labeler",
     "NeighborComponents",
+    "SelfPaced",
     "Space",
 ]

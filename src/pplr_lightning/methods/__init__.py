@@ -5,5 +5,13 @@ from pplr_lightning.methods.cluster_contrast import ClusterContrastModule
 from pplr_lightning.methods.pplr import PPLRModule
 from pplr_lightning.methods.schedules import WarmUpCosine
 from pplr_lightning.methods.simclr import SimCLRModule
+from pplr_lightning.methods.spcl import SpCLModule
 
-__all__ = ["ClusterContrastModule", "PPLRModule", "ReIDModule", "SimCLRModule", "WarmUpCosine"]
+__all__ = [
+    "ClusterContrastModule",
+    "PPLRModule",
+    "ReIDModule",
+    "SimCLRModule",
+    "SpCLModule",
+    "WarmUpCosine",
+]

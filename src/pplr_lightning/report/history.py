@@ -77,6 +77,7 @@ def describe_epoch(row: Row) -> str:
         scores = {"agreement": "labels/agreement_mean", "ARI": "labels/ari"}
         parts.append(
             f"{row['labels/clusters']:.0f} clusters, {100 * row['labels/outliers']:.1f} % outliers"
+            + (f", {100 * row['labels/singles']:.1f} % alone" if "labels/singles" in row else "")
             + "".join(f", {word} {row[name]:.3f}" for word, name in scores.items() if name in row)
         )
     if "train/loss" in row:
