@@ -68,6 +68,8 @@ class PPLRDataModule(LightningDataModule):
         padding: Pixels by which the paper's augmentation shifts an image at most; the paper's 10
             are for its 384 x 128.
         random_erasing: Probability of random erasing in the paper's augmentation, in [0, 1].
+        views: Augmentations of each image in a batch; MMT compares two. The batch holds the others
+            as `more_views`.
         mean: Of each colour, subtracted from values in [0, 1]; ImageNet's by default.
         std: Of each colour, by which they then are divided.
         bad_images: Whether an unreadable image file stops the run (`raise`) or is left out with
@@ -93,6 +95,7 @@ class PPLRDataModule(LightningDataModule):
         augmentation: Augmentation = "pplr",
         padding: int = 10,
         random_erasing: float = 0.5,
+        views: int = 1,
         mean: tuple[float, float, float] = MEAN,
         std: tuple[float, float, float] = STD,
         bad_images: BadImages = "raise",
@@ -100,7 +103,7 @@ class PPLRDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_batch(batch_size, instances, world_size=1)
-        check_counts("data", iterations=iterations, eval_batch_size=eval_batch_size)
+        check_counts("data", iterations=iterations, eval_batch_size=eval_batch_size, views=views)
         check_counts("data", least=0, num_workers=num_workers, padding=padding, seed=seed)
         if not 0 <= random_erasing <= 1:
             raise ValueError(f"random_erasing={random_erasing}: must lie in [0, 1]")
@@ -127,6 +130,7 @@ class PPLRDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.cache = cache
         self.use_cameras = use_cameras
+        self.views = views
         self.bad_images = bad_images
         self.seed = seed
         self.mean, self.std = mean, std
@@ -272,11 +276,12 @@ class PPLRDataModule(LightningDataModule):
             epoch=self.trainer.current_epoch if self.trainer is not None else 0,
             start=0 if self.trainer is None else batches_done(self.trainer),
             cameras=cameras if self.use_cameras else None,
+            views=self.views,
             rank=self.rank,
             world_size=self.world_size,
         )
         images = TrainImages(
-            self.train_samples, self.train_transform, self.pseudo_labels,
+            self.train_samples, self.train_transform, self.pseudo_labels, self.views,
             cache=self.image_cache, device=self.device,
         )  # fmt: skip
         return self._loader(images, batch_sampler=sampler)

@@ -33,6 +33,8 @@ class TrainBatch(NamedTuple):
         targets: Their classes, (B,).
         cameras: Their cameras, -1 where not known, (B,).
         columns: What the method gave for each image at the epoch's begin, by name, (B, ...).
+        more_views: The same images under other draws of the augmentation, each (B, 3, H, W); one
+            less than `data.views`.
     """
 
     images: Tensor
@@ -40,6 +42,7 @@ class TrainBatch(NamedTuple):
     targets: Tensor
     cameras: Tensor
     columns: dict[str, Tensor]
+    more_views: tuple[Tensor, ...] = ()
 
 
 class EvalBatch(NamedTuple):
@@ -107,21 +110,26 @@ class TrainImages(_Images):
 
     Args:
         labels: Of all images.
+        views: Looks at each image: a batch is asked for by the first of all, then the second of
+            all, and so on.
     """
 
     labels: PseudoLabels
+    views: int = 1
 
     ours = TrainTransform
 
     def __getitems__(self, views: list[View]) -> TrainBatch:
-        indices = torch.tensor([view.image for view in views])
+        indices = torch.tensor([view.image for view in views[: len(views) // self.views]])
         labels, device = self.labels, self.device
+        images, *more = self._augmented(views).chunk(self.views)
         return TrainBatch(
-            images=self._augmented(views),
+            images=images,
             indices=send(indices, device),
             targets=send(labels.classes[indices], device),
             cameras=send(self.ids[indices, 1], device),
             columns={name: send(c[indices], device) for name, c in labels.columns.items()},
+            more_views=tuple(more),
         )
 
     def _augmented(self, views: list[View]) -> Tensor:

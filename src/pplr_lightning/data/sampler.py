@@ -38,6 +38,8 @@ class IdentityBatchSampler(Sampler[list[View]]):
             those that follow are the same as without.
         cameras: Camera of each image, (N,), to prefer positives from other cameras than the
             first image's; None draws positives uniformly.
+        views: Looks at each image. A batch lists the first of each of its images, then the second
+            of each in the same order, and so on; no two have one seed.
         rank: This process.
         world_size: Number of processes.
 
@@ -56,6 +58,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
         epoch: int = 0,
         start: int = 0,
         cameras: Tensor | None = None,
+        views: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -70,6 +73,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
         self.epoch = epoch
         self.start = start
         self.cameras = None if cameras is None else cameras.numpy()
+        self.views = views
         share = batch_size // world_size
         self.part = slice(rank * share, (rank + 1) * share)
 
@@ -85,11 +89,15 @@ class IdentityBatchSampler(Sampler[list[View]]):
             )
             if step < self.start:  # drawn all the same: what follows hangs on the generator
                 continue
+            # The first numbers are the same however many are asked for.
             seeds = np.random.SeedSequence((self.seed, self.epoch, step)).generate_state(
-                self.batch_size
+                self.views * self.batch_size
             )
-            views = list(map(View, indices.tolist(), seeds.tolist()))
-            yield views[self.part]
+            yield [
+                View(image, seed)
+                for part in seeds.reshape(self.views, -1)[:, self.part].tolist()
+                for image, seed in zip(indices[self.part].tolist(), part, strict=True)
+            ]
 
     def _draw_identities(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Yields P cluster numbers for ever."""
