@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from pplr_lightning.methods import (
         ClusterContrastModule,
+        MMTModule,
         PPLRModule,
         ReIDModule,
         SimCLRModule,
@@ -39,6 +40,7 @@ __all__ = [
     "Identities",
     "Instances",
     "KMeans",
+    "MMTModule",
     "NeighborComponents",
     "PPLRDataModule",
     "PPLRModule",

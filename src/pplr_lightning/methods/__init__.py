@@ -2,8 +2,16 @@
 
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.methods.cluster_contrast import ClusterContrastModule
+from pplr_lightning.methods.mmt import MMTModule
 from pplr_lightning.methods.pplr import PPLRModule
 from pplr_lightning.methods.schedules import WarmUpCosine
 from pplr_lightning.methods.simclr import SimCLRModule
 
-__all__ = ["ClusterContrastModule", "PPLRModule", "ReIDModule", "SimCLRModule", "WarmUpCosine"]
+__all__ = [
+    "ClusterContrastModule",
+    "MMTModule",
+    "PPLRModule",
+    "ReIDModule",
+    "SimCLRModule",
+    "WarmUpCosine",
+]

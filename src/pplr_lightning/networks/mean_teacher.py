@@ -6,7 +6,7 @@ import copy
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pplr_lightning.functional.checks import check_fraction
 
@@ -56,7 +56,8 @@ def follow(teacher: nn.Module, student: nn.Module, *, momentum: float) -> None:
         0.25
     """
     check_fraction("momentum", momentum, "it is the share of the old teacher")
-    old, new = list(teacher.parameters()), list(student.parameters())
+    old: list[Tensor] = list(teacher.parameters())
+    new: list[Tensor] = list(student.parameters())
     if [one.shape for one in old] != [one.shape for one in new]:
         raise ValueError("teacher and student have other parameters: make it by averaged_copy")
     torch._foreach_lerp_(old, new, 1 - momentum)
