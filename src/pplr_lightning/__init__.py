@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from pplr_lightning.methods import (
         ClusterContrastModule,
+        ICEModule,
         MMTModule,
         PPLRModule,
         ReIDModule,
@@ -37,6 +38,7 @@ __all__ = [
     "ClusterContrastModule",
     "Figures",
     "Gallery",
+    "ICEModule",
     "Identities",
     "Instances",
     "KMeans",

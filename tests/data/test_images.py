@@ -69,6 +69,14 @@ def test_more_views_are_of_the_same_images(samples, labels):
     assert plain.__getitems__([View(0, 1)]).more_views == ()
 
 
+def test_a_plain_view_is_that_of_evaluation(samples, labels):
+    transform = EvalTransform((32, 16))
+    images = TrainImages(samples, TrainTransform((32, 16)), labels, 2, transform)
+    batch = images.__getitems__([View(0, 1), View(2, 2), View(0, 3), View(2, 4)])
+    assert torch.equal(batch.plain, EvalImages(samples, transform).__getitems__([0, 2]).images)
+    assert len(batch.images) == len(batch.more_views[0]) == 2
+
+
 def test_augmentation_leaves_the_global_generator_alone(samples, labels):
     images = TrainImages(samples, TrainTransform((32, 16)), labels)
     torch.manual_seed(3)

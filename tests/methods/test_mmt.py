@@ -256,10 +256,13 @@ def options(drawn, folder):
     return [config.replace("cluster_contrast", "mmt"), *others, "--model.max_clusters=40"]
 
 
-def test_two_processes_train_as_one(drawn, run, run_several, tmp_path):
-    run("fit", *options(drawn, tmp_path / "one"))
+@pytest.mark.parametrize("group", [8, 16])
+def test_two_processes_train_as_one(drawn, run, run_several, tmp_path, group):
+    """With groups of 16, the two hold one together."""
+    size = f"--model.network.norm_batch_size={group}"
+    run("fit", *options(drawn, tmp_path / "one"), size)
     ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    done = run_several(2, "fit", *options(drawn, tmp_path / "two"), *ddp)
+    done = run_several(2, "fit", *options(drawn, tmp_path / "two"), size, *ddp)
     assert done.returncode == 0, done.stderr
     one, two = (tmp_path / name / "mmt/version_0" for name in ("one", "two"))
     parts = ("", "_identity", "_soft_identity", "_triplet", "_soft_triplet")

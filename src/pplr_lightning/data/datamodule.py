@@ -70,6 +70,8 @@ class PPLRDataModule(LightningDataModule):
         random_erasing: Probability of random erasing in the paper's augmentation, in [0, 1].
         views: Augmentations of each image in a batch; MMT compares two. The batch holds the others
             as `more_views`.
+        plain_view: Give batches the images as in evaluation, too, as `plain`; ICE compares
+            with these.
         mean: Of each colour, subtracted from values in [0, 1]; ImageNet's by default.
         std: Of each colour, by which they then are divided.
         bad_images: Whether an unreadable image file stops the run (`raise`) or is left out with
@@ -96,6 +98,7 @@ class PPLRDataModule(LightningDataModule):
         padding: int = 10,
         random_erasing: float = 0.5,
         views: int = 1,
+        plain_view: bool = False,
         mean: tuple[float, float, float] = MEAN,
         std: tuple[float, float, float] = STD,
         bad_images: BadImages = "raise",
@@ -131,6 +134,7 @@ class PPLRDataModule(LightningDataModule):
         self.cache = cache
         self.use_cameras = use_cameras
         self.views = views
+        self.plain_view = plain_view
         self.bad_images = bad_images
         self.seed = seed
         self.mean, self.std = mean, std
@@ -282,6 +286,7 @@ class PPLRDataModule(LightningDataModule):
         )
         images = TrainImages(
             self.train_samples, self.train_transform, self.pseudo_labels, self.views,
+            self.eval_transform if self.plain_view else None,
             cache=self.image_cache, device=self.device,
         )  # fmt: skip
         return self._loader(images, batch_sampler=sampler)

@@ -2,6 +2,7 @@
 
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.methods.cluster_contrast import ClusterContrastModule
+from pplr_lightning.methods.ice import ICEModule
 from pplr_lightning.methods.mmt import MMTModule
 from pplr_lightning.methods.pplr import PPLRModule
 from pplr_lightning.methods.schedules import WarmUpCosine
@@ -9,6 +10,7 @@ from pplr_lightning.methods.simclr import SimCLRModule
 
 __all__ = [
     "ClusterContrastModule",
+    "ICEModule",
     "MMTModule",
     "PPLRModule",
     "ReIDModule",
