@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     )
     from pplr_lightning.methods import (
         ClusterContrastModule,
+        ICEModule,
+        MMTModule,
         PPLRModule,
         ReIDModule,
         SimCLRModule,
@@ -38,9 +40,11 @@ __all__ = [
     "ClusterContrastModule",
     "Figures",
     "Gallery",
+    "ICEModule",
     "Identities",
     "Instances",
     "KMeans",
+    "MMTModule",
     "NeighborComponents",
     "PPLRDataModule",
     "PPLRModule",

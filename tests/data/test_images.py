@@ -56,6 +56,27 @@ def test_so_are_those_of_a_transform_of_ones_own(samples, labels):
     assert not torch.equal(first, second)
 
 
+def test_more_views_are_of_the_same_images(samples, labels):
+    images = TrainImages(samples, TrainTransform((32, 16)), labels, 2)
+    batch = images.__getitems__([View(0, 1), View(2, 2), View(0, 3), View(2, 4)])
+    assert batch.indices.tolist() == [0, 2]
+    assert batch.images.shape == (2, 3, 32, 16)
+    assert len(batch.columns["agreement"]) == 2
+    (second,) = batch.more_views
+    plain = TrainImages(samples, TrainTransform((32, 16)), labels)
+    assert torch.equal(batch.images, plain.__getitems__([View(0, 1), View(2, 2)]).images)
+    assert torch.equal(second, plain.__getitems__([View(0, 3), View(2, 4)]).images)
+    assert plain.__getitems__([View(0, 1)]).more_views == ()
+
+
+def test_a_plain_view_is_that_of_evaluation(samples, labels):
+    transform = EvalTransform((32, 16))
+    images = TrainImages(samples, TrainTransform((32, 16)), labels, 2, transform)
+    batch = images.__getitems__([View(0, 1), View(2, 2), View(0, 3), View(2, 4)])
+    assert torch.equal(batch.plain, EvalImages(samples, transform).__getitems__([0, 2]).images)
+    assert len(batch.images) == len(batch.more_views[0]) == 2
+
+
 def test_augmentation_leaves_the_global_generator_alone(samples, labels):
     images = TrainImages(samples, TrainTransform((32, 16)), labels)
     torch.manual_seed(3)

@@ -166,3 +166,19 @@ def test_shards_of_some_blocks(world_size):
     assert sum(shards, []) == [*range(8), *range(16, 27)]
     assert all(shard[0] % 8 == 0 for shard in shards if shard)
     assert max(map(len, shards)) <= 8 * -(-3 // world_size)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_more_views_add_looks_at_the_same_images(world_size):
+    """The first are those of one view; a rank's part holds its images' looks, view after view."""
+    options = {"batch_size": 16, "seed": 5, "epoch": 1}
+    plain = list(sampler(**options))
+    parts = [sampler(rank=r, world_size=world_size, views=3, **options) for r in range(world_size)]
+    share = 16 // world_size
+    for expected, batches in zip(plain, zip(*parts, strict=True), strict=True):
+        for rank, batch in enumerate(batches):
+            own = expected[rank * share : (rank + 1) * share]
+            assert batch[:share] == own
+            assert [view.image for view in batch] == 3 * [view.image for view in own]
+        seeds = [view.seed for batch in batches for view in batch]
+        assert len(set(seeds)) == 48

@@ -22,7 +22,12 @@ def _everything(rank, broken=False):
         classes = torch.arange(space.total) % 7
         distance = space.jaccard(k1=12, k2=6).toarray()
         neighbors = space.share.gather(space.neighbors(5))
-        return (neighbors, torch.from_numpy(distance), *space.centroids(classes))
+        return (
+            neighbors,
+            torch.from_numpy(distance),
+            *space.centroids(classes),
+            space.means(classes),
+        )
 
 
 def _everything_broken(rank):
@@ -113,6 +118,14 @@ def test_without_parts():
     centroids, part_centroids = Space.of(features()[0]).centroids(torch.arange(40) % 3)
     assert centroids.shape == (3, 16)
     assert part_centroids.shape == (3, 16, 0)
+
+
+def test_means_keep_their_length():
+    rows = features()[0]
+    classes = torch.arange(40) % 4 - 1
+    found = Space.of(rows).means(classes)
+    torch.testing.assert_close(found, F.class_means(rows, classes, 3))
+    assert (found.norm(dim=1) < 0.999).all()
 
 
 @pytest.mark.gpu

@@ -104,6 +104,16 @@ def test_neck_bias_is_frozen_and_features_come_behind_it(network):
     assert output.part_features.view(2, 2, -1).mean(1).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 2}, {"pooling": "gem", "num_parts": 0}])
+def test_features_before_the_neck(options):
+    network = make(**options)
+    images = torch.randn(4, 3, 96, 48)
+    output, pooled = network.forward_pooled(images)
+    assert pooled.shape == output.features.shape
+    torch.testing.assert_close(network.neck(pooled), output.features)
+    torch.testing.assert_close(network(images).features, output.features)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

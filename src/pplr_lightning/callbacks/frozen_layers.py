@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -52,7 +52,7 @@ class FrozenLayers(Callback):
     ) -> None:
         """Has the layers normalise as in evaluation, while they are frozen."""
         on = self._is_on(trainer)
-        for name, module in cast(ReIDModule, pl_module).network.backbone.named_modules():
+        for name, module in _of_backbones(pl_module, "named_modules"):
             # Its own parameters, of all modules that have some; others below it see to themselves.
             if any(True for _ in module.parameters(recurse=False)) and self._holds(f"{name}."):
                 module.training = not on
@@ -63,6 +63,12 @@ class FrozenLayers(Callback):
         """Drops the gradients: an optimiser leaves alone what has none."""
         if not self._is_on(trainer):
             return
-        for name, parameter in cast(ReIDModule, pl_module).network.backbone.named_parameters():
+        for name, parameter in _of_backbones(pl_module, "named_parameters"):
             if self._holds(name):
                 parameter.grad = None
+
+
+def _of_backbones(pl_module: LightningModule, what: str) -> Iterator[tuple[str, Any]]:
+    """Goes through the backbones of all networks, a mean teacher's beside its student's."""
+    for network in cast(ReIDModule, pl_module).all_networks:
+        yield from getattr(network.backbone, what)()

@@ -70,6 +70,10 @@ class PPLRDataModule(LightningDataModule):
         padding: Pixels by which the paper's augmentation shifts an image at most; the paper's 10
             are for its 384 x 128.
         random_erasing: Probability of random erasing in the paper's augmentation, in [0, 1].
+        views: Augmentations of each image in a batch; MMT compares two. The batch holds the others
+            as `more_views`.
+        plain_view: Give batches the images as in evaluation, too, as `plain`; ICE compares
+            with these.
         mean: Of each colour, subtracted from values in [0, 1]; ImageNet's by default.
         std: Of each colour, by which they then are divided.
         bad_images: Whether an unreadable image file stops the run (`raise`) or is left out with
@@ -96,6 +100,8 @@ class PPLRDataModule(LightningDataModule):
         augmentation: Augmentation = "pplr",
         padding: int = 10,
         random_erasing: float = 0.5,
+        views: int = 1,
+        plain_view: bool = False,
         mean: tuple[float, float, float] = MEAN,
         std: tuple[float, float, float] = STD,
         bad_images: BadImages = "raise",
@@ -103,7 +109,7 @@ class PPLRDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_batch(batch_size, instances, world_size=1)
-        check_counts("data", iterations=iterations, eval_batch_size=eval_batch_size)
+        check_counts("data", iterations=iterations, eval_batch_size=eval_batch_size, views=views)
         check_counts("data", least=0, num_workers=num_workers, padding=padding, seed=seed)
         if not 0 <= random_erasing <= 1:
             raise ValueError(f"random_erasing={random_erasing}: must lie in [0, 1]")
@@ -131,6 +137,8 @@ class PPLRDataModule(LightningDataModule):
         self.cache = cache
         self.use_cameras = use_cameras
         self.repeat_images = repeat_images
+        self.views = views
+        self.plain_view = plain_view
         self.bad_images = bad_images
         self.seed = seed
         self.mean, self.std = mean, std
@@ -277,11 +285,13 @@ class PPLRDataModule(LightningDataModule):
             start=0 if self.trainer is None else batches_done(self.trainer),
             cameras=cameras if self.use_cameras else None,
             repeat=self.repeat_images,
+            views=self.views,
             rank=self.rank,
             world_size=self.world_size,
         )
         images = TrainImages(
-            self.train_samples, self.train_transform, self.pseudo_labels,
+            self.train_samples, self.train_transform, self.pseudo_labels, self.views,
+            self.eval_transform if self.plain_view else None,
             cache=self.image_cache, device=self.device,
         )  # fmt: skip
         return self._loader(images, batch_sampler=sampler)

@@ -33,6 +33,9 @@ class TrainBatch(NamedTuple):
         targets: Their classes, (B,).
         cameras: Their cameras, -1 where not known, (B,).
         columns: What the method gave for each image at the epoch's begin, by name, (B, ...).
+        more_views: The same images under other draws of the augmentation, each (B, 3, H, W); one
+            less than `data.views`.
+        plain: The same images as in evaluation, (B, 3, H, W), where `data.plain_view` is on.
     """
 
     images: Tensor
@@ -40,6 +43,8 @@ class TrainBatch(NamedTuple):
     targets: Tensor
     cameras: Tensor
     columns: dict[str, Tensor]
+    more_views: tuple[Tensor, ...] = ()
+    plain: Tensor | None = None
 
 
 class EvalBatch(NamedTuple):
@@ -107,21 +112,29 @@ class TrainImages(_Images):
 
     Args:
         labels: Of all images.
+        views: Looks at each image: a batch is asked for by the first of all, then the second of
+            all, and so on.
+        plain: Transform of a further view, without augmentation; None for no such view.
     """
 
     labels: PseudoLabels
+    views: int = 1
+    plain: ImageTransform | None = None
 
     ours = TrainTransform
 
     def __getitems__(self, views: list[View]) -> TrainBatch:
-        indices = torch.tensor([view.image for view in views])
+        indices = torch.tensor([view.image for view in views[: len(views) // self.views]])
         labels, device = self.labels, self.device
+        images, *more = self._augmented(views).chunk(self.views)
         return TrainBatch(
-            images=self._augmented(views),
+            images=images,
             indices=send(indices, device),
             targets=send(labels.classes[indices], device),
             cameras=send(self.ids[indices, 1], device),
             columns={name: send(c[indices], device) for name, c in labels.columns.items()},
+            more_views=tuple(more),
+            plain=None if self.plain is None else self._plain(views[: len(indices)], self.plain),
         )
 
     def _augmented(self, views: list[View]) -> Tensor:
@@ -136,6 +149,13 @@ class TrainImages(_Images):
                 torch.manual_seed(seed)
                 images.append(self.transform(read_image(sample.path)))
         return torch.stack(images)
+
+    def _plain(self, views: list[View], transform: ImageTransform) -> Tensor:
+        samples = [self.samples[view.image] for view in views]
+        if self.cache is not None:
+            pixels = self.cache.take(samples, self.device)
+            return cast(EvalTransform, transform).batch(pixels)
+        return torch.stack([transform(read_image(sample.path)) for sample in samples])
 
 
 @dataclass(eq=False, repr=False)

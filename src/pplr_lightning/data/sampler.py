@@ -41,6 +41,8 @@ class IdentityBatchSampler(Sampler[list[View]]):
             first image's; None draws positives uniformly.
         repeat: Repeat images of a cluster that has fewer than K. False is for methods that train on
             single images, each of which then counts once.
+        views: Looks at each image. A batch lists the first of each of its images, then the second
+            of each in the same order, and so on; no two have one seed.
         rank: This process.
         world_size: Number of processes.
 
@@ -60,6 +62,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
         start: int = 0,
         cameras: Tensor | None = None,
         repeat: bool = True,
+        views: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -75,6 +78,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
         self.start = start
         self.cameras = None if cameras is None else cameras.numpy()
         self.repeat = repeat
+        self.views = views
         share = batch_size // world_size
         self.part = slice(rank * share, (rank + 1) * share)
 
@@ -88,11 +92,15 @@ class IdentityBatchSampler(Sampler[list[View]]):
             indices = next(batches)
             if step < self.start:  # drawn all the same: what follows hangs on the generator
                 continue
+            # The first numbers are the same however many are asked for.
             seeds = np.random.SeedSequence((self.seed, self.epoch, step)).generate_state(
-                self.batch_size
+                self.views * self.batch_size
             )
-            views = list(map(View, indices.tolist(), seeds.tolist()))
-            yield views[self.part]
+            yield [
+                View(image, seed)
+                for part in seeds.reshape(self.views, -1)[:, self.part].tolist()
+                for image, seed in zip(indices[self.part].tolist(), part, strict=True)
+            ]
 
     def _whole_groups(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Yields batches of K images of each of P clusters for ever."""

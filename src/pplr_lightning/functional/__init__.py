@@ -18,7 +18,6 @@ from pplr_lightning.functional.losses import (
     aals_loss,
     camera_contrastive_loss,
     pglr_loss,
-    softmax_triplet_loss,
 )
 from pplr_lightning.functional.neighbors import nearest_neighbors
 from pplr_lightning.functional.partition import kmeans
@@ -30,6 +29,17 @@ from pplr_lightning.functional.prototypes import (
 from pplr_lightning.functional.reliability import cluster_overlap, keep_reliable
 from pplr_lightning.functional.reranking import rerank_distance
 from pplr_lightning.functional.retrieval import retrieval_metrics
+from pplr_lightning.functional.supports import label_preserving_loss, support_samples
+from pplr_lightning.functional.teacher_losses import (
+    consistency_loss,
+    hard_instance_loss,
+    soft_cross_entropy,
+)
+from pplr_lightning.functional.triplets import (
+    margin_triplet_loss,
+    soft_triplet_loss,
+    softmax_triplet_loss,
+)
 
 __all__ = [
     "aals_loss",
@@ -38,12 +48,16 @@ __all__ = [
     "class_means",
     "cluster_centroids",
     "cluster_overlap",
+    "consistency_loss",
     "cross_agreement",
     "dbscan",
+    "hard_instance_loss",
     "hdbscan",
     "jaccard_distance",
     "keep_reliable",
     "kmeans",
+    "label_preserving_loss",
+    "margin_triplet_loss",
     "nearest_neighbors",
     "neighbor_components",
     "pglr_loss",
@@ -51,6 +65,9 @@ __all__ = [
     "relative_agreement",
     "rerank_distance",
     "retrieval_metrics",
+    "soft_cross_entropy",
+    "soft_triplet_loss",
     "softmax_triplet_loss",
+    "support_samples",
     "update_prototypes",
 ]

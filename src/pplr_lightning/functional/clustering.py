@@ -148,7 +148,14 @@ def cluster_centroids(features: Tensor, labels: Tensor) -> Tensor:
 
 
 def centroid_rows(features: Tensor, labels: Tensor, clusters: int, share: Share) -> Tensor:
-    """Compute `cluster_centroids` of all processes' images from this process's rows.
+    """Compute `cluster_centroids` of all processes' images, of the same arguments as `sum_rows`."""
+    # They need no division by the size of the cluster: the length is normalised.
+    sums = sum_rows(features, labels, clusters, share)
+    return F.normalize(sums, dim=1).to(features.dtype)
+
+
+def sum_rows(features: Tensor, labels: Tensor, clusters: int, share: Share) -> Tensor:
+    """Add the features of each cluster over all processes, (K, D) float64.
 
     Args:
         features: This process's rows, (n, D); on the CPU where there are several processes.
@@ -157,11 +164,10 @@ def centroid_rows(features: Tensor, labels: Tensor, clusters: int, share: Share)
         share: The rows of this process among the N.
     """
     clustered = labels >= 0
-    # Sums in float64 do not show in which order a GPU, or the processes, add. They need no
-    # division by the size of the cluster: the length is normalised.
+    # Sums in float64 do not show in which order a GPU, or the processes, add.
     sums = features.new_zeros(clusters, features.shape[1], dtype=torch.float64)
     sums.index_add_(0, labels[clustered], features[clustered].double())
-    return F.normalize(share.sum(sums), dim=1).to(features.dtype)
+    return share.sum(sums)
 
 
 def camera_pairs(labels: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor, Tensor]:

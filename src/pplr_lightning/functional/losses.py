@@ -1,7 +1,7 @@
 """The losses of PPLR (Cho et al., CVPR 2022) and its camera-aware variant.
 
 The plain part loss of the first epochs is torch's
-``F.cross_entropy(logits, targets, label_smoothing=0.1)``.
+``F.cross_entropy(logits, targets, label_smoothing=0.1)``; the triplet loss is in ``triplets.py``.
 """
 
 from __future__ import annotations
@@ -83,34 +83,6 @@ def refined_labels(
     # Not a matrix product, which autocast would round.
     ensemble = (logits_part.softmax(dim=1) * weights[:, None]).sum(dim=2).detach()
     return beta * F.one_hot(targets, logits_part.shape[1]) + (1 - beta) * ensemble
-
-
-def softmax_triplet_loss(embeddings: Tensor, targets: Tensor) -> Tensor:
-    """Batch-hard triplet loss in its softmax form, without a margin.
-
-    mean_i of -log(e^n / (e^n + e^p)) = softplus(p - n), where p is the Euclidean distance of image
-    i to the farthest image of its cluster and n to the nearest of another (Hermans et al., "In
-    Defense of the Triplet Loss", 2017; softmax form as in the authors' code).
-
-    Args:
-        embeddings: Not normalised, (B, D).
-        targets: Clusters, (B,).
-
-    Returns:
-        Mean over the batch, a scalar; an image without others of its cluster has p = 0, one
-        without another cluster in the batch adds 0.
-
-    Raises:
-        ValueError: The shapes do not fit.
-    """
-    check_shape("targets", targets, (len(embeddings),))
-    # cdist's shortcut through dot products would lose the small distances.
-    mode = "donot_use_mm_for_euclid_dist"
-    distance = torch.cdist(embeddings, embeddings, compute_mode=mode)  # (B, B)
-    same = targets[:, None] == targets
-    hardest_positive = distance.masked_fill(~same, 0).amax(dim=1)
-    hardest_negative = distance.masked_fill(same, torch.inf).amin(dim=1)
-    return F.softplus(hardest_positive - hardest_negative).mean()
 
 
 def camera_contrastive_loss(

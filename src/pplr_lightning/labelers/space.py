@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from pplr_lightning.functional.checks import check_count, check_features
-from pplr_lightning.functional.clustering import centroid_rows
+from pplr_lightning.functional.clustering import centroid_rows, sum_rows
 from pplr_lightning.functional.jaccard import jaccard_rows
 from pplr_lightning.functional.neighbors import is_approximate, recall, search
 from pplr_lightning.functional.sharding import Share
@@ -172,6 +172,21 @@ class Space:
         )
         means = torch.stack(parts, dim=2) if parts else whole.new_empty(*whole.shape, 0)
         return whole.cpu(), means.cpu()
+
+    def means(self, classes: Tensor) -> Tensor:
+        """Averages the global features of each class, and leaves the means' lengths as they are.
+
+        Args:
+            classes: Of all images, -1 for none, (N,).
+
+        Returns:
+            Means on the CPU, of length 1 at most, (K, D).
+        """
+        features = self.features
+        own = classes[self.share.start : self.share.stop].to(features.device)
+        sizes = torch.bincount(classes[classes >= 0])
+        sums = sum_rows(features, own, len(sizes), self.share).cpu()
+        return (sums / sizes[:, None]).to(features.dtype)
 
 
 def _to_gpu(*tensors: Tensor) -> tuple[Tensor, ...]:

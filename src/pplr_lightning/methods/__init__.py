@@ -2,6 +2,8 @@
 
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.methods.cluster_contrast import ClusterContrastModule
+from pplr_lightning.methods.ice import ICEModule
+from pplr_lightning.methods.mmt import MMTModule
 from pplr_lightning.methods.pplr import PPLRModule
 from pplr_lightning.methods.schedules import WarmUpCosine
 from pplr_lightning.methods.simclr import SimCLRModule
@@ -9,6 +11,8 @@ from pplr_lightning.methods.spcl import SpCLModule
 
 __all__ = [
     "ClusterContrastModule",
+    "ICEModule",
+    "MMTModule",
     "PPLRModule",
     "ReIDModule",
     "SimCLRModule",

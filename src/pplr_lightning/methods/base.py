@@ -41,7 +41,8 @@ class ReIDModule(Embedder):
     to step are parameters, buffers or extra state, which checkpoints hold.
 
     Args:
-        network: Embeds the images.
+        network: Embeds the images; the one that is tested. Methods with mean teachers test one of
+            these, and train networks beside it.
 
     Attributes:
         optimizer: Makes the optimiser of parameters; the method's published one. The command
@@ -136,7 +137,8 @@ class ReIDModule(Embedder):
             if self.network.is_compiled:
                 check_compiler(self.trainer.strategy.root_device)
         if self.trainer.ckpt_path is None:
-            self.network.load_weights()
+            for network in self.all_networks:
+                network.load_weights()
             self._check_normalisation()
 
     def _check_normalisation(self) -> None:
@@ -157,7 +159,7 @@ class ReIDModule(Embedder):
 
     def teardown(self, stage: str) -> None:
         """Lets go of the ranks, which another run may not have."""
-        share_groups(self.network, None)
+        share_groups(self, None)
 
     def _check_batches(self) -> None:
         """Refuses what would change the statistics or the triplets of a global batch."""
@@ -170,7 +172,7 @@ class ReIDModule(Embedder):
             ranks = ranks_per_group(
                 self.data.batch_size, self.network.norm_batch_size, self.trainer.world_size
             )
-            share_groups(self.network, consecutive_group(ranks) if ranks > 1 else None)
+            share_groups(self, consecutive_group(ranks) if ranks > 1 else None)
 
     # What all steps share.
 
@@ -198,7 +200,7 @@ class ReIDModule(Embedder):
 
     def on_after_backward(self) -> None:
         """Gives all ranks the running statistics of the global batch, before any checkpoint."""
-        average_running_statistics(self.network)
+        average_running_statistics(self)
 
     def log_losses(self, losses: dict[str, Tensor], batch_size: int) -> None:
         """Logs the loss and its parts as `train/<name>`; they are checked before the weights move.
@@ -252,7 +254,8 @@ class ReIDModule(Embedder):
         """Builds `optimizer`, on a GPU a fused one where it can be, and `lr_scheduler`."""
         parameters: list[Any] = [one for one in self.parameters() if one.requires_grad]
         if self.layer_decay != 1:
-            parameters = layer_groups(self, self.network.backbone, self.layer_decay)
+            backbones = [network.backbone for network in self.all_networks]
+            parameters = layer_groups(self, backbones, self.layer_decay)
         # Not with a gradient scaler: Lightning then could not clip gradients.
         trainer = trainer_of(self)
         scaled = trainer is not None and has_scaler(trainer)

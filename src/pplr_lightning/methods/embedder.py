@@ -26,7 +26,7 @@ class Embedder(HubMixin, LightningModule):
     """Embeds images, and is saved and built again.
 
     Args:
-        network: Embeds the images.
+        network: Embeds the images; the one that is tested, exported and shared.
 
     Attributes:
         preprocessing: What images go through before the network sees them: that of the data module
@@ -37,6 +37,12 @@ class Embedder(HubMixin, LightningModule):
         super().__init__()
         self.network = network
         self.preprocessing: Preprocessing | None = None
+
+    @property
+    def all_networks(self) -> list[PartNetwork]:
+        """The tested network, first, and those that a method trains beside it."""
+        others = (m for m in self.modules() if isinstance(m, PartNetwork))
+        return [self.network, *(one for one in others if one is not self.network)]
 
     def branches(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Embeds images (B, 3, H, W) as L2-normalised global (B, D) and part features (B, D, P)."""
@@ -183,7 +189,8 @@ class Embedder(HubMixin, LightningModule):
         Raises:
             ValueError: It is another model's.
         """
-        self.network.expect_weights()
+        for network in self.all_networks:
+            network.expect_weights()
         if self.strict_loading:
             check_weights(checkpoint["state_dict"], self.state_dict())
         if self.preprocessing is None and "preprocessing" in checkpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from timm.models import group_parameters
@@ -10,7 +11,9 @@ from torch import nn
 SCALE = "lr_scale"
 
 
-def layer_groups(module: nn.Module, backbone: nn.Module, decay: float) -> list[dict[str, Any]]:
+def layer_groups(
+    module: nn.Module, backbones: Sequence[nn.Module], decay: float
+) -> list[dict[str, Any]]:
     """Groups the parameters that learn by their depth, the lower the smaller the learning rate.
 
     Layer-wise decay (as of Bao et al., BEiT, ICLR 2022): what lies behind the backbone has the
@@ -19,26 +22,28 @@ def layer_groups(module: nn.Module, backbone: nn.Module, decay: float) -> list[d
 
     Args:
         module: All parameters.
-        backbone: Within `module`, a model of timm.
+        backbones: Within `module`, one model of timm, or several of the same.
         decay: In (0, 1].
 
     Returns:
         Groups for an optimiser, each with its share of the rate as `lr_scale`.
 
     Raises:
-        ValueError: `decay` is out of range, or the backbone does not say what its layers are.
+        ValueError: `decay` is out of range, or a backbone does not say what its layers are.
     """
     if not 0 < decay <= 1:
         raise ValueError(f"layer_decay={decay}: must lie in (0, 1]; 1 is the same rate everywhere")
-    matcher: Any = getattr(backbone, "group_matcher", None)
-    if matcher is None:
-        raise ValueError(
-            f"layer_decay={decay}: a {type(backbone).__name__} as backbone does not say what its "
-            "layers are (group_matcher); use 1"
-        )
-    layer_of: dict[str, int] = group_parameters(backbone, matcher(), reverse=True)
-    top = 1 + max(layer_of.values())
-    layers = {parameter: layer_of[name] for name, parameter in backbone.named_parameters()}
+    layers: dict[nn.Parameter, int] = {}
+    for backbone in backbones:
+        matcher: Any = getattr(backbone, "group_matcher", None)
+        if matcher is None:
+            raise ValueError(
+                f"layer_decay={decay}: a {type(backbone).__name__} as backbone does not say what "
+                "its layers are (group_matcher); use 1"
+            )
+        layer_of: dict[str, int] = group_parameters(backbone, matcher(), reverse=True)
+        layers |= {parameter: layer_of[name] for name, parameter in backbone.named_parameters()}
+    top = 1 + max(layers.values())
     groups: dict[int, list[nn.Parameter]] = {}
     for parameter in module.parameters():
         if parameter.requires_grad:

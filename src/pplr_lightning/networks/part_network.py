@@ -213,13 +213,23 @@ class PartNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> PartOutput:
         """Embeds images (B, 3, H, W)."""
+        return self.forward_pooled(images)[0]
+
+    def forward_pooled(self, images: Tensor) -> tuple[PartOutput, Tensor]:
+        """Embeds images (B, 3, H, W); gives their global features before the neck, too, (B, D).
+
+        Some methods compare distances of these, as their scale is the map's and not the neck's.
+        """
         self.load_weights()
         if not self.training or self.chunk_size is None or len(images) <= self.chunk_size:
-            return self._forward(images)
-        chunks = forward_in_chunks(self, self._forward, images, self.chunk_size)
-        return PartOutput(*(torch.cat(rows) for rows in zip(*chunks, strict=True)))
+            rows = self._forward(images)
+        else:
+            chunks = forward_in_chunks(self, self._forward, images, self.chunk_size)
+            rows = cast(Any, tuple(map(torch.cat, zip(*chunks, strict=True))))
+        features, part_features, pooled = rows
+        return PartOutput(features, part_features), pooled
 
-    def _forward(self, images: Tensor) -> PartOutput:
+    def _forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # In training alone, where every batch has one shape; the last block of an evaluation has
         # its own and would be compiled for itself.
         read = read_map_compiled if self.is_compiled and self.training else read_map
@@ -235,16 +245,23 @@ class PartNetwork(nn.Module):
             token = None if class_token is None else class_token.float()
             return self._branches(feature_map.float(), token)
 
-    def _branches(self, feature_map: Tensor, class_token: Tensor | None) -> PartOutput:
-        """Pools a map (B, D, h, w) for the branches, and applies their necks."""
+    def _branches(
+        self, feature_map: Tensor, class_token: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Pools a map (B, D, h, w) for the branches, and applies their necks.
+
+        Returns:
+            Global and part features, and the global ones before the neck.
+        """
         pooled, stripes = self._pool(feature_map)
-        features = self.neck(pooled if class_token is None else class_token)
+        pooled = pooled if class_token is None else class_token
+        features = self.neck(pooled)
         if not self.num_parts:  # and no list of no tensors, which torch.export cannot save
-            return PartOutput(features, stripes)
+            return features, stripes, pooled
         parts = [
             neck(stripe) for neck, stripe in zip(self.part_necks, stripes.unbind(2), strict=True)
         ]
-        return PartOutput(features, torch.stack(parts, dim=2))
+        return features, torch.stack(parts, dim=2), pooled
 
     def _pool(self, feature_map: Tensor) -> tuple[Tensor, Tensor]:
         """Pools a map (B, D, h, w) whole, (B, D), and in stripes, (B, D, P)."""

@@ -79,7 +79,8 @@ class HubMixin(ModelHubMixin, library_name="pplr_lightning", tags=TAGS):
             raise ValueError(f"{file}: no readable safetensors file ({error})") from error
         except (KeyError, ValueError) as error:
             raise ValueError(f"{model_id}: {CONFIG}: {error}") from error
-        module.network.expect_weights()
+        for network in module.all_networks:
+            network.expect_weights()
         check_weights(weights, _shared(module))
         module.load_state_dict(weights, strict=False)  # all of the network's, as just checked
         if "preprocessing" in config:

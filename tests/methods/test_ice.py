@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
+
+from pplr_lightning import PPLRDataModule, PseudoLabeling
+from pplr_lightning.data import Market1501, TrainBatch
+from pplr_lightning.labelers import DBSCAN, Space
+from pplr_lightning.methods import ICEModule, ReIDModule
+from pplr_lightning.networks import PartNetwork, PartOutput
+
+from ..test_ddp import column
+from ..test_resume import same
+from ..tiny import save
+from .test_cluster_contrast import SaveAfterStep
+from .test_cluster_contrast import options as cluster_contrast_options
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+
+
+def network(**options):
+    options = {"num_parts": 0, "norm_batch_size": 8, "weights": None, **options}
+    return PartNetwork("test_resnet", **options)
+
+
+def build(**options):
+    torch.manual_seed(0)
+    return ICEModule(network(), **options)
+
+
+class OneProcess:
+    """The little of a Trainer that a step asks for."""
+
+    world_size = 1
+    global_rank = 0
+    current_epoch = 0
+    is_last_batch = False
+
+
+def alone(module):
+    module.trainer = OneProcess()
+    module.log_dict = lambda *_, **__: None
+    return module
+
+
+def read(name):
+    with np.load(REFERENCE / f"{name}.npz") as file:
+        return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
+
+
+@pytest.mark.parametrize("name", ["ice_step_few_proxies", "ice_step_many_proxies"])
+def test_the_loss_is_that_of_the_authors_without_cameras(name, monkeypatch):
+    """Loss and gradient from features; shuffling puts every feature back in its place."""
+    arrays = read(name)
+    module = alone(
+        build(
+            cluster_temperature=float(arrays["tau_c"]),
+            instance_temperature=float(arrays["tau_v"]),
+            consistency_temperature=float(arrays["tau_s"]),
+            consistency_weight=float(arrays["kl_weight"]),
+            label_smoothing=float(arrays["label_smoothing"]),
+        )
+    )
+    module.centers = arrays["centers"]
+
+    def as_they_are(features):
+        return PartOutput(features, features[..., None][..., :0])
+
+    monkeypatch.setattr(module.student, "forward", as_they_are)
+    monkeypatch.setattr(module.network, "forward", as_they_are)
+    rows, targets = arrays["student"].requires_grad_(), arrays["targets"]
+    second, weak = arrays["teacher_second"], arrays["teacher_weak"]
+    batch = TrainBatch(rows, targets, targets, targets, {}, (second,), weak)
+    loss = module.training_step(batch, 3)
+    loss.backward()
+    exact = {"rtol": 1e-12, "atol": 1e-12}
+    parts = ("ccl", "vcl", "kl")
+    torch.testing.assert_close(loss.detach(), sum(arrays[f"loss_{p}"] for p in parts), **exact)
+    torch.testing.assert_close(rows.grad, sum(arrays[f"grad_{p}"] for p in parts), **exact)
+
+
+def test_an_epoch_begins_with_the_means_of_the_authors():
+    arrays, module = read("ice_step_few_proxies"), build()
+    space = Space.of(arrays["image_features"])
+    assert module.begin_epoch(space, arrays["image_labels"]) == {}
+    torch.testing.assert_close(module.centers, arrays["centers"], rtol=1e-12, atol=1e-12)
+
+
+def test_only_the_student_learns_and_the_teacher_follows():
+    module = alone(build(momentum=0.75))
+    assert same(module.student.state_dict(), module.network.state_dict())
+    module.centers = F.normalize(torch.randn(4, module.network.num_features), dim=1)
+    targets = torch.arange(4).repeat_interleave(2)
+    views = [torch.randn(8, 3, 64, 32) for _ in range(3)]
+    batch = TrainBatch(views[0], targets, targets, targets, {}, (views[1],), views[2])
+    module.training_step(batch, 0).backward()
+    learning = {n for n, p in module.named_parameters() if p.grad is not None}
+    assert learning == {n for n, p in module.named_parameters() if p.requires_grad}
+    assert {name.partition(".")[0] for name in learning} == {"student"}
+    with torch.no_grad():
+        for parameter in module.student.parameters():
+            parameter.add_(1)
+    module.end_step(batch)
+    left = module.student.neck.weight - module.network.neck.weight
+    torch.testing.assert_close(left, torch.full_like(left, 0.75))
+
+
+def test_the_teacher_sees_other_groups_in_every_step():
+    module = alone(build())
+    images = torch.randn(16, 3, 64, 32)
+    first, other = module._teach(images, 0, 0), module._teach(images, 1, 0)
+    assert not torch.allclose(first, other, atol=1e-3)
+    again = module._teach(images, 0, 0)
+    torch.testing.assert_close(first, again)
+    module.eval()  # without batch statistics their order is nothing
+    torch.testing.assert_close(module._teach(images, 0, 0), module.network(images).features)
+
+
+def test_is_built_again_from_its_checkpoint(tmp_path):
+    module = build(momentum=0.9)
+    module.centers = torch.eye(3)
+    found = ReIDModule.load_from_checkpoint(save(module, tmp_path / "ice.ckpt"))
+    assert isinstance(found, ICEModule)
+    assert found.momentum == 0.9
+    assert torch.equal(found.centers, torch.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cluster_temperature": 0.0}, "cluster_temperature=0.0: must be finite and above 0"),
+        ({"consistency_weight": -1.0}, "consistency_weight=-1.0"),
+        ({"label_smoothing": 2.0}, "label_smoothing=2.0"),
+        ({"momentum": 1.0}, "momentum=1.0"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+def test_a_network_with_parts():
+    with pytest.raises(
+        ValueError, match=r"network.num_parts=2: .* the global feature alone; use 0"
+    ):
+        ICEModule(network(num_parts=2))
+
+
+def train(drawn, *callbacks, ckpt_path=None, **options):
+    data = PPLRDataModule(
+        Market1501(drawn), image_size=(64, 32), batch_size=16, iterations=3, num_workers=0,
+        **{"views": 2, "plain_view": True, **options},
+    )  # fmt: skip
+    module = build()
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, max_epochs=2, limit_val_batches=0,
+        callbacks=[PseudoLabeling(DBSCAN(k1=6, k2=2, eps=0.6, min_samples=2)), *callbacks],
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+    return module
+
+
+def test_goes_on_in_mid_epoch_with_the_very_networks(drawn, tmp_path):
+    whole = train(drawn, SaveAfterStep(tmp_path / "middle.ckpt"))
+    again = train(drawn, ckpt_path=tmp_path / "middle.ckpt")
+    assert same(whole.state_dict(), again.state_dict())
+
+
+def test_missing_views_are_refused(drawn):
+    with pytest.raises(ValueError, match=r"data.views=2 and data.plain_view=false: .* use 2 and"):
+        train(drawn, plain_view=False)
+
+
+def options(drawn, folder):
+    config, *others = cluster_contrast_options(drawn, folder)
+    return [config.replace("cluster_contrast", "ice"), *others]
+
+
+@pytest.mark.parametrize("group", [8, 16])
+def test_two_processes_train_as_one(drawn, run, run_several, tmp_path, group):
+    """With groups of 16, the two hold one together."""
+    size = f"--model.network.norm_batch_size={group}"
+    run("fit", *options(drawn, tmp_path / "one"), size)
+    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
+    done = run_several(2, "fit", *options(drawn, tmp_path / "two"), size, *ddp)
+    assert done.returncode == 0, done.stderr
+    one, two = (tmp_path / name / "ice/version_0" for name in ("one", "two"))
+    parts = ("", "_cluster", "_instance", "_consistency")
+    for name in (*(f"train/loss{part}" for part in parts), "labels/clusters", "val/mAP"):
+        found = column(two, name)
+        assert found
+        assert found == pytest.approx(column(one, name), rel=1e-6), name
