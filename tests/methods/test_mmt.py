@@ -92,6 +92,24 @@ def test_all_four_start_alike_and_only_the_students_learn():
     assert {name.partition(".")[0] for name in learning} == {"students", "classifiers"}
 
 
+def test_chunks_are_as_the_whole_batch():
+    """Of the students, whose activations are computed again, and of the teachers."""
+    whole, parts = alone(build().double()), alone(build().double())
+    batch = batch_of(16)
+    batch = batch._replace(images=batch.images.double(), more_views=(batch.more_views[0].double(),))
+    for network in parts.all_networks:
+        network.chunk_size = 8
+    losses = [module.training_step(batch, 0) for module in (whole, parts)]
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        if one.requires_grad:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-12)
+    for one, other in zip(whole.buffers(), parts.buffers(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 def test_teachers_follow_after_the_step():
     module = alone(build(momentum=0.5))
     module.trainer.global_step = 0

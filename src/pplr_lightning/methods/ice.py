@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LinearLR
 
 from pplr_lightning.data import TrainBatch
+from pplr_lightning.data.cache import send
 from pplr_lightning.functional import consistency_loss, hard_instance_loss
 from pplr_lightning.labelers.space import Space
 from pplr_lightning.methods.base import ReIDModule
@@ -157,7 +158,7 @@ class ICEModule(ReIDModule):
         # Drawn alike on every rank, and again where a run goes on.
         key = (0 if self.data is None else self.data.seed, self.current_epoch, batch_idx, view)
         generator = np.random.default_rng(key)
-        order = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+        order = send(torch.from_numpy(generator.permutation(len(images))), images.device)
         share = len(images) // self.trainer.world_size
         own = order[self.global_rank * share : (self.global_rank + 1) * share]
         features = self.gather(self.network(images[own]).features)
