@@ -1,41 +1,24 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, Trainer
 
-from pplr_lightning import PPLRDataModule, PseudoLabeling
-from pplr_lightning.data import Market1501, TrainBatch
-from pplr_lightning.labelers import DBSCAN, Space
+from pplr_lightning.data import TrainBatch
+from pplr_lightning.labelers import Space
 from pplr_lightning.methods import ClusterContrastModule, ReIDModule
-from pplr_lightning.networks import PartNetwork, PartOutput
+from pplr_lightning.networks import PartOutput
 
 from ..test_ddp import column
 from ..test_resume import same
 from ..tiny import save
-
-REFERENCE = Path(__file__).parents[1] / "reference"
-
-
-def network(**options):
-    options = {"num_parts": 0, "norm_batch_size": 8, "weights": None, **options}
-    return PartNetwork("test_resnet", **options)
+from .small_runs import REFERENCE, OneProcess, SaveAfterStep, fit, network, options
 
 
 def build(**options):
     torch.manual_seed(0)
     return ClusterContrastModule(network(), **options)
-
-
-class OneProcess:
-    """The little of a Trainer that a step asks for."""
-
-    world_size = 1
-    is_last_batch = False
 
 
 @pytest.mark.parametrize(
@@ -126,27 +109,8 @@ def test_a_network_with_parts():
         ClusterContrastModule(network(num_parts=2))
 
 
-class SaveAfterStep(Callback):
-    def __init__(self, path):
-        self.path = path
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        if trainer.global_step == 1:
-            trainer.save_checkpoint(self.path)
-
-
 def train(drawn, *callbacks, ckpt_path=None):
-    data = PPLRDataModule(
-        Market1501(drawn), image_size=(64, 32), batch_size=16, iterations=3, num_workers=0
-    )
-    module = build()
-    trainer = Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, max_epochs=2, limit_val_batches=0,
-        callbacks=[PseudoLabeling(DBSCAN(k1=6, k2=2, eps=0.6, min_samples=2)), *callbacks],
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
-    return module
+    return fit(build(), drawn, *callbacks, ckpt_path=ckpt_path)
 
 
 def test_goes_on_in_mid_epoch_with_the_very_memory(drawn, tmp_path):
@@ -154,33 +118,6 @@ def test_goes_on_in_mid_epoch_with_the_very_memory(drawn, tmp_path):
     whole = train(drawn, SaveAfterStep(tmp_path / "middle.ckpt"))
     again = train(drawn, ckpt_path=tmp_path / "middle.ckpt")
     assert same(whole.state_dict(), again.state_dict())
-
-
-def options(drawn, folder):
-    return [
-        "--config=configs/cluster_contrast_market1501.yaml",
-        f"--data.dataset.init_args.root={drawn}",
-        "--data.image_size=[64,32]",
-        "--data.batch_size=16",
-        "--data.instances=4",
-        "--data.iterations=3",
-        "--data.num_workers=0",
-        "--model.network.backbone=test_resnet",
-        "--model.network.weights=null",
-        "--model.network.norm_batch_size=8",
-        "--pseudo_labels.labeler.k1=6",
-        "--pseudo_labels.labeler.k2=2",
-        "--pseudo_labels.labeler.min_samples=2",
-        "--figures.names=[]",
-        "--trainer.accelerator=cpu",
-        "--trainer.precision=64-true",
-        "--trainer.max_epochs=2",
-        "--trainer.check_val_every_n_epoch=1",
-        "--trainer.log_every_n_steps=1",
-        "--trainer.callbacks=[]",
-        "--trainer.enable_progress_bar=false",
-        f"--trainer.logger.init_args.save_dir={folder}",
-    ]
 
 
 def test_two_processes_train_as_one(drawn, run, run_several, tmp_path):

@@ -1,56 +1,24 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Trainer
 
-from pplr_lightning import PPLRDataModule, PseudoLabeling
-from pplr_lightning.data import Market1501, TrainBatch
-from pplr_lightning.labelers import DBSCAN, Space
+from pplr_lightning.data import TrainBatch
+from pplr_lightning.labelers import Space
 from pplr_lightning.methods import ICEModule, ReIDModule
-from pplr_lightning.networks import PartNetwork, PartOutput
+from pplr_lightning.networks import PartOutput
 
 from ..test_ddp import column
 from ..test_resume import same
 from ..tiny import save
-from .test_cluster_contrast import SaveAfterStep
-from .test_cluster_contrast import options as cluster_contrast_options
-
-REFERENCE = Path(__file__).parents[1] / "reference"
-
-
-def network(**options):
-    options = {"num_parts": 0, "norm_batch_size": 8, "weights": None, **options}
-    return PartNetwork("test_resnet", **options)
+from .small_runs import SaveAfterStep, alone, fit, network, read
+from .small_runs import options as cluster_contrast_options
 
 
 def build(**options):
     torch.manual_seed(0)
     return ICEModule(network(), **options)
-
-
-class OneProcess:
-    """The little of a Trainer that a step asks for."""
-
-    world_size = 1
-    global_rank = 0
-    current_epoch = 0
-    is_last_batch = False
-
-
-def alone(module):
-    module.trainer = OneProcess()
-    module.log_dict = lambda *_, **__: None
-    return module
-
-
-def read(name):
-    with np.load(REFERENCE / f"{name}.npz") as file:
-        return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
 
 
 @pytest.mark.parametrize("name", ["ice_step_few_proxies", "ice_step_many_proxies"])
@@ -152,18 +120,8 @@ def test_a_network_with_parts():
 
 
 def train(drawn, *callbacks, ckpt_path=None, **options):
-    data = PPLRDataModule(
-        Market1501(drawn), image_size=(64, 32), batch_size=16, iterations=3, num_workers=0,
-        **{"views": 2, "plain_view": True, **options},
-    )  # fmt: skip
-    module = build()
-    trainer = Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, max_epochs=2, limit_val_batches=0,
-        callbacks=[PseudoLabeling(DBSCAN(k1=6, k2=2, eps=0.6, min_samples=2)), *callbacks],
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
-    return module
+    options = {"views": 2, "plain_view": True, **options}
+    return fit(build(), drawn, *callbacks, ckpt_path=ckpt_path, **options)
 
 
 def test_goes_on_in_mid_epoch_with_the_very_networks(drawn, tmp_path):

@@ -1,44 +1,29 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 
-from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling
+from pplr_lightning import PPLRModule
 from pplr_lightning.callbacks.frozen_layers import FrozenLayers
-from pplr_lightning.data import EvalBatch, Market1501, TrainBatch
-from pplr_lightning.labelers import DBSCAN, Space
+from pplr_lightning.data import EvalBatch, TrainBatch
+from pplr_lightning.labelers import Space
 from pplr_lightning.methods import MMTModule, ReIDModule
-from pplr_lightning.networks import PartNetwork, PartOutput
+from pplr_lightning.networks import PartOutput
 
 from ..test_ddp import column
 from ..test_resume import same
 from ..tiny import save
-from .test_cluster_contrast import OneProcess, SaveAfterStep
-from .test_cluster_contrast import options as cluster_contrast_options
-
-REFERENCE = Path(__file__).parents[1] / "reference"
-
-
-def network(**options):
-    options = {"num_parts": 0, "norm_batch_size": 8, "weights": None, **options}
-    return PartNetwork("test_resnet", **options)
+from .small_runs import SaveAfterStep, alone, fit, network, read
+from .small_runs import options as cluster_contrast_options
 
 
 def build(**options):
     torch.manual_seed(0)
     return MMTModule(network(), **{"max_clusters": 40, **options})
-
-
-def alone(module):
-    module.trainer = OneProcess()
-    module.log_dict = lambda *_, **__: None
-    return module
 
 
 def batch_of(images=8):
@@ -49,8 +34,7 @@ def batch_of(images=8):
 
 def test_the_loss_is_that_of_the_authors(monkeypatch):
     """The whole loss of a step and its gradients, from features and logits."""
-    with np.load(REFERENCE / "mmt_losses.npz") as file:
-        arrays = {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
+    arrays = read("mmt_losses")
     module = alone(
         build(
             soft_identity=float(arrays["ce_weight"]),
@@ -97,8 +81,8 @@ def test_chunks_are_as_the_whole_batch():
     whole, parts = alone(build().double()), alone(build().double())
     batch = batch_of(16)
     batch = batch._replace(images=batch.images.double(), more_views=(batch.more_views[0].double(),))
-    for network in parts.all_networks:
-        network.chunk_size = 8
+    for each in parts.all_networks:
+        each.chunk_size = 8
     losses = [module.training_step(batch, 0) for module in (whole, parts)]
     for loss in losses:
         loss.backward()
@@ -221,18 +205,8 @@ def test_a_network_with_parts():
 
 
 def train(drawn, *callbacks, ckpt_path=None, **options):
-    data = PPLRDataModule(
-        Market1501(drawn), image_size=(64, 32), batch_size=16, iterations=3, num_workers=0,
-        **{"views": 2, **options},
-    )  # fmt: skip
-    module = build()
-    trainer = Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, max_epochs=2, limit_val_batches=0,
-        callbacks=[PseudoLabeling(DBSCAN(k1=6, k2=2, eps=0.6, min_samples=2)), *callbacks],
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
-    return module
+    options = {"views": 2, **options}
+    return fit(build(), drawn, *callbacks, ckpt_path=ckpt_path, **options)
 
 
 class Momentum(Callback):

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 
-from pplr_lightning import PPLRDataModule, PseudoLabeling
-from pplr_lightning.data import Market1501, TrainBatch
+from pplr_lightning.data import TrainBatch
 from pplr_lightning.evaluation.extraction import extract_features
 from pplr_lightning.labelers import SelfPaced, Space
 from pplr_lightning.methods import ReIDModule, SpCLModule
@@ -18,7 +17,7 @@ from pplr_lightning.networks import PartOutput
 from ..test_ddp import column
 from ..test_resume import same
 from ..tiny import save
-from .test_cluster_contrast import REFERENCE, OneProcess, SaveAfterStep, network, options
+from .small_runs import REFERENCE, SaveAfterStep, alone, fit, network, options
 
 
 def build(**options):
@@ -28,9 +27,7 @@ def build(**options):
 
 def ready(rows, classes, **options):
     """A module in the midst of an epoch, without a Trainer."""
-    module = build(**options)
-    module.trainer = OneProcess()
-    module.log_dict = lambda *_, **__: None
+    module = alone(build(**options))
     module.memory.reset(rows)
     module.memory.classify(classes)
     return module
@@ -118,20 +115,15 @@ class Record(Callback):
         self.thresholds.append(trainer.callbacks[0].labeler.threshold)
 
 
-def train(drawn, *callbacks, ckpt_path=None, module=None):
-    data = PPLRDataModule(
-        Market1501(drawn), image_size=(64, 32), batch_size=16, iterations=3, num_workers=0,
-        repeat_images=False,
-    )  # fmt: skip
-    module = module or build()
+def train(drawn, *callbacks, ckpt_path=None, module=None, **options):
     labeler = SelfPaced(k1=6, k2=2, eps=0.6, gap=0.1, min_samples=2)
-    trainer = Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, max_epochs=2, limit_val_batches=0,
-        callbacks=[PseudoLabeling(labeler), *callbacks],
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
-    return module
+    options = {"labeler": labeler, "repeat_images": False, **options}
+    return fit(module or build(), drawn, *callbacks, ckpt_path=ckpt_path, **options)
+
+
+def test_repeated_images_are_refused(drawn):
+    with pytest.raises(ValueError, match=r"data.repeat_images=true: .* set it to false"):
+        train(drawn, repeat_images=True)
 
 
 class SaveAtEnd(Callback):

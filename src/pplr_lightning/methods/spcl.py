@@ -73,8 +73,17 @@ class SpCLModule(ReIDModule):
         self.save_hyperparameters(ignore=["network"])
 
     def setup(self, stage: str) -> None:
-        """Forgets the images of another run, unless a checkpoint is about to be restored."""
+        """Forgets the images of another run, unless a checkpoint is about to be restored.
+
+        Raises:
+            ValueError: Single images would be repeated.
+        """
         super().setup(stage)
+        if stage == "fit" and self.data is not None and self.data.repeat_images:
+            raise ValueError(
+                "data.repeat_images=true: SpCL trains on single images, which are to count once; "
+                "set it to false"
+            )
         if stage == "fit" and self.trainer.ckpt_path is None:
             self.memory.reset(torch.empty(0, 0))
 
