@@ -180,12 +180,6 @@ class SyntheticReID(MarketLayout):
                 place = (person_id, 1 + number % self.cameras, number)
                 yield DrawnImage("bounding_box_test", *place, frame=_FRAMES * number)
 
-    def _image(self, folder: str, person_id: int, camera_id: int, number: int) -> DrawnImage:
-        """Names an identity's image by when it was taken."""
-        walk, step = divmod(number, _PASS)
-        begin = int(stream(self.seed, _PLAN, person_id, camera_id, walk).integers(100_000))
-        return DrawnImage(folder, person_id, camera_id, number, walk + 1, begin + _FRAMES * step)
-
     def draw(self, image: DrawnImage) -> np.ndarray:
         """Draws one image of the set.
 
@@ -209,6 +203,12 @@ class SyntheticReID(MarketLayout):
             occlusion=self.occlusion,
             badly_cropped=person_id == -1,
         )
+
+    def _image(self, folder: str, person_id: int, camera_id: int, number: int) -> DrawnImage:
+        """Names an identity's image by when it was taken."""
+        walk, step = divmod(number, _PASS)
+        begin = int(stream(self.seed, _PLAN, person_id, camera_id, walk).integers(100_000))
+        return DrawnImage(folder, person_id, camera_id, number, walk + 1, begin + _FRAMES * step)
 
     def _plan(self, person_id: int) -> list[tuple[int, int]]:
         """Draws which cameras see an identity, and how often: (camera, at least 2) pairs."""
