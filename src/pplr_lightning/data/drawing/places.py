@@ -99,7 +99,8 @@ class Place:
 def make_place(seed: int, number: int) -> Place:
     """Makes up the place of a number; both are not negative."""
     rng = stream(seed, _PLACE, number)
-    ground, wall = pick(rng, tuple(_GROUNDS)), pick(rng, tuple(_WALLS))
+    # Neighbouring numbers differ, so that a handful of cameras has seen most kinds.
+    ground, wall = tuple(_GROUNDS)[number % 5], tuple(_WALLS)[(number + number // 4) % 4]
     distance = between(rng, 160, 500)
     things = [
         Thing(
