@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pplr_lightning.data import synthetic
 from pplr_lightning.data.synthetic import DrawnImage, SyntheticReID
 
 SMALL = {
@@ -41,7 +44,21 @@ def test_reads_as_market1501(drawn):
     for sample in (*train, *query, *gallery):
         stem = Path(sample.path).name
         person = "-1" if sample.person_id == -1 else f"{sample.person_id:04d}"
-        assert stem.startswith(f"{person}_c{sample.camera_id}s1_")
+        assert re.match(rf"{person}_c{sample.camera_id}s[1-9]_\d{{6}}_01\.png$", stem)
+
+
+def test_four_images_in_a_row_are_one_pass():
+    images = list(SyntheticReID(images_per_identity=30, cameras=2).images())
+    walks = Counter((*image[1:3], image.sequence) for image in images if image.person_id > 0)
+    assert max(walks.values()) == 4
+    assert len({image.name for image in images}) == len(images)
+    for first, second in pairwise(images):
+        if first[1:3] == second[1:3] and first.person_id > 0:
+            if second.number % 4:
+                assert second.sequence == first.sequence
+                assert second.frame == first.frame + 25
+            else:
+                assert second.sequence == first.sequence + 1
 
 
 def test_counts_are_those_asked_for(drawn):
@@ -108,6 +125,19 @@ def test_more_identities_leave_the_other_images_alone():
         np.testing.assert_array_equal(few.draw(image), many.draw(image))
 
 
+@pytest.mark.parametrize("processes", [2, 3])
+def test_any_number_of_processes_draws_the_same(drawn, tmp_path, monkeypatch, processes):
+    monkeypatch.setattr(synthetic, "free_cores", lambda: processes)
+    monkeypatch.setattr(synthetic, "_FEWEST", 1)
+    SyntheticReID(tmp_path / "set", **SMALL).prepare()
+    files = sorted(path.relative_to(drawn.root) for path in drawn.root.rglob("*.*"))
+    assert files == sorted(
+        path.relative_to(tmp_path / "set") for path in (tmp_path / "set").rglob("*.*")
+    )
+    for file in files:
+        assert (tmp_path / "set" / file).read_bytes() == (drawn.root / file).read_bytes()
+
+
 def test_order_of_drawing_does_not_matter():
     images = list(SyntheticReID(**SMALL).images())[::5]
     forward, backward = SyntheticReID(**SMALL), SyntheticReID(**SMALL)
@@ -123,22 +153,22 @@ def test_order_of_drawing_does_not_matter():
         (
             DrawnImage("query", 1, 1, 0),
             {},
-            "ad1acd09923cd094eafff9bba16eb1543e6ea73dc480e38220a729e440c8754e",
+            "d4d11b33d245002c50ee81c6b7d6a99377e6ae4ca43d56c0d231781c186bbf6f",
         ),
         (
             DrawnImage("bounding_box_train", 2, 3, 1),
             {"camera_shift": 1.0, "occlusion": 1.0},
-            "a8b337785824e4b9429c47ac5835c2ea0b470d1b3e7ca3e218b8c0b422776883",
+            "80996f112ebdec8cc64cafa0aba4683083c4ce748c6b0f2a3396a1a110b0a983",
         ),
         (
             DrawnImage("bounding_box_test", 0, 2, 5),
             {"image_size": (61, 33), "seed": 7},
-            "50c728c621d1e446da25b1fc738fe876c1a172afcbd42fd4425808cfacd83907",
+            "bae273c235286ab077bda14bdce02f1ce43d663622864c765bf5f6187ff3965a",
         ),
         (
             DrawnImage("bounding_box_test", -1, 4, 7),
             {"camera_shift": 0.0},
-            "3df633b0f6441969ce7c6e6548ffb5708326cd1f62c5038fe6bdcc1eba2103fc",
+            "47ca40753912b603581547682e60c485a0bae3a27de255b9deb31a422ce3240e",
         ),
     ],
 )

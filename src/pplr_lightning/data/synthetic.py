@@ -6,7 +6,7 @@ import inspect
 import json
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +17,20 @@ from rich.progress import track
 from pplr_lightning.atomic_write import written_whole
 from pplr_lightning.data.drawing.cameras import make_camera
 from pplr_lightning.data.drawing.people import between, chance, make_person, stream
-from pplr_lightning.data.drawing.scenes import draw_crop
+from pplr_lightning.data.drawing.scenes import draw_crop, start_walk
+from pplr_lightning.data.forked_map import forked_map, free_cores
 from pplr_lightning.data.market_layout import MarketLayout
 from pplr_lightning.functional.checks import check_count, check_fraction
 
 # Raise it whenever a change makes any image differ: sets drawn before are then refused.
-DRAWING_VERSION = 1
+DRAWING_VERSION = 2
 
-# First words of the keys of random streams; the drawing's own are 1 to 4.
-_PLAN, _TRACK, _IMAGE = 5, 6, 7
+# First words of the keys of random streams; the drawing's own are 1 to 4 and 8.
+_PLAN, _WALK, _IMAGE = 5, 6, 7
+
+_PASS = 4  # images of one pass under a camera
+_FRAMES = 25  # between two of them
+_FEWEST = 64  # images that are worth a process of their own
 
 # Numbers of people who are none of the identities; distractors, then junk.
 _NOBODY = {0: 10**9, -1: 2 * 10**9}
@@ -41,18 +46,22 @@ class DrawnImage(NamedTuple):
         person_id: 0 is a distractor, -1 is junk.
         camera_id: From 1.
         number: Counts the images of the same person and camera, from 0.
+        sequence: Counts the passes of the same person under the camera, from 1.
+        frame: Counts the camera's frames since the sequence began.
     """
 
     folder: str
     person_id: int
     camera_id: int
     number: int
+    sequence: int = 1
+    frame: int = 0
 
     @property
     def name(self) -> str:
         """The file's name, as Market-1501 would call it."""
         person = "-1" if self.person_id == -1 else f"{self.person_id:04d}"
-        return f"{person}_c{self.camera_id}s1_{self.number:06d}_01.png"
+        return f"{person}_c{self.camera_id}s{self.sequence}_{self.frame:06d}_01.png"
 
 
 class SyntheticReID(MarketLayout):
@@ -63,6 +72,9 @@ class SyntheticReID(MarketLayout):
     things hide the lower body: telling people apart takes their parts. Training identities have
     even numbers, from 2; test identities odd ones. The query holds one image for each camera
     that a test identity appears in, the gallery the rest, distractors and junk.
+
+    Up to four images in a row, 25 frames apart, are of one pass of a person under a camera: they
+    share its place, and the person's heading. Every pass of theirs is another sequence.
 
     Every image is a pure function of the seed, the person, the camera and the image's number,
     and of `image_size`, `camera_shift` and `occlusion`: on every machine the pixels are the
@@ -134,7 +146,8 @@ class SyntheticReID(MarketLayout):
         """Draws the data set, unless `root` already holds it.
 
         The images are drawn into a folder beside `root` that takes its place at the end, so
-        that a run cut short leaves no half set.
+        that a run cut short leaves no half set. As many processes draw as cores are free, or as
+        `OMP_NUM_THREADS` says; the pixels do not depend on it.
 
         Raises:
             ValueError: `root` holds something else: another set or foreign files.
@@ -156,16 +169,16 @@ class SyntheticReID(MarketLayout):
         for index in range(1, self.train_identities + 1):
             for camera_id, count in self._plan(2 * index):
                 for number in range(count):
-                    yield DrawnImage("bounding_box_train", 2 * index, camera_id, number)
+                    yield self._image("bounding_box_train", 2 * index, camera_id, number)
         for index in range(self.test_identities):
             for camera_id, count in self._plan(2 * index + 1):
                 for number in range(count):
                     folder = "bounding_box_test" if number else "query"
-                    yield DrawnImage(folder, 2 * index + 1, camera_id, number)
+                    yield self._image(folder, 2 * index + 1, camera_id, number)
         for person_id, count in ((0, self.distractors), (-1, self.junk)):
             for number in range(count):
-                camera_id = 1 + number % self.cameras
-                yield DrawnImage("bounding_box_test", person_id, camera_id, number)
+                place = (person_id, 1 + number % self.cameras, number)
+                yield DrawnImage("bounding_box_test", *place, frame=_FRAMES * number)
 
     def draw(self, image: DrawnImage) -> np.ndarray:
         """Draws one image of the set.
@@ -173,25 +186,29 @@ class SyntheticReID(MarketLayout):
         Returns:
             (height, width, 3) uint8.
         """
-        _, person_id, camera_id, number = image
+        _, person_id, camera_id, number, *_ = image
         camera = _camera(self.seed, camera_id, shift=self.camera_shift)
         # Each distractor and each piece of junk is another person.
         key = person_id if person_id > 0 else _NOBODY[person_id] + number
         rng = stream(self.seed, _IMAGE, key, camera_id, number)
-        # People walk past a camera in one direction; few of its images show another side.
-        view = camera.pick_view(stream(self.seed, _TRACK, key, camera_id))
-        if chance(rng, 0.25):
-            view = camera.pick_view(rng)
+        walk, step = divmod(number, _PASS) if person_id > 0 else (number, 0)
         nobody = person_id < 1 and chance(rng, 0.3)
         return draw_crop(
             None if nobody else make_person(self.seed, key),
             camera,
             rng,
-            view=view,
+            walk=start_walk(camera, stream(self.seed, _WALK, key, camera_id, walk)),
+            step=step,
             image_size=self.image_size,
             occlusion=self.occlusion,
             badly_cropped=person_id == -1,
         )
+
+    def _image(self, folder: str, person_id: int, camera_id: int, number: int) -> DrawnImage:
+        """Names an identity's image by when it was taken."""
+        walk, step = divmod(number, _PASS)
+        begin = int(stream(self.seed, _PLAN, person_id, camera_id, walk).integers(100_000))
+        return DrawnImage(folder, person_id, camera_id, number, walk + 1, begin + _FRAMES * step)
 
     def _plan(self, person_id: int) -> list[tuple[int, int]]:
         """Draws which cameras see an identity, and how often: (camera, at least 2) pairs."""
@@ -244,8 +261,15 @@ class SyntheticReID(MarketLayout):
             (folder / split).mkdir(parents=True)
         quiet = not sys.stderr.isatty()
         images = list(self.images())
-        for image in track(images, f"Drawing {self.root}", transient=True, disable=quiet):
-            path = folder / image.folder / image.name
-            # Compressing harder would take longer than drawing.
-            Image.fromarray(self.draw(image)).save(path, compress_level=1)
+        with forked_map(min(free_cores(), len(images) // _FEWEST)) as map_in_processes:
+            drawn = map_in_processes(partial(self._save, folder), images)
+            for _ in track(
+                drawn, f"Drawing {self.root}", len(images), transient=True, disable=quiet
+            ):
+                pass
         (folder / "synthetic.json").write_text(json.dumps(self._parameters(), indent=2) + "\n")
+
+    def _save(self, folder: Path, image: DrawnImage) -> None:
+        path = folder / image.folder / image.name
+        # Compressing harder would take longer than drawing.
+        Image.fromarray(self.draw(image)).save(path, compress_level=1)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from pplr_lightning.data.drawing.bodies import VIEWS
-from pplr_lightning.data.drawing.people import between, pick, stream
-
-SCENES = ("street", "wall", "tiles", "grass")
+from pplr_lightning.data.drawing.exposure import (
+    compress,
+    halve,
+    noise,
+    smear,
+    smooth,
+    uneven_light,
+)
+from pplr_lightning.data.drawing.people import between, chance, stream
+from pplr_lightning.data.drawing.places import PLACES, Place, make_place
+from pplr_lightning.data.drawing.solids import Light
 
 _CAMERA = 4  # first word of the key of a camera's stream, as in people.py
 
@@ -23,28 +31,38 @@ class Camera:
         tables: (3, 256) uint8: what becomes of each level of red, green and blue.
         blur: Number of times the image is smoothed.
         noise: Largest deviation of one pixel, in levels.
-        view: The side from which it sees most people: one of `VIEWS`.
-        scene: The background it mostly has: one of `SCENES`.
+        quality: Of its JPEG compression, 1 to 100.
+        heading: The way in which most people walk there, 0 to 359 degrees; 0 is towards it.
+        place: What it looks at.
+        others: What it looks at now and then, as all cameras do.
         tint: What its surroundings add to red, green and blue, in levels.
-        stretch: Breadth of a person against the true one; a camera high up sees broader people.
+        pitch: How steeply it looks down, in degrees.
+        distance: From whom it sees, in hundredths of a person's height.
+        light: The sun and the sky over it.
     """
 
     shift: float
     tables: np.ndarray
     blur: int
     noise: int
-    view: str
-    scene: str
+    quality: int
+    heading: int
+    place: Place
+    others: tuple[Place, ...]
     tint: tuple[int, int, int]
-    stretch: float
+    pitch: int
+    distance: float
+    light: Light
 
-    def pick_view(self, rng: np.random.Generator) -> str:
-        """Draws the side from which it sees somebody: its usual one or any."""
-        return self.view if between(rng, 0, 1) < 0.8 * self.shift else pick(rng, VIEWS)
+    def pick_heading(self, rng: np.random.Generator) -> int:
+        """Draws the way in which somebody walks, in degrees: the usual one or any."""
+        usual = chance(rng, 0.8 * self.shift)
+        return (self.heading if usual else 45 * int(rng.integers(8))) + int(rng.integers(-15, 16))
 
-    def pick_scene(self, rng: np.random.Generator) -> str:
-        """Draws the background of one image: its usual one or any."""
-        return self.scene if between(rng, 0, 1) < 2 * self.shift else pick(rng, SCENES)
+    def pick_place(self, rng: np.random.Generator) -> Place:
+        """Draws where somebody walks: its own place or, the less the shift the likelier, any."""
+        own, any_other = chance(rng, 3 * self.shift), int(rng.integers(len(self.others)))
+        return self.place if own else self.others[any_other]
 
     def expose(self, drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Turns a drawing of twice the size into the photograph this camera takes of it.
@@ -56,17 +74,15 @@ class Camera:
         Returns:
             (H, W, 3) uint8.
         """
-        photo = drawing.astype(np.uint16)
-        photo = photo[:, ::2] + photo[:, 1::2]
-        photo = (photo[..., ::2] + photo[..., 1::2] + 2) // 4
+        photo = halve(drawing)
         for _ in range(self.blur):
-            photo = _smooth(photo)
-        photo = np.minimum(photo * _light(rng, photo.shape[1], photo.shape[2]) // 100, 255)
+            photo = smooth(photo)
+        if chance(rng, 0.1 + 0.3 * self.shift):  # who walks fast is blurred
+            photo = smear(photo)
+        photo = np.minimum(photo * uneven_light(rng, *photo.shape[1:]) // 100, 255)
         exposed = np.stack([table[plane] for table, plane in zip(self.tables, photo, strict=True)])
-        # Two uniform draws make the noise peaked in the middle, as sensor noise is.
-        noise = rng.integers(-self.noise, self.noise + 1, (2, *photo.shape), dtype=np.int8)
-        noisy = exposed.astype(np.int16) + (noise[0] + noise[1]) // 2
-        return np.clip(noisy, 0, 255).astype(np.uint8).transpose(1, 2, 0).copy()
+        noisy = np.clip(exposed + noise(rng, self.noise, photo.shape), 0, 255)
+        return compress(noisy, self.quality).astype(np.uint8).transpose(1, 2, 0).copy()
 
 
 def make_camera(seed: int, camera_id: int, *, shift: float) -> Camera:
@@ -90,33 +106,26 @@ def make_camera(seed: int, camera_id: int, *, shift: float) -> Camera:
         levels = (255 * (level / 255) ** gamma * gain for level in range(256))
         levels = (128 + (level - 128) * contrast + brightness for level in levels)
         tables.append([min(255, max(0, round(level))) for level in levels])
+    sun = deviate(1.0)
     return Camera(
         shift=shift,
         tables=np.array(tables, dtype=np.uint8),
         blur=round(between(rng, 0, 3) * shift),
         noise=4 + round(between(rng, 0, 18) * shift),
-        # Neighbouring numbers differ, so that a handful of cameras has all views and scenes.
-        view=VIEWS[camera_id % len(VIEWS)],
-        scene=SCENES[camera_id % len(SCENES)],
+        quality=88 - round(between(rng, 0, 50) * shift),
+        # Neighbouring numbers differ, so that a handful of cameras has all headings and places.
+        heading=90 * (camera_id % 4),
+        place=make_place(seed, camera_id % PLACES),
+        others=tuple(make_place(seed, number) for number in range(PLACES)),
         tint=(round(deviate(50)), round(deviate(50)), round(deviate(50))),
-        stretch=1 + deviate(0.15),
+        pitch=16 + round(deviate(14)),
+        distance=600 * (1 + deviate(0.4)),
+        light=_light(-0.5 + sun, ambient=58 - deviate(16), direct=70 + deviate(40)),
     )
 
 
-def _smooth(image: np.ndarray) -> np.ndarray:
-    """Smooths (3, H, W) with the weights 1 2 1 along both axes."""
-    rows = np.concatenate([image[:, :1], image, image[:, -1:]], axis=1)
-    image = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 2) // 4
-    columns = np.concatenate([image[..., :1], image, image[..., -1:]], axis=2)
-    return (columns[..., :-2] + 2 * columns[..., 1:-1] + columns[..., 2:] + 2) // 4
-
-
-def _light(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Draws how bright each pixel is lit, in percent: from one side, and in patches."""
-    left, right = (int(rng.integers(82, 116)) for _ in range(2))
-    slope = left + (right - left) * np.arange(width) // width
-    # A dozen patches along the height, whatever the resolution.
-    size = max(1, height // 12)
-    patches = rng.integers(-4, 5, (-(-height // size), -(-width // size)))
-    patches = patches.repeat(size, axis=0).repeat(size, axis=1)[:height, :width]
-    return (slope + patches).astype(np.uint16)
+def _light(sideways: float, *, ambient: float, direct: float) -> Light:
+    """Returns a light whose sun stands behind the camera, more or less to one side."""
+    x, y, z = sideways, -0.8, -0.5
+    length = math.sqrt(x * x + y * y + z * z)
+    return Light((x / length, y / length, z / length), ambient, direct)

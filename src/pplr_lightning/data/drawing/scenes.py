@@ -1,20 +1,48 @@
-"""Draws one person crop: background, person, what stands in front, seen by a camera.
-
-Lengths are hundredths of the image height: x runs from 0 to ``width``, y from 0 to 100.
-"""
+"""Draws one person crop: place, person, shadow, what stands in front, seen by a camera."""
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
 
 import numpy as np
 
-from pplr_lightning.data.drawing.bodies import VIEWS, draw_person
+from pplr_lightning.data.drawing.bodies import Pose, cast_shadow, draw_person
 from pplr_lightning.data.drawing.cameras import Camera
-from pplr_lightning.data.drawing.canvas import Canvas, Colour, Paint, shade
+from pplr_lightning.data.drawing.canvas import Canvas, cosine, sine
+from pplr_lightning.data.drawing.exposure import smooth
 from pplr_lightning.data.drawing.people import CLOTH, Person, between, chance, make_person, pick
+from pplr_lightning.data.drawing.places import Place, Thing, draw_place, draw_thing
+from pplr_lightning.data.drawing.solids import Eye, Light
 
-OCCLUDERS = ("pole", "car", "bench", "bush", "person")
+OCCLUDERS = ("pole", "car", "bin", "bench", "bush", "person")
+
+
+class Walk(NamedTuple):
+    """One pass of somebody under a camera.
+
+    Attributes:
+        place: Where.
+        start: The point (x, z) of the place where it begins.
+        pose: How they walk there.
+    """
+
+    place: Place
+    start: tuple[float, float]
+    pose: Pose
+
+
+def start_walk(camera: Camera, rng: np.random.Generator) -> Walk:
+    """Draws how and where somebody passes under a camera."""
+    place = camera.pick_place(rng)
+    # Now and then an arm is held up: a telephone, a cup.
+    bends = tuple(
+        int(rng.integers(90, 131)) if chance(rng, 0.12) else int(rng.integers(8, 36))
+        for _ in range(2)
+    )
+    stride = int(rng.integers(16, 31)) if chance(rng, 0.85) else int(rng.integers(0, 8))
+    pose = Pose(camera.pick_heading(rng), int(rng.integers(360)), stride, (bends[0], bends[1]))
+    start = (between(rng, -300, 300), between(rng, -60, min(120.0, place.distance - 80)))
+    return Walk(place, start, pose)
 
 
 def draw_crop(
@@ -22,7 +50,8 @@ def draw_crop(
     camera: Camera,
     rng: np.random.Generator,
     *,
-    view: str = "front",
+    walk: Walk,
+    step: int = 0,
     image_size: tuple[int, int] = (128, 64),
     occlusion: float = 0.0,
     badly_cropped: bool = False,
@@ -32,8 +61,9 @@ def draw_crop(
     Args:
         person: Whom the crop shows; None for background only.
         camera: The camera that sees them.
-        rng: Source of all that varies between two images of the same person and camera.
-        view: The side of the person that shows: ``"front"``, ``"back"``, ``"left"``, ``"right"``.
+        rng: Source of all that varies between two images of one walk.
+        walk: Where and how they walk.
+        step: The how-manieth image of the walk, from 0.
         image_size: (height, width) in pixels.
         occlusion: Probability that something hides part of the person, 0 to 1.
         badly_cropped: Whether the crop misses much of the person.
@@ -43,128 +73,99 @@ def draw_crop(
     """
     height, width = image_size
     # Drawn at twice the size: averaging four pixels smooths the edges.
-    pixels = Canvas.blank(2 * height, 2 * width)
-    canvas = pixels.frame((0, 0), (height / 50, height / 50))
-    span = 100 * width / height
-    _draw_background(canvas, span, camera, rng)
+    canvas = Canvas.blank(2 * height, 2 * width)
+    pose = walk.pose._replace(
+        yaw=walk.pose.yaw + int(rng.integers(-10, 11)),
+        phase=walk.pose.phase + 100 * step + int(rng.integers(-30, 31)),
+    )
+    gone = 22.0 * step if walk.pose.stride > 8 else 3.0 * step
+    x = walk.start[0] - gone * sine(walk.pose.yaw)
+    z = max(-120.0, min(walk.place.distance - 60, walk.start[1] - gone * cosine(walk.pose.yaw)))
+    eye = _look(canvas, camera, rng, badly_cropped=badly_cropped)
+    around = eye._replace(place=(-x, -z))
+    draw_place(canvas, walk.place, eye=around, light=camera.light, tint=camera.tint)
+    for thing in walk.place.things:
+        if thing.z > z + 30:
+            draw_thing(canvas, thing, eye=around, rng=rng)
+    folds = rng.integers(-100, 101, (1, 64, 64)).astype(np.int32)
+    folds = (smooth(folds)[0] * 2).clip(-100, 100).astype(np.int8)
+    light = camera.light
+    if walk.place.in_shade(x, z):
+        light = light._replace(ambient=light.ambient + 14, direct=light.direct * 0.2)
+    if chance(rng, 0.25):  # somebody behind
+        aside = pick(rng, (-1, 1)) * between(rng, 20, 60)
+        away = eye._replace(place=(aside, between(rng, 60, 140)))
+        _draw_passer_by(canvas, rng, eye=away, light=light, folds=folds)
     if person is not None:
-        body = _place(canvas, span, camera, rng, badly_cropped=badly_cropped)
-        draw_person(body, person, view=view, phase=between(rng, 0, 2 * math.pi))
+        _draw_shadow(canvas, person, pose, eye=eye, light=light)
+        draw_person(canvas, person, pose, eye=eye, light=light, folds=folds)
     if chance(rng, occlusion):
-        _draw_occluder(canvas, span, pick(rng, OCCLUDERS), rng)
-    return camera.expose(pixels.planes(), rng)
+        _draw_occluder(canvas, pick(rng, OCCLUDERS), rng, eye=eye, light=light, folds=folds)
+    return camera.expose(canvas.planes(), rng)
 
 
-def _place(
-    canvas: Canvas, span: float, camera: Camera, rng: np.random.Generator, *, badly_cropped: bool
-) -> Canvas:
-    """Returns the frame to draw the person in, as well as a detector finds them."""
+def _look(canvas: Canvas, camera: Camera, rng: np.random.Generator, *, badly_cropped: bool) -> Eye:
+    """Returns how the crop shows the person, as well as a detector finds them."""
+    height, width = canvas.pixels.shape
+    pitch = camera.pitch + int(rng.integers(-2, 3))
+    distance = camera.distance * between(rng, 0.85, 1.15)
+    eye = Eye((0.0, 0.0), 1.0, pitch, distance)
+    top, sole = eye.project((0, 0, 0))[1], eye.project((0, 100, 0))[1]
     # A person is about 40 wide for 100 high: narrow crops cut that down.
-    size = between(rng, 0.84, 0.97) * min(1.0, span / 40)
-    x, top = span / 2 + between(rng, -0.06, 0.06) * span, 50 - 50 * size + between(rng, -4, 4)
+    size = between(rng, 0.86, 0.97) * min(1.0, width / height / 0.4)
+    x, y = width / 2 + between(rng, -0.07, 0.07) * width, between(rng, 0.48, 0.52) * height
     if badly_cropped and chance(rng, 0.5):  # a part of the body, much enlarged
         size *= between(rng, 1.7, 2.6)
-        top = between(rng, 8, 92 - 100 * size)
+        y += between(rng, -0.6, 0.6) * height
     elif badly_cropped:  # a person at the rim
-        x += pick(rng, (-1, 1)) * between(rng, 0.4, 0.55) * span
+        x += pick(rng, (-1, 1)) * between(rng, 0.4, 0.55) * width
     elif chance(rng, 0.12):  # detectors now and then cut feet off or leave a wide margin
         size *= between(rng, 0.75, 1.25)
-        top = max(between(rng, -6, 6), 50 - 50 * size)
-    return canvas.frame((x, top), (size * camera.stretch, size))
+        y += max(0.0, between(rng, -0.04, 0.04) + size / 2 - 0.5) * height
+    scale = size * height / (sole - top)
+    return Eye((x, y - (top + sole) / 2 * scale), scale, pitch, distance)
 
 
-def _draw_background(canvas: Canvas, span: float, camera: Camera, rng: np.random.Generator) -> None:
-    def paint(red: int, green: int, blue: int) -> Paint:
-        return Paint(_light_up((red, green, blue), camera.tint, rng))
-
-    scene, x = camera.pick_scene(rng), between(rng, 0, span)
-    if scene == "street":
-        horizon, near = between(rng, 30, 50), 2 * x - span / 2
-        canvas.rectangle(0, 0, span, horizon, paint(158, 150, 142))
-        for window in (x - 34, x - 12, x + 10, x + 32):
-            canvas.rectangle(window, 4, window + 13, horizon - 14, paint(84, 96, 112))
-        canvas.rectangle(0, horizon, span, 100, paint(118, 118, 120))
-        canvas.rectangle(0, horizon, span, horizon + 3, paint(182, 180, 174))
-        lane = [(x, horizon + 3), (x + 3, horizon + 3), (near + 8, 100), (near, 100)]
-        canvas.polygon(lane, paint(206, 204, 196))
-    elif scene == "wall":
-        brick, pattern = paint(160, 128, 112), pick(rng, ("plain", "stripes", "bars"))
-        bricks = Paint(brick.colour, pattern, shade(brick.colour, 92), 7)
-        canvas.frame((x, 0)).rectangle(-span, 0, span, 100, bricks)
-        canvas.rectangle(0, between(rng, 80, 94), span, 100, paint(124, 120, 116))
-    elif scene == "tiles":
-        floor, tile = between(rng, 15, 60), paint(186, 184, 178)
-        canvas.rectangle(0, 0, span, 100, paint(208, 206, 200))
-        tiles = Paint(tile.colour, "checks", shade(tile.colour, 86), 14)
-        canvas.frame((x, floor)).rectangle(-span, 0, span, 100, tiles)
-    else:
-        horizon = between(rng, 12, 45)
-        canvas.rectangle(0, 0, span, 100, paint(104, 138, 78))
-        canvas.rectangle(0, 0, span, horizon, paint(178, 196, 208))
-        for _ in range(4):
-            bush = (between(rng, 0, span), horizon)
-            canvas.ellipse(bush, (between(rng, 6, 16), between(rng, 5, 16)), paint(66, 98, 58))
-    _draw_details(canvas, span, rng)
-
-
-def _light_up(colour: Colour, tint: Colour, rng: np.random.Generator) -> Colour:
-    """Varies a colour of the surroundings in brightness and, less so, in hue."""
-    light = int(rng.integers(-22, 23))
-    red, green, blue = (
-        min(255, max(0, channel + offset + light + int(rng.integers(-8, 9))))
-        for channel, offset in zip(colour, tint, strict=True)
-    )
-    return red, green, blue
-
-
-def _draw_details(canvas: Canvas, span: float, rng: np.random.Generator) -> None:
-    """Draws things that come and go: signs, lamp posts, bins, people far away."""
-    for _ in range(int(rng.integers(1, 5))):
-        x, y, paint = between(rng, 0, span), between(rng, 0, 90), Paint(pick(rng, CLOTH))
-        kind = int(rng.integers(4))
-        if kind == 0:
-            canvas.rectangle(x, y, x + between(rng, 4, 16), y + between(rng, 4, 20), paint)
-        elif kind == 1:
-            canvas.rectangle(x, 0, x + between(rng, 1, 4), 80, paint)
-        elif kind == 2:
-            canvas.ellipse((x, y), (between(rng, 2, 8), between(rng, 2, 8)), paint)
-        else:
-            _draw_passer_by(canvas, x, between(rng, 15, 30), between(rng, 0.25, 0.45), rng)
+def _draw_shadow(canvas: Canvas, person: Person, pose: Pose, *, eye: Eye, light: Light) -> None:
+    """Darkens the ground: under the feet, and where the sun does not come."""
+    shadow = np.zeros(canvas.pixels.shape, dtype=bool)
+    cast_shadow(shadow, person, pose, eye=eye, light=light)
+    soft = smooth(smooth(shadow[None].astype(np.int32) * 64))[0]
+    share = int(100 * light.direct / (light.direct + light.ambient))
+    canvas.light[:] = canvas.light * (6400 - soft * share) // 6400
+    x, y, _, scale = eye.project((0, 100, 0))
+    xs = (np.arange(canvas.pixels.shape[1], dtype=np.float32) - x) / (20 * scale)
+    ys = (np.arange(canvas.pixels.shape[0], dtype=np.float32) - y) / (9 * scale)
+    near = np.maximum(1 - xs * xs - (ys * ys)[:, None], 0)
+    canvas.light[:] = (canvas.light * (1 - near * 0.5)).astype(np.uint16)
 
 
 def _draw_passer_by(
-    canvas: Canvas, x: float, top: float, size: float, rng: np.random.Generator
+    canvas: Canvas, rng: np.random.Generator, *, eye: Eye, light: Light, folds: np.ndarray
 ) -> None:
     person = make_person(0, int(rng.integers(2**31)))
-    body = canvas.frame((x, top), (size, size))
-    draw_person(body, person, view=pick(rng, VIEWS), phase=between(rng, 0, 2 * math.pi))
+    pose = Pose(int(rng.integers(360)), int(rng.integers(360)))
+    _draw_shadow(canvas, person, pose, eye=eye, light=light)
+    draw_person(canvas, person, pose, eye=eye, light=light, folds=folds)
 
 
-def _draw_occluder(canvas: Canvas, span: float, kind: str, rng: np.random.Generator) -> None:
-    x, top, paint = between(rng, 0, span), between(rng, 58, 74), Paint(pick(rng, CLOTH))
-    dark = Paint(shade(paint.colour, 55))
-    if kind == "pole":
-        x, wide = span / 2 + between(rng, -0.25, 0.25) * span, between(rng, 4, 9)
-        canvas.rectangle(x, 0, x + wide, 100, paint)
-        canvas.rectangle(x + wide * 0.7, 0, x + wide, 100, dark)
-    elif kind == "car":
-        for low, high, gap, colour in ((42, 26, 0, paint), (33, 23, 3, Paint((74, 86, 96)))):
-            edges = [(x - low, top + 14), (x - high, top + gap)]
-            canvas.polygon([*edges, (x + high, top + gap), (x + low, top + 14)], colour)
-        canvas.rectangle(x - 60, top + 13, x + 60, 97, paint)
-        for wheel in (x - 36, x + 36):
-            canvas.ellipse((wheel, 96), (11, 11), Paint((28, 28, 30)))
-    elif kind == "bench":
-        for slat in range(4):
-            y = top + 7 * slat
-            canvas.rectangle(x - 45, y, x + 45, y + 5, Paint((128, 92, 60)))
-        for leg in (x - 30, x + 30):
-            canvas.rectangle(leg, top, leg + 4, 100, Paint((58, 58, 62)))
-    elif kind == "bush":
-        for _ in range(9):
-            leaves = Paint(shade((70, 112, 60), int(rng.integers(70, 125))))
-            centre = (between(rng, -4, span + 4), between(rng, top + 8, 100))
-            canvas.ellipse(centre, (between(rng, 7, 13), between(rng, 6, 11)), leaves)
-    else:
-        side = pick(rng, (-1, 1)) * between(rng, 0.28, 0.42)
-        _draw_passer_by(canvas, span / 2 + side * span, between(rng, 2, 20), 1.0, rng)
+def _draw_occluder(
+    canvas: Canvas,
+    kind: str,
+    rng: np.random.Generator,
+    *,
+    eye: Eye,
+    light: Light,
+    folds: np.ndarray,
+) -> None:
+    """Draws something between the camera and the person."""
+    if kind == "person":
+        side = pick(rng, (-1, 1)) * between(rng, 12, 22)
+        nearer = eye._replace(place=(side, -between(rng, 30, 70)))
+        _draw_passer_by(canvas, rng, eye=nearer, light=light, folds=folds)
+        return
+    # Near enough for what is high to leave the head to be seen.
+    z = -between(rng, 60, 120)
+    x = between(rng, -8, 8) if kind == "pole" else between(rng, -25, 25)
+    thing = Thing(kind, x, z, pick(rng, CLOTH), between(rng, 0.8, 1.2))
+    draw_thing(canvas, thing, eye=eye, rng=rng)
