@@ -14,7 +14,7 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev]'
 	touch $@
 
-demo: install  ## random weights, warm start, PPLR on drawn people: three rows of mAP
+demo: install  ## random weights, ImageNet's, after PPLR on drawn people: three rows of mAP
 	$(BIN)/python -m pplr_lightning demo --seed $(SEED)
 
 test: install  ## a worker for each core, of one thread

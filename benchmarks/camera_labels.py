@@ -1,12 +1,12 @@
 """Labels by the plain and by the camera-aware Jaccard distance, from the same features.
 
-    python benchmarks/camera_labels.py --shifts 0.2 0.4 0.6 --seeds 0 1 2 \
-        --warm_start 'runs/demo_pretrain/pretrain-{seed}/checkpoints/last.ckpt'
+    python benchmarks/camera_labels.py --shifts 0.1 0.2 0.4 --seeds 1 2 3 --weights mobilenetv2.pth
 
-Draws sets like that of benchmarks/cameras.py whose cameras differ less or more, embeds them with a
-warm start and labels them once. ARI, precision and recall of pairs look at clustered images only,
-so distances are compared where they leave the same share of outliers: at the eps that comes nearest
-to it. Means over the seeds; "ARI of all" counts every outlier as a cluster of its own.
+Draws sets like that of benchmarks/cameras.py whose cameras differ less or more, embeds them with
+the demo's backbone and labels them once. ARI, precision and recall of pairs look at clustered
+images only, so distances are compared where they leave the same share of outliers: at the eps that
+comes nearest to it. Means over the seeds; "ARI of all" counts every outlier as a cluster of its
+own.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ DISTANCES = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Labels and prints a row for each camera shift and distance."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shifts", type=float, nargs="+", default=[0.2, 0.4, 0.6])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--warm_start", required=True, help="{seed} is replaced by the seed")
+    parser.add_argument("--shifts", type=float, nargs="+", default=[0.1, 0.2, 0.4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the sets")
+    parser.add_argument("--weights", required=True, help="of MobileNetV2, or a checkpoint of it")
     parser.add_argument("--outliers", type=float, default=0.35, help="share to compare at")
     parser.add_argument("--identities", type=int, default=80)
     options = parser.parse_args(arguments)
@@ -62,20 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     columns = ("camera shift", "distance", "eps", "outliers", "ARI", "precision", "recall")
     print(f"| {' | '.join(columns)} | ARI of all |\n|" + "---|" * (len(columns) + 1))
     for shift in options.shifts:
-        sets = [
-            embed(shift, options.identities, options.warm_start.format(seed=seed))
-            for seed in options.seeds
-        ]
+        sets = [embed(shift, options.identities, options.weights, seed) for seed in options.seeds]
         for name, distance in DISTANCES.items():
             values = [compare(distance(images), images.ids, options.outliers) for images in sets]
             cells = " | ".join(f"{value:.2f}" for value in np.mean(values, axis=0))
             print(f"| {shift} | {name} | {cells} |", flush=True)
 
 
-def embed(shift: float, identities: int, warm_start: str) -> Images:
-    """Draws the training images of a set and embeds them with a warm start of the demo's model."""
+def embed(shift: float, identities: int, weights: str, seed: int) -> Images:
+    """Draws the training images of a set and embeds them with the demo's network."""
     dataset = SyntheticReID(
-        f"data/cameras_{shift}",
+        f"data/cameras_{shift}_{seed}",
         train_identities=identities,
         test_identities=1,
         images_per_identity=20,
@@ -83,12 +80,12 @@ def embed(shift: float, identities: int, warm_start: str) -> Images:
         occlusion=0.1,
         distractors=0,
         junk=0,
-        seed=1,
+        seed=seed,
     )
-    data = PPLRDataModule(dataset, image_size=(64, 32), num_workers=0)
+    data = PPLRDataModule(dataset, image_size=(128, 64), num_workers=0)
     data.prepare_data()
     data.setup("fit")
-    network = PartNetwork("resnet10t", weights=warm_start, num_parts=2)
+    network = PartNetwork("mobilenetv2_100", weights=weights, num_parts=2, last_stride=2)
     features, _ = extract_features(network, data.labeling_dataloader())
     ids, cameras = torch.tensor([sample[1:] for sample in data.train_samples]).unbind(1)
     return Images(features, ids, cameras)

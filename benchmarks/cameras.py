@@ -1,8 +1,7 @@
 """What camera ids bring on drawn people whose cameras differ strongly in colour and light.
 
-    python benchmarks/cameras.py --seeds 0 1 2 \
-        --warm_start 'runs/demo_pretrain/pretrain-{seed}/checkpoints/last.ckpt'
-    python benchmarks/cameras.py --rows none jaccard --seeds 0 --warm_start ...
+    python benchmarks/cameras.py --seeds 0 1 2 --model.network.weights mobilenetv2.pth
+    python benchmarks/cameras.py --rows none jaccard --seeds 0 --model.network.weights ...
 
 Trains the demo's config on a set of its own: without camera ids, with each of their three uses, and
 with all. Prints, as mean and standard deviation over the seeds, mAP and rank-1 of the last epoch,

@@ -29,7 +29,6 @@ def row_parser(description: str, *, runs: str) -> argparse.ArgumentParser:
     """A parser of the options that all rows share; what it leaves goes to `fit`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--warm_start", help="weights; {seed} is replaced by the seed")
     parser.add_argument("--runs", type=Path, default=Path(runs))
     return parser
 
@@ -60,15 +59,11 @@ def train(
     folder = options.runs / "runs" / version
     if not (folder / "summary.json").is_file():
         checkpoints = sorted(folder.glob("checkpoints/*.ckpt"), key=os.path.getmtime)
-        start = []  # else as the config says
-        if options.warm_start:
-            start = [f"--model.network.weights={options.warm_start.format(seed=seed)}"]
         run_cli(
             [
                 "fit",
                 *arguments,
                 f"--seed_everything={seed}",
-                *start,
                 f"--trainer.logger.save_dir={options.runs}",
                 "--trainer.logger.name=runs",
                 f"--trainer.logger.version={version}",

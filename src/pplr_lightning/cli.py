@@ -18,7 +18,7 @@ DISK = (
 )  # fmt: skip
 # Each a module of `commands` with a function `run`.
 COMMANDS = {
-    "demo": "random weights, warm start and PPLR on drawn people, in minutes on a CPU",
+    "demo": "PPLR on drawn people from ImageNet's weights, in minutes on a CPU",
     "report": "write a run's folder as one page, or two runs side by side",
     "predict": "embed the images of a folder",
     "index": "make embeddings a gallery, or change one",

@@ -29,12 +29,13 @@ def test_compares_at_a_share_of_outliers(images):
         assert abs(shares[1] - 0.4) < 0.2
 
 
-def test_embeds_a_set_with_a_warm_start(tmp_path, monkeypatch):
+def test_embeds_a_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    module = PPLRModule(PartNetwork("resnet10t", weights=None, num_parts=2), max_clusters=600)
-    torch.save({"state_dict": module.state_dict()}, "warm.ckpt")
-    found = benchmark.embed(0.3, 2, "warm.ckpt")
-    assert found.features.shape == (len(found.ids), 512)
+    network = PartNetwork("mobilenetv2_100", weights=None, num_parts=2, last_stride=2)
+    module = PPLRModule(network, max_clusters=600)
+    torch.save({"state_dict": module.state_dict()}, "start.ckpt")
+    found = benchmark.embed(0.3, 2, "start.ckpt", 1)
+    assert found.features.shape == (len(found.ids), 1280)
     assert len(found.ids.unique()) == 2
     assert len(found.cameras.unique()) > 1
 
@@ -42,9 +43,9 @@ def test_embeds_a_set_with_a_warm_start(tmp_path, monkeypatch):
 def test_prints_a_row_for_each_distance(images, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(benchmark, "embed", lambda *given: asked.append(given) or images)
-    benchmark.main(["--shifts", "0.3", "--seeds", "4", "5", "--warm_start=w-{seed}.ckpt"])
+    benchmark.main(["--shifts", "0.3", "--seeds", "4", "5", "--weights=w.pth"])
     lines = capsys.readouterr().out.splitlines()[2:]
-    assert asked == [(0.3, 80, "w-4.ckpt"), (0.3, 80, "w-5.ckpt")]
+    assert asked == [(0.3, 80, "w.pth", 4), (0.3, 80, "w.pth", 5)]
     assert [line.split(" | ")[1] for line in lines] == [
         "plain, k1 20, k2 4",
         "camera-aware, 3 + 13, 2 + 2",

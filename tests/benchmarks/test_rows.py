@@ -12,7 +12,7 @@ from rows import row_parser, spread, train_row
 @pytest.fixture
 def options(tmp_path):
     parser = row_parser("Rows.", runs=str(tmp_path))
-    return parser.parse_args(["--seeds", "0", "3", "--warm_start", "warm-{seed}.ckpt"])
+    return parser.parse_args(["--seeds", "0", "3"])
 
 
 def finish(arguments: list[str]) -> None:
@@ -33,7 +33,6 @@ def test_trains_each_seed_once(options, monkeypatch, tmp_path):
         "fit",
         "--config=c.yaml",
         "--seed_everything=3",
-        "--model.network.weights=warm-3.ckpt",
         f"--trainer.logger.save_dir={tmp_path}",
         "--trainer.logger.name=runs",
         "--trainer.logger.version=a-row-3",
@@ -59,14 +58,6 @@ def test_goes_on_with_what_has_begun(options, monkeypatch, tmp_path):
     train_row("a row", [], options, [])
     given = [[word for word in call if "ckpt_path" in word] for call in calls]
     assert given == [[], [f"--ckpt_path={folder / 'last.ckpt'}"]]
-
-
-def test_without_a_warm_start_the_weights_are_those_of_the_config(options, monkeypatch):
-    calls = []
-    monkeypatch.setattr(rows, "run_cli", lambda args: calls.append(args) or finish(args))
-    options.warm_start = None
-    train_row("row", [], options, [])
-    assert not [word for word in calls[0] if "weights" in word]
 
 
 def test_spread():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,37 +15,40 @@ def configs(tmp_path, drawn):
     """The demo's own configs, made small."""
     folder = tmp_path / "configs"
     folder.mkdir()
-    for name in ("demo.yaml", "demo_pretrain.yaml"):
-        shutil.copy(ROOT / "configs" / name, folder)
-        config = yaml.safe_load((folder / name).read_text())
-        config["data"] |= {
-            "dataset": {
-                "class_path": "pplr_lightning.data.Market1501",
-                "init_args": {"root": str(drawn)},
-            },
-            "image_size": [64, 32],
-            "batch_size": 16,
-            "iterations": 2,
-            "num_workers": 0,
-        }
-        config["model"]["init_args"]["network"]["norm_batch_size"] = 8
-        config["model"]["init_args"]["agreement_k"] = 4
-        if name == "demo.yaml":  # the warm start's labels are the identities
-            config["pseudo_labels"]["labeler"]["init_args"] |= {"k1": 6, "k2": 2, "min_samples": 2}
-        config["figures"] = {"names": []}
-        config["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1}
-        (folder / name).write_text(yaml.safe_dump(config))
+    config = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())
+    config["data"] |= {
+        "dataset": {
+            "class_path": "pplr_lightning.data.Market1501",
+            "init_args": {"root": str(drawn)},
+        },
+        "image_size": [64, 32],
+        "batch_size": 16,
+        "iterations": 2,
+    }
+    config["model"]["init_args"]["network"]["norm_batch_size"] = 8
+    config["model"]["init_args"]["agreement_k"] = 4
+    config["pseudo_labels"]["labeler"]["init_args"] |= {"k1": 6, "k2": 2, "min_samples": 2}
+    config["figures"] = {"names": []}
+    config["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1}
+    (folder / "demo.yaml").write_text(yaml.safe_dump(config))
     return folder
 
 
 def test_prints_three_stages(configs, tmp_path, run, capsys):
-    rows = run("demo", "--configs", str(configs), "--runs", str(tmp_path / "runs"), "--seed", "3")
-    assert list(rows) == ["random weights", "after the warm start", "after PPLR"]
+    """From ImageNet's weights as the package carries them."""
+    runs = tmp_path / "runs"
+    rows = run("demo", "--configs", str(configs), "--runs", str(runs), "--seed", "3")
+    assert list(rows) == ["random weights", "ImageNet's weights", "after PPLR"]
     assert all(0 < values["mAP"] <= 1 for values in rows.values())
-    assert rows["random weights"] != rows["after the warm start"] != rows["after PPLR"]
+    assert rows["random weights"] != rows["ImageNet's weights"] != rows["after PPLR"]
     output = capsys.readouterr().out
     assert all(stage in output for stage in rows)
     assert "--seed_everything=3" in output
+
+    last = runs / "demo/pplr-3/checkpoints/last.ckpt"
+    again = run("demo", "--configs", str(configs), "--runs", str(runs), "--weights", str(last))
+    assert list(again) == ["random weights", "weights of last.ckpt", "after PPLR"]
+    assert again["weights of last.ckpt"] == pytest.approx(rows["after PPLR"])
 
 
 def test_finds_its_own_configs_from_anywhere(tmp_path, run, monkeypatch):
@@ -61,7 +63,7 @@ def test_finds_its_own_configs_from_anywhere(tmp_path, run, monkeypatch):
     monkeypatch.setattr(demo, "run_cli", stop)
     with pytest.raises(KeyboardInterrupt):
         run("demo")
-    config = Path(called[called.index("--config") + 1])
+    config = Path(called[1].removeprefix("--config="))
     assert config == ROOT / "configs/demo.yaml"
     assert config.is_file()
 
