@@ -1,7 +1,11 @@
 # `make demo` and `make test` set everything up; nothing else is needed than Python >= 3.10.
 PYTHON ?= python3
 SEED ?= 0
+PLAN ?= short
+MINUTES ?= 8
 BIN := .venv/bin
+# glibc keeps what a step frees: half the time of a step on a CPU (docs/recipes.md#fast)
+KEEP := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 
 .PHONY: install demo test test-slow benchmark-gpu notebooks docs lint package clean
 
@@ -15,13 +19,13 @@ install: .venv/installed
 	touch $@
 
 demo: install  ## random weights, ImageNet's, after PPLR on drawn people: three rows of mAP
-	$(BIN)/python -m pplr_lightning demo --seed $(SEED)
+	$(KEEP) $(BIN)/python -m pplr_lightning demo --seed $(SEED)
 
 test: install  ## a worker for each core, of one thread
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-benchmark-gpu: install  ## needs a CUDA device: its tests, then all its benchmarks as tables
-	$(BIN)/python benchmarks/gpu.py
+benchmark-gpu:  ## needs a CUDA device: tables within MINUTES, by PLAN; installs nothing
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu.py --plan $(PLAN) --minutes $(MINUTES)
 
 test-slow: install  ## long sweeps
 	$(BIN)/python -m pytest -m slow

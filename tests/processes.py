@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import pickle
 import socket
 import sys
 import time
@@ -17,7 +18,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
-import cloudpickle  # pickles a function within a test, too
 import torch
 import torch.distributed as dist
 
@@ -28,6 +28,8 @@ SERVER.set_forkserver_preload(["tests.preloaded"])
 
 def launch(work, world_size, folder: Path, timeout: float = 120.0) -> list:
     """Runs `work(rank)` on ranks over gloo and returns what each returned or raised."""
+    import cloudpickle  # pickles a function within a test, too; tests of a GPU do without
+
     arguments = (cloudpickle.dumps(work), world_size, str(folder), timeout)
     ranks = [SERVER.Process(target=_work, args=(rank, *arguments)) for rank in range(world_size)]
     for rank, code in enumerate(_finish(ranks, timeout=max(600.0, 4 * timeout))):
@@ -120,7 +122,7 @@ def _work(rank, work, world_size, folder, timeout):
         timeout=timedelta(seconds=timeout),
     )
     try:
-        result = cloudpickle.loads(work)(rank)
+        result = pickle.loads(work)(rank)
     except Exception as error:
         result = f"{type(error).__name__}: {error}"
     torch.save(result, f"{folder}/{rank}.pt")

@@ -8,6 +8,8 @@ import re
 
 import pytest
 
+pytest.importorskip("sybil")
+
 from .conftest import ROOT
 from .documents import PAGES, blocks, check, commands, run_python
 

@@ -7,6 +7,8 @@ import re
 import pytest
 import torch
 
+pytest.importorskip("sybil")
+
 from .conftest import ROOT
 from .documents import PAGES, blocks, commands, run_python
 

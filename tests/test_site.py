@@ -14,6 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+
+pytest.importorskip("sphinx")
+
 from extensions import options
 
 from pplr_lightning import labelers, methods

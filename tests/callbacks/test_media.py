@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
+pytest.importorskip("wandb")
+
 import wandb
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
