@@ -14,8 +14,12 @@ from pplr_lightning.commands.training import run_cli
 from .conftest import ROOT
 from .data.trees import as_msmt17, as_veri776
 
-BASE = ROOT / "configs/market1501.yaml"  # over which the overlays are laid
 OVERLAYS = sorted((ROOT / "configs/overlays").glob("*.yaml"))
+# The config over which each is laid, as its own first lines say.
+BASES = {
+    file: ROOT / re.search(r"--config (configs/\w+\.yaml)", file.read_text())[1]
+    for file in OVERLAYS
+}
 CONFIGS = [*sorted((ROOT / "configs").glob("*.yaml")), *OVERLAYS]
 # The rows of the paper's ablation and what they change.
 ABLATION = {
@@ -78,15 +82,19 @@ def override(row: str) -> list[str]:
     return ["--config", str(ROOT / f"configs/ablation/{row}.yaml")]
 
 
+def both(config: Path) -> list[Path]:
+    """A config, and before it the one that it is laid over."""
+    return [BASES[config], config] if config in BASES else [config]
+
+
 def files(config: Path) -> list[str]:
-    """The options that name a config, and before it the one that it is laid over."""
-    return [f"--config={file}" for file in ((BASE, config) if config in OVERLAYS else (config,))]
+    """The options that name them."""
+    return [f"--config={file}" for file in both(config)]
 
 
 def read(config: Path) -> Any:
-    """What a config says together with the one that it is laid over."""
-    both = (BASE, config) if config in OVERLAYS else (config,)
-    return OmegaConf.merge(*(OmegaConf.load(file) for file in both))
+    """What they say together."""
+    return OmegaConf.merge(*(OmegaConf.load(file) for file in both(config)))
 
 
 def small_options(config: Path, drawn: Path, folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The losses of PPLR (Cho et al., CVPR 2022) and its camera-aware variant.
+"""The losses of PPLR (Cho et al., CVPR 2022), and that of cameras, which ICE has as well.
 
 The plain part loss of the first epochs is torch's
 ``F.cross_entropy(logits, targets, label_smoothing=0.1)``; the triplet loss is in ``triplets.py``.
@@ -95,6 +95,8 @@ def camera_contrastive_loss(
     *,
     temperature: float = 0.07,
     hard_negatives: int = 50,
+    own_camera: bool = False,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Pull images to their cluster's proxies in other cameras, away from other clusters' proxies.
 
@@ -107,6 +109,9 @@ def camera_contrastive_loss(
     Fewer than ``hard_negatives`` proxies of other clusters are all taken; the authors' code then
     fills up with positives.
 
+    With ``own_camera`` it is the loss of Chen et al., "ICE: Inter-instance Contrastive Encoding",
+    ICCV 2021, eq. 5, whose batch counts half of the mean of each of its cameras.
+
     Args:
         embeddings: Normalised here, (B, D).
         targets: Clusters, (B,).
@@ -116,6 +121,8 @@ def camera_contrastive_loss(
         proxy_cameras: Cameras of the proxies, (M,).
         temperature: Divides the cosine, > 0.
         hard_negatives: Size of N_i, >= 1.
+        own_camera: Have P_i be all proxies of i's cluster, that of its own camera among them.
+        weights: Factor of each image's loss, (B,); None for 1.
 
     Returns:
         Sum over the batch divided by B, a scalar. An image whose cluster has no proxy in another
@@ -131,8 +138,10 @@ def camera_contrastive_loss(
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}; PPLR uses 0.07")
     check_count("hard_negatives", hard_negatives)
+    if weights is not None:
+        check_shape("weights", weights, (len(embeddings),))
     same = targets[:, None] == proxy_targets  # (B, M)
-    positive = same & (cameras[:, None] != proxy_cameras)
+    positive = same if own_camera else same & (cameras[:, None] != proxy_cameras)
     counted = positive.any(dim=1)
     # Rows that are not counted keep finite numbers, and are left out at the end: picking rows by a
     # mask would make the host wait for the device, to know how many there are.
@@ -143,4 +152,5 @@ def camera_contrastive_loss(
     normalizer = torch.cat([pulled, pushed], dim=1).logsumexp(dim=1)
     count = positive.sum(dim=1).clamp(min=1)
     mean_positive = scores.masked_fill(~positive, 0).sum(dim=1) / count
-    return (normalizer - mean_positive).masked_fill(~counted, 0).sum() / len(embeddings)
+    losses = (normalizer - mean_positive).masked_fill(~counted, 0)
+    return (losses if weights is None else losses * weights).sum() / len(embeddings)
