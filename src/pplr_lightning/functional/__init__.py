@@ -12,6 +12,7 @@ from pplr_lightning.functional.clustering import (
     dbscan,
     neighbor_components,
 )
+from pplr_lightning.functional.consensus import cluster_mapping, propagate_labels
 from pplr_lightning.functional.hierarchy import hdbscan
 from pplr_lightning.functional.jaccard import jaccard_distance
 from pplr_lightning.functional.losses import (
@@ -47,6 +48,7 @@ __all__ = [
     "camera_jaccard_distance",
     "class_means",
     "cluster_centroids",
+    "cluster_mapping",
     "cluster_overlap",
     "consistency_loss",
     "cross_agreement",
@@ -61,6 +63,7 @@ __all__ = [
     "nearest_neighbors",
     "neighbor_components",
     "pglr_loss",
+    "propagate_labels",
     "prototype_loss",
     "relative_agreement",
     "rerank_distance",

@@ -21,7 +21,7 @@ def aals_loss(logits: Tensor, targets: Tensor, agreement: Tensor) -> Tensor:
 
     Args:
         logits: Of one part, (B, C).
-        targets: Clusters 0 to C - 1, (B,) int64.
+        targets: Clusters 0 to C - 1, (B,) int64, or distributions over them, (B, C).
         agreement: C_i in [0, 1], (B,).
 
     Returns:
@@ -30,10 +30,10 @@ def aals_loss(logits: Tensor, targets: Tensor, agreement: Tensor) -> Tensor:
     Raises:
         ValueError: The shapes do not fit.
     """
-    check_shape("targets", targets, (len(logits),))
+    _check_targets(targets, logits)
     check_shape("agreement", agreement, (len(logits),))
     log_q = logits.log_softmax(dim=1)
-    cross_entropy = F.nll_loss(log_q, targets, reduction="none")
+    cross_entropy = F.cross_entropy(logits, targets, reduction="none")
     uniform = torch.full_like(log_q, 1 / logits.shape[1])
     divergence = F.kl_div(log_q, uniform, reduction="none").sum(dim=1)
     return (agreement * cross_entropy + (1 - agreement) * divergence).mean()
@@ -56,7 +56,7 @@ def pglr_loss(
     Args:
         logits_global: (B, C).
         logits_part: Of P parts, (B, C, P).
-        targets: Clusters 0 to C - 1, (B,) int64.
+        targets: Clusters 0 to C - 1, (B,) int64, or distributions over them, (B, C).
         agreement: In [0, 1], (B, P).
         beta: Weight of the pseudo label, in [0, 1]; 1 is plain cross entropy.
 
@@ -67,7 +67,7 @@ def pglr_loss(
         ValueError: The shapes do not fit, or ``beta`` is out of range.
     """
     batch, classes = logits_global.shape
-    check_shape("targets", targets, (batch,))
+    _check_targets(targets, logits_global)
     check_shape("logits_part", logits_part, (batch, classes, logits_part.shape[-1]))
     check_shape("agreement", agreement, (batch, logits_part.shape[-1]))
     check_fraction("beta", beta, "PPLR uses 0.5")
@@ -82,7 +82,13 @@ def refined_labels(
     weights = agreement.softmax(dim=1)  # (B, P)
     # Not a matrix product, which autocast would round.
     ensemble = (logits_part.softmax(dim=1) * weights[:, None]).sum(dim=2).detach()
-    return beta * F.one_hot(targets, logits_part.shape[1]) + (1 - beta) * ensemble
+    hard = targets if targets.ndim == 2 else F.one_hot(targets, logits_part.shape[1])
+    return beta * hard + (1 - beta) * ensemble
+
+
+def _check_targets(targets: Tensor, logits: Tensor) -> None:
+    """Check that there is a class for each row of logits (B, C), or a distribution over them."""
+    check_shape("targets", targets, tuple(logits.shape[: max(targets.ndim, 1)]))
 
 
 def camera_contrastive_loss(

@@ -70,6 +70,8 @@ class ReIDModule(Embedder):
 
     # What a method may define.
 
+    takes_soft_labels = False  # whether its losses are of `label_targets`
+
     @property
     def max_classes(self) -> int | None:
         """The most classes that can be trained on; None for any number."""
@@ -186,6 +188,14 @@ class ReIDModule(Embedder):
             return rows
         gathered = cast(Tensor, self.all_gather(rows, sync_grads=rows.requires_grad))
         return gathered.flatten(0, 1)
+
+    def label_targets(self, batch: TrainBatch) -> Tensor:
+        """Returns what losses of classes train on.
+
+        Refined labels, distributions (B, C), where `pseudo_labels.refinement` made some; otherwise
+        the classes, (B,).
+        """
+        return batch.columns.get("soft_labels", batch.targets)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds what the network itself draws (dropout, stochastic depth) for this step.

@@ -75,6 +75,8 @@ class ICEModule(ReIDModule):
         0.999
     """
 
+    takes_soft_labels = True
+
     def __init__(
         self,
         network: PartNetwork | None = None,
@@ -178,7 +180,7 @@ class ICEModule(ReIDModule):
             losses = {
                 "loss_cluster": F.cross_entropy(
                     features @ self.centers.T / self.cluster_temperature,
-                    batch.targets,
+                    self.label_targets(batch),
                     label_smoothing=self.label_smoothing,
                 ),
                 "loss_instance": hard_instance_loss(
