@@ -8,6 +8,7 @@ from __future__ import annotations
 from pplr_lightning.functional.agreement import cross_agreement, relative_agreement
 from pplr_lightning.functional.camera_jaccard import camera_jaccard_distance
 from pplr_lightning.functional.clustering import (
+    choose_eps,
     cluster_centroids,
     dbscan,
     neighbor_components,
@@ -46,6 +47,7 @@ __all__ = [
     "aals_loss",
     "camera_contrastive_loss",
     "camera_jaccard_distance",
+    "choose_eps",
     "class_means",
     "cluster_centroids",
     "cluster_mapping",
