@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pplr_lightning.methods import (
         ClusterContrastModule,
         ICEModule,
+        ISEModule,
         MMTModule,
         PPLRModule,
         ReIDModule,
@@ -41,6 +42,7 @@ __all__ = [
     "Figures",
     "Gallery",
     "ICEModule",
+    "ISEModule",
     "Identities",
     "Instances",
     "KMeans",
