@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         DBSCAN,
         HDBSCAN,
         CameraDBSCAN,
+        Consensus,
         Identities,
         Instances,
         KMeans,
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
         ICEModule,
         ISEModule,
         MMTModule,
+        PartIdentityModule,
         PPLRModule,
         ReIDModule,
         SimCLRModule,
         SpCLModule,
     )
-    from pplr_lightning.networks import PartNetwork
+    from pplr_lightning.networks import PartNetwork, WindowNetwork
 
 __version__ = "0.1.0"
 
@@ -39,6 +41,7 @@ __all__ = [
     "HDBSCAN",
     "CameraDBSCAN",
     "ClusterContrastModule",
+    "Consensus",
     "Figures",
     "Gallery",
     "ICEModule",
@@ -50,6 +53,7 @@ __all__ = [
     "NeighborComponents",
     "PPLRDataModule",
     "PPLRModule",
+    "PartIdentityModule",
     "PartNetwork",
     "PseudoLabeling",
     "ReIDModule",
@@ -58,6 +62,7 @@ __all__ = [
     "SelfPaced",
     "SimCLRModule",
     "SpCLModule",
+    "WindowNetwork",
     "read_embeddings",
 ]
 

@@ -5,6 +5,7 @@ from pplr_lightning.methods.cluster_contrast import ClusterContrastModule
 from pplr_lightning.methods.ice import ICEModule
 from pplr_lightning.methods.ise import ISEModule
 from pplr_lightning.methods.mmt import MMTModule
+from pplr_lightning.methods.part_identity import PartIdentityModule
 from pplr_lightning.methods.pplr import PPLRModule
 from pplr_lightning.methods.schedules import WarmUpCosine
 from pplr_lightning.methods.simclr import SimCLRModule
@@ -16,6 +17,7 @@ __all__ = [
     "ISEModule",
     "MMTModule",
     "PPLRModule",
+    "PartIdentityModule",
     "ReIDModule",
     "SimCLRModule",
     "SpCLModule",

@@ -116,6 +116,10 @@ class ReIDModule(Embedder):
         A run stops at a step that is not finite before anything of it is saved.
         """
 
+    def learning_parameters(self) -> list[Any]:
+        """Returns the parameters that learn, or groups of them with their share as `lr_scale`."""
+        return [one for one in self.parameters() if one.requires_grad]
+
     # How it starts and ends.
 
     @property
@@ -262,7 +266,7 @@ class ReIDModule(Embedder):
 
     def configure_optimizers(self) -> Any:
         """Builds `optimizer`, on a GPU a fused one where it can be, and `lr_scheduler`."""
-        parameters: list[Any] = [one for one in self.parameters() if one.requires_grad]
+        parameters = self.learning_parameters()
         if self.layer_decay != 1:
             backbones = [network.backbone for network in self.all_networks]
             parameters = layer_groups(self, backbones, self.layer_decay)
