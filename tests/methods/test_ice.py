@@ -191,7 +191,7 @@ def test_two_processes_train_as_one(drawn, run, run_several, tmp_path, group, ca
     """With groups of 16, the two hold one together."""
     words = (
         f"--model.network.norm_batch_size={group}",
-        *(("--model.camera_weight=1", "--data.use_cameras=true") if cameras else ()),
+        *(("--model.camera_weight=1", "--data.use_cameras=spread") if cameras else ()),
     )
     run("fit", *options(drawn, tmp_path / "one"), *words)
     ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")

@@ -200,8 +200,8 @@ class ICEModule(ReIDModule):
 
     def _camera_loss(self, features: Tensor, batch: TrainBatch) -> Tensor:
         """Sums half of the mean loss of each camera of the global batch, whatever rank it is on."""
-        if self.proxies[0].device != features.device:  # once an epoch
-            self.proxies = tuple(part.to(features.device) for part in self.proxies)
+        means, *ids = self.proxies
+        self.proxies = (means.to(features), *(one.to(features.device) for one in ids))
         means, clusters, cameras = self.proxies
         seen = self.gather(batch.cameras)
         count = (batch.cameras[:, None] == seen).sum(dim=1).to(features)  # of the same camera
