@@ -148,6 +148,8 @@ def same(state, other) -> bool:
         return torch.equal(state, other)
     if isinstance(state, dict):
         return state.keys() == other.keys() and all(same(state[k], other[k]) for k in state)
+    if isinstance(state, list | tuple):
+        return len(state) == len(other) and all(map(same, state, other))
     return state == other
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         DBSCAN,
         HDBSCAN,
         CameraDBSCAN,
+        Consensus,
         Identities,
         Instances,
         KMeans,
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     from pplr_lightning.methods import (
         ClusterContrastModule,
         ICEModule,
+        ISEModule,
         MMTModule,
+        PartIdentityModule,
         PPLRModule,
         ReIDModule,
         SimCLRModule,
         SpCLModule,
     )
-    from pplr_lightning.networks import PartNetwork
+    from pplr_lightning.networks import PartNetwork, WindowNetwork
 
 __version__ = "0.1.0"
 
@@ -38,9 +41,11 @@ __all__ = [
     "HDBSCAN",
     "CameraDBSCAN",
     "ClusterContrastModule",
+    "Consensus",
     "Figures",
     "Gallery",
     "ICEModule",
+    "ISEModule",
     "Identities",
     "Instances",
     "KMeans",
@@ -48,6 +53,7 @@ __all__ = [
     "NeighborComponents",
     "PPLRDataModule",
     "PPLRModule",
+    "PartIdentityModule",
     "PartNetwork",
     "PseudoLabeling",
     "ReIDModule",
@@ -56,6 +62,7 @@ __all__ = [
     "SelfPaced",
     "SimCLRModule",
     "SpCLModule",
+    "WindowNetwork",
     "read_embeddings",
 ]
 

@@ -28,7 +28,7 @@ COMMANDS = {
     "convert": "read published checkpoints, or write one for the authors' code",
 }
 LIGHTNING_COMMANDS = {
-    "fit": "train on images without identities (PPLR, Cluster Contrast, SpCL, MMT, ICE, SimCLR)",
+    "fit": "train on images without identities (PPLR, Cluster Contrast, ISE, SpCL, MMT, ICE, ...)",
     "validate": "mAP and CMC of a checkpoint, or of the weights to start from",
     "test": "the same, logged as test/",
 }

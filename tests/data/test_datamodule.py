@@ -291,6 +291,7 @@ class TestCache:
         ({"eval_batch_size": 0}, "data.eval_batch_size must be at least 1, got 0"),
         ({"image_size": (0, 32)}, "image_size"),
         ({"cache": "disk"}, "cache='disk': choose one of auto, ram, none"),
+        ({"use_cameras": "all"}, "use_cameras='all': choose one of True, False, spread"),
         ({"augmentation": "simclr"}, "augmentation='simclr': choose one of pplr, contrastive"),
         ({"bad_images": "ignore"}, "bad_images='ignore': choose one of raise, skip"),
         ({"std": (0.2, 0.0, 0.2)}, r"std=\(0.2, 0.0, 0.2\): must be above 0"),

@@ -74,6 +74,24 @@ def test_fewer_clusters_than_groups_are_repeated_evenly():
         assert len(batch) == 16
 
 
+def test_images_are_spread_over_cameras():
+    """One of each camera, in any order, then others; of more cameras than images, any of them."""
+    labels, cameras = torch.zeros(12, dtype=torch.int64), torch.tensor([0] * 8 + [1, 1, 2, 3])
+    options = {"batch_size": 6, "instances": 6, "cameras": cameras, "spread": True}
+    firsts = set()
+    for batch in sampler(labels, iterations=40, **options):
+        images = [view.image for view in batch]
+        assert len(set(images)) == 6
+        assert {cameras[image].item() for image in images[:4]} == {0, 1, 2, 3}
+        firsts.add(cameras[images[0]].item())
+    assert firsts == {0, 1, 2, 3}
+    pairs = sampler(labels, iterations=200, **options | {"batch_size": 2, "instances": 2})
+    drawn = torch.bincount(
+        torch.tensor([cameras[v.image].item() for batch in pairs for v in batch])
+    )
+    assert drawn.min() > 70  # each of four cameras alike, some 100 of 400, however many its images
+
+
 def test_cameras_put_positives_of_other_cameras_first():
     labels = torch.zeros(12, dtype=torch.long)
     cameras = torch.tensor([0] * 9 + [1] * 3)

@@ -6,6 +6,7 @@ import torch
 from scipy import sparse
 
 from pplr_lightning.functional import (
+    choose_eps,
     cluster_centroids,
     dbscan,
     jaccard_distance,
@@ -179,3 +180,26 @@ def test_pairs_of_clusters_and_cameras():
     assert seen_by.tolist() == [5, 0, 3]
     assert pairs.tolist() == [2, 0, -1, 1, 0, 2]
     assert [len(part) for part in camera_pairs(torch.full((4,), -1), cameras[:4])] == [4, 0, 0]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, torch.from_numpy])
+def test_the_chosen_eps_is_the_authors(reference, kind):
+    arrays = reference("gcl_eps")
+    eps = choose_eps(kind(arrays["distance"].numpy()), rho=float(arrays["rho"]))
+    assert eps == pytest.approx(float(arrays["eps"]), rel=1e-12)
+
+
+def test_pairs_that_are_not_stored_are_at_one_and_equals_do_not_count():
+    near = [(0, 1, 0.0), (0, 2, 0.2), (1, 2, 0.4)]  # of 4 images; the fourth is far from all
+    rows, columns, values = (np.array(part) for part in zip(*near, strict=True))
+    both = np.concatenate([rows, columns]), np.concatenate([columns, rows])
+    distance = sparse.csr_matrix((np.tile(values, 2), both), (4, 4))
+    assert choose_eps(distance, rho=0.4) == pytest.approx((0.2 + 0.4) / 2)
+    assert choose_eps(distance, rho=0.8) == pytest.approx((0.2 + 0.4 + 2) / 4)
+
+
+def test_bad_shares():
+    with pytest.raises(ValueError, match=r"rho must be in \(0, 1\), got 1.0"):
+        choose_eps(np.ones((3, 3)), rho=1.0)
+    with pytest.raises(ValueError, match=r"rho=0.01 of 3 pairs is none; raise rho"):
+        choose_eps(np.ones((3, 3)), rho=0.01)

@@ -9,11 +9,12 @@ from pplr_lightning.functional import (
     prototype_loss,
     support_samples,
 )
+from pplr_lightning.functional.supports import support_degree
 
 from .test_prototypes import assert_equal
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-ISE = pytest.mark.parametrize("name", ["ise_market", "ise_topk3"])
+ISE = pytest.mark.parametrize("name", ["ise_market", "ise_msmt", "ise_topk3"])
 
 
 @ISE
@@ -43,6 +44,16 @@ def test_equals_the_authors(reference, name, dtype):
     assert_equal(extension.detach(), arrays["loss_extension"])
     (extension + float(arrays["lp_weight"]) * preserving).backward()
     assert_equal(raw.grad, arrays["grad_raw"])
+
+
+def test_the_degree_grows_as_the_authors_does(reference):
+    arrays = reference("ise_lambda")
+    iterations = int(arrays["iterations"])
+    found = [
+        support_degree(step, int(arrays["epochs"]) * iterations, base=float(arrays["base_lambda"]))
+        for step in (arrays["epoch"] * iterations + arrays["iteration"]).flatten().tolist()
+    ]
+    assert_equal(torch.tensor(found, dtype=torch.float64), arrays["lambda_now"].flatten())
 
 
 def test_order_and_processes_change_nothing(reference):

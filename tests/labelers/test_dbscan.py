@@ -5,7 +5,7 @@ import torch
 
 from pplr_lightning import functional as F
 from pplr_lightning.data import Sample
-from pplr_lightning.labelers import DBSCAN, Space
+from pplr_lightning.labelers import DBSCAN, CameraDBSCAN, Space
 
 from ..processes import launch
 from .people import features, shared_space
@@ -39,6 +39,26 @@ def test_does_not_depend_on_the_number_of_ranks(world_size, tmp_path):
         assert torch.equal(classes, alone)
 
 
+def test_eps_is_chosen_once():
+    """By the distances of the first epoch, whatever eps is; a run that goes on has it."""
+    (first, _), (later, _) = features(spread=0.4), features(spread=0.1)
+    labeler = DBSCAN(k1=8, k2=3, eps=1.0, min_samples=3, rho=0.1)
+    classes = labeler.label(Space.of(first))
+    distance = F.jaccard_distance(first, k1=8, k2=3)
+    eps = F.choose_eps(distance, rho=0.1)
+    assert labeler.state_dict() == {"chosen": eps}
+    assert torch.equal(classes, F.dbscan(distance, eps=eps, min_samples=3))
+    other = DBSCAN(k1=8, k2=3, min_samples=3, rho=0.1)
+    other.load_state_dict(labeler.state_dict())
+    expected = F.dbscan(F.jaccard_distance(later, k1=8, k2=3), eps=eps, min_samples=3)
+    for one in (labeler, other):
+        assert torch.equal(one.label(Space.of(later)), expected)
+    cameras = torch.arange(40) % 3
+    by_cameras = CameraDBSCAN(k1_intra=3, k1_inter=7, rho=0.1)
+    by_cameras.label(Space.of(first, cameras=cameras))
+    assert 0 < by_cameras.chosen < 1
+
+
 def test_fewer_images_than_neighbours():
     with pytest.raises(ValueError, match=r"labeler.k1=8 for 6 images"):
         DBSCAN(k1=8, k2=3).check([Sample("x.jpg", -1, -1)] * 6)
@@ -52,6 +72,7 @@ def test_fewer_images_than_neighbours():
         ({"min_samples": 0}, "labeler.min_samples must be at least 1, got 0"),
         ({"eps": 0}, r"labeler.eps=0: a Jaccard distance lies in \(0, 1\]"),
         ({"eps": 1.5}, "labeler.eps=1.5"),
+        ({"rho": 0.0}, r"labeler.rho=0.0: must lie in \(0, 1\)"),
     ],
 )
 def test_bad_options(options, message):

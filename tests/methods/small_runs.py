@@ -53,7 +53,7 @@ class SaveAfterStep(Callback):
             trainer.save_checkpoint(self.path)
 
 
-def fit(module, drawn, *callbacks, labeler=None, ckpt_path=None, **options):
+def fit(module, drawn, *callbacks, labeler=None, refinement=None, ckpt_path=None, **options):
     """Trains two epochs of three steps; `options` are of the data."""
     data = PPLRDataModule(
         Market1501(drawn), image_size=(64, 32), batch_size=16, iterations=3, num_workers=0,
@@ -63,7 +63,7 @@ def fit(module, drawn, *callbacks, labeler=None, ckpt_path=None, **options):
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, max_epochs=2, limit_val_batches=0,
-        callbacks=[PseudoLabeling(labeler), *callbacks],
+        callbacks=[PseudoLabeling(labeler, refinement=refinement), *callbacks],
     )  # fmt: skip
     trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
     return module

@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from pplr_lightning.data import TrainBatch
-from pplr_lightning.labelers import Space
-from pplr_lightning.methods import ClusterContrastModule, ReIDModule
+from pplr_lightning.labelers import Consensus, Space
+from pplr_lightning.methods import ClusterContrastModule, ReIDModule, SimCLRModule
 from pplr_lightning.networks import PartOutput
 
 from ..test_ddp import column
 from ..test_resume import same
 from ..tiny import save
-from .small_runs import REFERENCE, OneProcess, SaveAfterStep, fit, network, options
+from .small_runs import REFERENCE, OneProcess, SaveAfterStep, alone, fit, network, options, read
 
 
 def build(**options):
@@ -59,6 +59,30 @@ def test_steps_are_those_of_the_authors(name, rule, monkeypatch):
         torch.testing.assert_close(module.memory.rows, arrays["memory_after"][step], **exact)
 
 
+@pytest.mark.parametrize("epoch", ["first", "later"])
+def test_steps_on_refined_labels_are_those_of_the_authors(epoch, monkeypatch):
+    """RLCC's: in the first epoch on classes, later on a mean of these and of soft labels."""
+    arrays = read("rlcc_memory")
+    scalars = {"temperature": float(arrays["temp"]), "momentum": float(arrays["momentum"])}
+    module = alone(build(floor=1e-6, **scalars))
+    module.memory.reset(arrays["memory"])
+    rows, targets = arrays["features"].requires_grad_(), arrays["targets"]
+    monkeypatch.setattr(
+        module.network, "forward", lambda images: PartOutput(images, images[..., None][..., :0])
+    )
+    alpha, soft = arrays["alpha"], arrays["soft_labels"][arrays["indices"]]
+    soft_labels = alpha * F.one_hot(targets, soft.shape[1]) + (1 - alpha) * soft
+    columns = {} if epoch == "first" else {"soft_labels": soft_labels}
+    batch = TrainBatch(rows, targets, targets, targets, columns)
+    loss = module.training_step(batch, 0)
+    loss.backward()
+    module.end_step(batch)
+    exact = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(loss.detach(), arrays[f"loss_{epoch}"], **exact)
+    torch.testing.assert_close(rows.grad, arrays[f"grad_{epoch}"], **exact)
+    torch.testing.assert_close(module.memory.rows, arrays[f"memory_after_{epoch}"], **exact)
+
+
 def test_an_epoch_begins_with_the_means_of_its_classes():
     features = F.normalize(torch.randn(12, 16), dim=1)
     classes = torch.tensor([0, 0, 1, -1, 2, 2, 1, 0, -1, 2, 1, 0])
@@ -94,6 +118,7 @@ def test_is_built_again_from_its_checkpoint(tmp_path):
     [
         ({"temperature": 0.0}, "temperature=0.0: must be finite and above 0"),
         ({"momentum": 1.0}, "momentum=1.0"),
+        ({"floor": 1.0}, "floor=1.0"),
         ({"update": "first"}, "rule='first'"),
     ],
 )
@@ -110,20 +135,27 @@ def test_a_network_with_parts():
 
 
 def train(drawn, *callbacks, ckpt_path=None):
-    return fit(build(), drawn, *callbacks, ckpt_path=ckpt_path)
+    options = {"refinement": Consensus(), "ckpt_path": ckpt_path}
+    return fit(build(), drawn, *callbacks, **options)
 
 
 def test_goes_on_in_mid_epoch_with_the_very_memory(drawn, tmp_path):
-    """A checkpoint of a callback has the memory after the step, as the weights."""
+    """A checkpoint of a callback has the memory after the step, and what labels are refined by."""
     whole = train(drawn, SaveAfterStep(tmp_path / "middle.ckpt"))
     again = train(drawn, ckpt_path=tmp_path / "middle.ckpt")
     assert same(whole.state_dict(), again.state_dict())
 
 
-def test_two_processes_train_as_one(drawn, run, run_several, tmp_path):
-    run("fit", *options(drawn, tmp_path / "one"))
+def test_refined_labels_need_losses_that_take_them(drawn):
+    with pytest.raises(ValueError, match="the losses of SimCLRModule do not take; leave it out"):
+        fit(SimCLRModule(network()), drawn, refinement=Consensus())
+
+
+@pytest.mark.parametrize("words", [(), ("--pseudo_labels.refinement=Consensus",)])
+def test_two_processes_train_as_one(drawn, run, run_several, tmp_path, words):
+    run("fit", *options(drawn, tmp_path / "one"), *words)
     ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    done = run_several(2, "fit", *options(drawn, tmp_path / "two"), *ddp)
+    done = run_several(2, "fit", *options(drawn, tmp_path / "two"), *words, *ddp)
     assert done.returncode == 0, done.stderr
     one, two = (tmp_path / name / "cluster_contrast/version_0" for name in ("one", "two"))
     for name in ("train/loss", "labels/clusters", "val/mAP"):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from pplr_lightning.data import TrainBatch
+from pplr_lightning.data import Sample, TrainBatch
 from pplr_lightning.labelers import Space
 from pplr_lightning.methods import ICEModule, ReIDModule
 from pplr_lightning.networks import PartOutput
@@ -21,8 +23,15 @@ def build(**options):
     return ICEModule(network(), **options)
 
 
-@pytest.mark.parametrize("name", ["ice_step_few_proxies", "ice_step_many_proxies"])
-def test_the_loss_is_that_of_the_authors_without_cameras(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "cameras"),
+    [
+        ("ice_step_few_proxies", False),  # so few that the authors take positives as negatives
+        ("ice_step_many_proxies", False),
+        ("ice_step_many_proxies", True),
+    ],
+)
+def test_the_loss_is_that_of_the_authors(name, cameras, monkeypatch):
     """Loss and gradient from features; shuffling puts every feature back in its place."""
     arrays = read(name)
     module = alone(
@@ -32,9 +41,12 @@ def test_the_loss_is_that_of_the_authors_without_cameras(name, monkeypatch):
             consistency_temperature=float(arrays["tau_s"]),
             consistency_weight=float(arrays["kl_weight"]),
             label_smoothing=float(arrays["label_smoothing"]),
+            camera_weight=float(cameras),
+            camera_scores="published",
         )
     )
-    module.centers = arrays["centers"]
+    space = Space.of(arrays["image_features"], cameras=arrays["image_cameras"])
+    module.begin_epoch(space, arrays["image_labels"])
 
     def as_they_are(features):
         return PartOutput(features, features[..., None][..., :0])
@@ -43,20 +55,43 @@ def test_the_loss_is_that_of_the_authors_without_cameras(name, monkeypatch):
     monkeypatch.setattr(module.network, "forward", as_they_are)
     rows, targets = arrays["student"].requires_grad_(), arrays["targets"]
     second, weak = arrays["teacher_second"], arrays["teacher_weak"]
-    batch = TrainBatch(rows, targets, targets, targets, {}, (second,), weak)
+    batch = TrainBatch(rows, targets, targets, arrays["cameras"], {}, (second,), weak)
     loss = module.training_step(batch, 3)
     loss.backward()
     exact = {"rtol": 1e-12, "atol": 1e-12}
-    parts = ("ccl", "vcl", "kl")
+    parts = ("ccl", "vcl", "kl", *(("cam",) if cameras else ()))
     torch.testing.assert_close(loss.detach(), sum(arrays[f"loss_{p}"] for p in parts), **exact)
     torch.testing.assert_close(rows.grad, sum(arrays[f"grad_{p}"] for p in parts), **exact)
 
 
 def test_an_epoch_begins_with_the_means_of_the_authors():
-    arrays, module = read("ice_step_few_proxies"), build()
-    space = Space.of(arrays["image_features"])
+    arrays, module = read("ice_step_few_proxies"), build(camera_weight=1.0)
+    space = Space.of(arrays["image_features"], cameras=arrays["image_cameras"])
     assert module.begin_epoch(space, arrays["image_labels"]) == {}
-    torch.testing.assert_close(module.centers, arrays["centers"], rtol=1e-12, atol=1e-12)
+    exact = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(module.centers, arrays["centers"], **exact)
+    means, clusters, cameras = module.proxies
+    order = torch.argsort(cameras, stable=True)  # the authors' has cameras first
+    torch.testing.assert_close(means[order], arrays["proxies"], **exact)
+    assert torch.equal(clusters[order], arrays["proxy_labels"])
+    assert torch.equal(cameras[order], arrays["proxy_cameras"])
+
+
+def test_each_camera_of_the_batch_counts_half(monkeypatch):
+    """The mean of its images' cross entropies, summed over cameras, however many images each has.
+
+    Proxies are at right angles, of two clusters that both cameras saw; each image is at one of its
+    cluster's proxies.
+    """
+    module = alone(build(camera_weight=1.0))
+    clusters, cameras = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    module.proxies = (torch.eye(4), clusters, cameras)
+    targets, seen = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 0, 1])
+    batch = TrainBatch(torch.empty(0), targets, targets, seen, {})
+    loss = module._camera_loss(torch.eye(4)[[0, 0, 1, 2]], batch)
+    scores = torch.tensor([1.0, 0.0, 0.0, 0.0]) / 0.07
+    one = scores.logsumexp(0) - scores[:2].mean()  # of each image, as all are alike
+    torch.testing.assert_close(loss, 2 * 0.5 * one)
 
 
 def test_only_the_student_learns_and_the_teacher_follows():
@@ -90,12 +125,14 @@ def test_the_teacher_sees_other_groups_in_every_step():
 
 
 def test_is_built_again_from_its_checkpoint(tmp_path):
-    module = build(momentum=0.9)
+    module = build(momentum=0.9, camera_weight=1.0)
     module.centers = torch.eye(3)
+    module.proxies = (torch.eye(3), torch.arange(3), torch.tensor([0, 1, 1]))
     found = ReIDModule.load_from_checkpoint(save(module, tmp_path / "ice.ckpt"))
     assert isinstance(found, ICEModule)
     assert found.momentum == 0.9
     assert torch.equal(found.centers, torch.eye(3))
+    assert same(found.proxies, module.proxies)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +140,8 @@ def test_is_built_again_from_its_checkpoint(tmp_path):
     [
         ({"cluster_temperature": 0.0}, "cluster_temperature=0.0: must be finite and above 0"),
         ({"consistency_weight": -1.0}, "consistency_weight=-1.0"),
+        ({"camera_weight": math.inf}, "camera_weight=inf: must be finite"),
+        ({"camera_scores": "dot"}, "camera_scores='dot': choose cosine or published"),
         ({"label_smoothing": 2.0}, "label_smoothing=2.0"),
         ({"momentum": 1.0}, "momentum=1.0"),
     ],
@@ -121,7 +160,7 @@ def test_a_network_with_parts():
 
 def train(drawn, *callbacks, ckpt_path=None, **options):
     options = {"views": 2, "plain_view": True, **options}
-    return fit(build(), drawn, *callbacks, ckpt_path=ckpt_path, **options)
+    return fit(build(camera_weight=1.0), drawn, *callbacks, ckpt_path=ckpt_path, **options)
 
 
 def test_goes_on_in_mid_epoch_with_the_very_networks(drawn, tmp_path):
@@ -135,21 +174,31 @@ def test_missing_views_are_refused(drawn):
         train(drawn, plain_view=False)
 
 
+def test_one_camera_is_refused():
+    samples = [Sample("0001_c1.jpg", 0, 0)] * 4
+    with pytest.raises(ValueError, match=r"ICE: cameras must be two or more.*camera_weight to 0"):
+        build(camera_weight=1.0).check_images(samples)
+    build().check_images(samples)
+
+
 def options(drawn, folder):
     config, *others = cluster_contrast_options(drawn, folder)
     return [config.replace("cluster_contrast", "ice"), *others]
 
 
-@pytest.mark.parametrize("group", [8, 16])
-def test_two_processes_train_as_one(drawn, run, run_several, tmp_path, group):
+@pytest.mark.parametrize(("group", "cameras"), [(8, False), (16, True)])
+def test_two_processes_train_as_one(drawn, run, run_several, tmp_path, group, cameras):
     """With groups of 16, the two hold one together."""
-    size = f"--model.network.norm_batch_size={group}"
-    run("fit", *options(drawn, tmp_path / "one"), size)
+    words = (
+        f"--model.network.norm_batch_size={group}",
+        *(("--model.camera_weight=1", "--data.use_cameras=spread") if cameras else ()),
+    )
+    run("fit", *options(drawn, tmp_path / "one"), *words)
     ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    done = run_several(2, "fit", *options(drawn, tmp_path / "two"), size, *ddp)
+    done = run_several(2, "fit", *options(drawn, tmp_path / "two"), *words, *ddp)
     assert done.returncode == 0, done.stderr
     one, two = (tmp_path / name / "ice/version_0" for name in ("one", "two"))
-    parts = ("", "_cluster", "_instance", "_consistency")
+    parts = ("", "_cluster", "_instance", "_consistency", *(("_camera",) if cameras else ()))
     for name in (*(f"train/loss{part}" for part in parts), "labels/clusters", "val/mAP"):
         found = column(two, name)
         assert found

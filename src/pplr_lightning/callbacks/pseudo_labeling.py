@@ -20,7 +20,7 @@ from pplr_lightning.evaluation.label_quality import label_statistics
 from pplr_lightning.functional.checks import check_count
 from pplr_lightning.functional.engines import choose_engine
 from pplr_lightning.functional.sharding import Share
-from pplr_lightning.labelers import DBSCAN, Labeler, Space
+from pplr_lightning.labelers import DBSCAN, Consensus, Labeler, Space
 from pplr_lightning.labelers.labeler import trainable_classes
 from pplr_lightning.labelers.space import Backend, Index
 from pplr_lightning.labelers.stages import Stages
@@ -36,6 +36,7 @@ class PseudoLabeling(Callback):
 
     Args:
         labeler: Gives each image its class; the paper's `DBSCAN` when None.
+        refinement: Softens the classes by those of the epoch before; None leaves them as they are.
         backend: Search neighbours with FAISS or torch; `auto` takes the fastest at hand.
         index: `flat` finds the nearest neighbours. `ivf` finds most of them, much faster, for
             50,000 images and more; each epoch's recall is measured on a sample and printed.
@@ -55,13 +56,15 @@ class PseudoLabeling(Callback):
         self,
         labeler: Labeler | None = None,
         *,
+        refinement: Consensus | None = None,
         backend: Backend = "auto",
         index: Index = "flat",
         probes: int = 64,
     ) -> None:
         check_count("pseudo_labels.probes", probes)
         self.labeler = labeler or DBSCAN()
-        self._start = deepcopy(self.labeler.state_dict())
+        self.refinement = refinement
+        self._start = deepcopy(self.state_dict())
         self.backend: Backend = backend
         self.index: Index = index
         self.probes = probes
@@ -79,7 +82,12 @@ class PseudoLabeling(Callback):
         data = _data_of(trainer)
         if not isinstance(pl_module, ReIDModule):
             raise MisconfigurationException("PseudoLabeling labels for a PPLRModule or its kin")
-        self.labeler.load_state_dict(deepcopy(self._start))
+        if self.refinement is not None and not pl_module.takes_soft_labels:
+            raise ValueError(
+                f"pseudo_labels.refinement: makes soft labels, which the losses of "
+                f"{type(pl_module).__name__} do not take; leave it out"
+            )
+        self.load_state_dict(deepcopy(self._start))
         self.labeler.check(data.train_samples)
         pl_module.check_images(data.train_samples)
         choose_engine(self.backend, self.index)
@@ -115,7 +123,10 @@ class PseudoLabeling(Callback):
                 num_neighbors=method.num_neighbors,
             )
             classes = trainable_classes(self.labeler.label(space), method.max_classes)
-            labels = PseudoLabels(classes, method.begin_epoch(space, classes))
+            columns = method.begin_epoch(space, classes)
+            if self.refinement is not None:
+                columns = {**columns, **self.refinement.refine(space, classes)}
+            labels = PseudoLabels(classes, columns)
         data.pseudo_labels = labels
         found = label_statistics(labels, persons)  # the same on every rank
         values = {f"labels/{name}": value for name, value in found.items()}
@@ -124,12 +135,15 @@ class PseudoLabeling(Callback):
         History.of(trainer).row(trainer).update(values)
 
     def state_dict(self) -> dict[str, Any]:
-        """Keeps what the labeler keeps."""
-        return self.labeler.state_dict()
+        """Keeps what labeler and refinement keep."""
+        refined = None if self.refinement is None else self.refinement.state_dict()
+        return {"labeler": self.labeler.state_dict(), "refinement": refined}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Gives it back to the labeler."""
-        self.labeler.load_state_dict(state_dict)
+        """Gives it back to them."""
+        self.labeler.load_state_dict(state_dict["labeler"])
+        if self.refinement is not None and state_dict["refinement"] is not None:
+            self.refinement.load_state_dict(state_dict["refinement"])
 
 
 def _data_of(trainer: Trainer) -> PPLRDataModule:

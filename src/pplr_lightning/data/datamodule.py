@@ -42,6 +42,7 @@ from pplr_lightning.data.transforms import (
 from pplr_lightning.functional.checks import check_counts
 from pplr_lightning.lightning_internals import batches_done
 
+UseCameras = bool | Literal["spread"]
 Cache = Literal["auto", "ram", "none"]
 Augmentation = Literal["pplr", "contrastive"]
 
@@ -62,8 +63,9 @@ class PPLRDataModule(LightningDataModule):
             memory, one copy per machine; batches are then made by the tensor, on the device, of
             the same pixels. `none` reads a file whenever its image is needed, as does another
             transform than the paper's. `auto` is `ram` where half of the free memory suffices.
-        use_cameras: Prefer positives from other cameras when drawing a cluster's K images. The
-            authors do so in both their settings.
+        use_cameras: Prefer positives from other cameras than the first image's when drawing a
+            cluster's K images; PPLR's authors do so in both their settings. `spread` draws one of
+            each camera before a second of any, as ICE does.
         repeat_images: Repeat the images of a cluster that has fewer than K. `false` is for SpCL,
             which trains on single images: a batch then is of as many clusters as fill it.
         augmentation: `pplr` is the paper's; `contrastive` is SimCLR's, for the warm start.
@@ -95,7 +97,7 @@ class PPLRDataModule(LightningDataModule):
         eval_batch_size: int = 128,
         num_workers: int = 4,
         cache: Cache = "auto",
-        use_cameras: bool = False,
+        use_cameras: UseCameras = False,
         repeat_images: bool = True,
         augmentation: Augmentation = "pplr",
         padding: int = 10,
@@ -119,9 +121,10 @@ class PPLRDataModule(LightningDataModule):
             ("cache", cache, get_args(Cache)),
             ("augmentation", augmentation, get_args(Augmentation)),
             ("bad_images", bad_images, get_args(BadImages)),
+            ("use_cameras", use_cameras, (True, False, "spread")),
         ):
             if choice not in choices:
-                raise ValueError(f"{name}={choice!r}: choose one of {', '.join(choices)}")
+                raise ValueError(f"{name}={choice!r}: choose one of {', '.join(map(str, choices))}")
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != 3 or not all(map(math.isfinite, values)):
                 raise ValueError(f"{name}={tuple(values)}: give a finite number for each colour")
@@ -284,6 +287,7 @@ class PPLRDataModule(LightningDataModule):
             epoch=self.trainer.current_epoch if self.trainer is not None else 0,
             start=0 if self.trainer is None else batches_done(self.trainer),
             cameras=cameras if self.use_cameras else None,
+            spread=self.use_cameras == "spread",
             repeat=self.repeat_images,
             views=self.views,
             rank=self.rank,

@@ -39,6 +39,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
             those that follow are the same as without.
         cameras: Camera of each image, (N,), to prefer positives from other cameras than the
             first image's; None draws positives uniformly.
+        spread: Draw one image of each camera, cameras in any order, before a second of any.
         repeat: Repeat images of a cluster that has fewer than K. False is for methods that train on
             single images, each of which then counts once.
         views: Looks at each image. A batch lists the first of each of its images, then the second
@@ -61,6 +62,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
         epoch: int = 0,
         start: int = 0,
         cameras: Tensor | None = None,
+        spread: bool = False,
         repeat: bool = True,
         views: int = 1,
         rank: int = 0,
@@ -77,6 +79,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
         self.epoch = epoch
         self.start = start
         self.cameras = None if cameras is None else cameras.numpy()
+        self.spread = spread
         self.repeat = repeat
         self.views = views
         share = batch_size // world_size
@@ -131,7 +134,10 @@ class IdentityBatchSampler(Sampler[list[View]]):
     def _draw_images(self, members: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draws K images of one cluster, or all where it has fewer."""
         drawn = rng.permutation(members)
-        if self.cameras is not None:
+        if self.cameras is not None and self.spread:
+            _, first = np.unique(self.cameras[drawn], return_index=True)  # of each camera
+            drawn = np.concatenate([rng.permutation(drawn[first]), np.delete(drawn, first)])
+        elif self.cameras is not None:
             same = self.cameras[drawn] == self.cameras[drawn[0]]
             same[0] = False  # the first image stays first, other cameras follow
             drawn = drawn[np.argsort(same, kind="stable")]

@@ -8,10 +8,12 @@ from __future__ import annotations
 from pplr_lightning.functional.agreement import cross_agreement, relative_agreement
 from pplr_lightning.functional.camera_jaccard import camera_jaccard_distance
 from pplr_lightning.functional.clustering import (
+    choose_eps,
     cluster_centroids,
     dbscan,
     neighbor_components,
 )
+from pplr_lightning.functional.consensus import cluster_mapping, propagate_labels
 from pplr_lightning.functional.hierarchy import hdbscan
 from pplr_lightning.functional.jaccard import jaccard_distance
 from pplr_lightning.functional.losses import (
@@ -45,8 +47,10 @@ __all__ = [
     "aals_loss",
     "camera_contrastive_loss",
     "camera_jaccard_distance",
+    "choose_eps",
     "class_means",
     "cluster_centroids",
+    "cluster_mapping",
     "cluster_overlap",
     "consistency_loss",
     "cross_agreement",
@@ -61,6 +65,7 @@ __all__ = [
     "nearest_neighbors",
     "neighbor_components",
     "pglr_loss",
+    "propagate_labels",
     "prototype_loss",
     "relative_agreement",
     "rerank_distance",

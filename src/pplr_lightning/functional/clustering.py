@@ -60,6 +60,50 @@ def dbscan(
     return torch.from_numpy(_cluster(near, min_samples)).to(device)
 
 
+def choose_eps(distance: sparse.csr_matrix | NDArray[Any] | Tensor, *, rho: float) -> float:
+    """Choose eps of `dbscan` as the mean of the smallest distances.
+
+    Of all M pairs of images that are not at distance 0, the round(rho M) nearest, as in the code of
+    Ge et al., "Mutual Mean-Teaching", ICLR 2020, with rho = 0.0016, and of Chen et al., "Joint
+    Generative and Contrastive Learning", CVPR 2021, with 0.002.
+
+    Args:
+        distance: Symmetric, (N, N); sparse as `jaccard_distance` returns it with ``max_distance``
+            = 1 (what is not stored is at 1, a stored 0 at 0) or dense.
+        rho: Share of the pairs, in (0, 1).
+
+    Returns:
+        eps, in the unit of ``distance``.
+
+    Raises:
+        ValueError: ``distance`` is not square, ``rho`` is out of range, or no pair is left.
+
+    Example:
+        >>> line = torch.tensor([0.0, 0.1, 0.3, 0.7])
+        >>> round(choose_eps((line[:, None] - line).abs(), rho=0.3), 4)  # of 0.1 and 0.2
+        0.15
+    """
+    check_square(distance)
+    if not 0 < rho < 1:
+        raise ValueError(f"rho must be in (0, 1), got {rho}; MMT uses 0.0016")
+    if isinstance(distance, Tensor):
+        distance = distance.detach().cpu().numpy()
+    images = distance.shape[0]
+    if sparse.issparse(distance):
+        near = sparse.triu(distance, k=1).data
+    else:
+        near = np.asarray(distance)[np.triu_indices(images, 1)]
+    near = near.astype(np.float64)
+    pairs = images * (images - 1) // 2 - int(np.count_nonzero(near == 0))
+    near = near[near != 0]
+    count = round(rho * pairs)
+    if not count:
+        raise ValueError(f"rho={rho} of {pairs} pairs is none; raise rho")
+    stored = min(count, len(near))
+    smallest = np.sort(np.partition(near, stored - 1)[:stored]) if stored else near
+    return float((smallest.sum() + (count - stored)) / count)
+
+
 def _cluster(near: sparse.csr_matrix, min_samples: int) -> NDArray[np.int64]:
     """Label the images of a graph whose stored entries are the pairs of neighbours, (N, N)."""
     is_core = np.diff(near.indptr) >= min_samples

@@ -1,4 +1,4 @@
-"""The losses of PPLR (Cho et al., CVPR 2022) and its camera-aware variant.
+"""The losses of PPLR (Cho et al., CVPR 2022), and that of cameras, which ICE has as well.
 
 The plain part loss of the first epochs is torch's
 ``F.cross_entropy(logits, targets, label_smoothing=0.1)``; the triplet loss is in ``triplets.py``.
@@ -21,7 +21,7 @@ def aals_loss(logits: Tensor, targets: Tensor, agreement: Tensor) -> Tensor:
 
     Args:
         logits: Of one part, (B, C).
-        targets: Clusters 0 to C - 1, (B,) int64.
+        targets: Clusters 0 to C - 1, (B,) int64, or distributions over them, (B, C).
         agreement: C_i in [0, 1], (B,).
 
     Returns:
@@ -30,10 +30,10 @@ def aals_loss(logits: Tensor, targets: Tensor, agreement: Tensor) -> Tensor:
     Raises:
         ValueError: The shapes do not fit.
     """
-    check_shape("targets", targets, (len(logits),))
+    _check_targets(targets, logits)
     check_shape("agreement", agreement, (len(logits),))
     log_q = logits.log_softmax(dim=1)
-    cross_entropy = F.nll_loss(log_q, targets, reduction="none")
+    cross_entropy = F.cross_entropy(logits, targets, reduction="none")
     uniform = torch.full_like(log_q, 1 / logits.shape[1])
     divergence = F.kl_div(log_q, uniform, reduction="none").sum(dim=1)
     return (agreement * cross_entropy + (1 - agreement) * divergence).mean()
@@ -56,7 +56,7 @@ def pglr_loss(
     Args:
         logits_global: (B, C).
         logits_part: Of P parts, (B, C, P).
-        targets: Clusters 0 to C - 1, (B,) int64.
+        targets: Clusters 0 to C - 1, (B,) int64, or distributions over them, (B, C).
         agreement: In [0, 1], (B, P).
         beta: Weight of the pseudo label, in [0, 1]; 1 is plain cross entropy.
 
@@ -67,7 +67,7 @@ def pglr_loss(
         ValueError: The shapes do not fit, or ``beta`` is out of range.
     """
     batch, classes = logits_global.shape
-    check_shape("targets", targets, (batch,))
+    _check_targets(targets, logits_global)
     check_shape("logits_part", logits_part, (batch, classes, logits_part.shape[-1]))
     check_shape("agreement", agreement, (batch, logits_part.shape[-1]))
     check_fraction("beta", beta, "PPLR uses 0.5")
@@ -82,7 +82,13 @@ def refined_labels(
     weights = agreement.softmax(dim=1)  # (B, P)
     # Not a matrix product, which autocast would round.
     ensemble = (logits_part.softmax(dim=1) * weights[:, None]).sum(dim=2).detach()
-    return beta * F.one_hot(targets, logits_part.shape[1]) + (1 - beta) * ensemble
+    hard = targets if targets.ndim == 2 else F.one_hot(targets, logits_part.shape[1])
+    return beta * hard + (1 - beta) * ensemble
+
+
+def _check_targets(targets: Tensor, logits: Tensor) -> None:
+    """Check that there is a class for each row of logits (B, C), or a distribution over them."""
+    check_shape("targets", targets, tuple(logits.shape[: max(targets.ndim, 1)]))
 
 
 def camera_contrastive_loss(
@@ -95,6 +101,8 @@ def camera_contrastive_loss(
     *,
     temperature: float = 0.07,
     hard_negatives: int = 50,
+    own_camera: bool = False,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Pull images to their cluster's proxies in other cameras, away from other clusters' proxies.
 
@@ -107,6 +115,9 @@ def camera_contrastive_loss(
     Fewer than ``hard_negatives`` proxies of other clusters are all taken; the authors' code then
     fills up with positives.
 
+    With ``own_camera`` it is the loss of Chen et al., "ICE: Inter-instance Contrastive Encoding",
+    ICCV 2021, eq. 5, whose batch counts half of the mean of each of its cameras.
+
     Args:
         embeddings: Normalised here, (B, D).
         targets: Clusters, (B,).
@@ -116,6 +127,8 @@ def camera_contrastive_loss(
         proxy_cameras: Cameras of the proxies, (M,).
         temperature: Divides the cosine, > 0.
         hard_negatives: Size of N_i, >= 1.
+        own_camera: Have P_i be all proxies of i's cluster, that of its own camera among them.
+        weights: Factor of each image's loss, (B,); None for 1.
 
     Returns:
         Sum over the batch divided by B, a scalar. An image whose cluster has no proxy in another
@@ -131,8 +144,10 @@ def camera_contrastive_loss(
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}; PPLR uses 0.07")
     check_count("hard_negatives", hard_negatives)
+    if weights is not None:
+        check_shape("weights", weights, (len(embeddings),))
     same = targets[:, None] == proxy_targets  # (B, M)
-    positive = same & (cameras[:, None] != proxy_cameras)
+    positive = same if own_camera else same & (cameras[:, None] != proxy_cameras)
     counted = positive.any(dim=1)
     # Rows that are not counted keep finite numbers, and are left out at the end: picking rows by a
     # mask would make the host wait for the device, to know how many there are.
@@ -143,4 +158,5 @@ def camera_contrastive_loss(
     normalizer = torch.cat([pulled, pushed], dim=1).logsumexp(dim=1)
     count = positive.sum(dim=1).clamp(min=1)
     mean_positive = scores.masked_fill(~positive, 0).sum(dim=1) / count
-    return (normalizer - mean_positive).masked_fill(~counted, 0).sum() / len(embeddings)
+    losses = (normalizer - mean_positive).masked_fill(~counted, 0)
+    return (losses if weights is None else losses * weights).sum() / len(embeddings)

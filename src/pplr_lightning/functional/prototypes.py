@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pplr_lightning.functional.checks import check_fraction, check_labels
+from pplr_lightning.functional.checks import check_fraction, check_labels, check_shape
 
 RULES = ("every", "hardest", "mean")
 
@@ -120,7 +120,8 @@ def prototype_loss(
     Args:
         features: u, taken as they are, (B, D).
         prototypes: c, taken as they are, of classes that are not empty, (C, D).
-        targets: Classes 0 to C - 1, (B,) int64.
+        targets: Classes 0 to C - 1, (B,) int64; or distributions over them, (B, C), of which the
+            loss is the mean by their probabilities.
         temperature: t, > 0.
         floor: f, in [0, 1).
 
@@ -137,7 +138,10 @@ def prototype_loss(
         tensor(0.1269)
     """
     _check_rows(prototypes, features)
-    check_labels("targets", targets, len(features), len(prototypes))
+    if targets.ndim == 2:
+        check_shape("targets", targets, (len(features), len(prototypes)))
+    else:
+        check_labels("targets", targets, len(features), len(prototypes))
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}; 0.05 is usual")
     if not 0 <= floor < 1:
@@ -147,8 +151,10 @@ def prototype_loss(
         return F.cross_entropy(scores, targets)
     # In logarithms, where nothing overflows whatever the temperature.
     log_floor = scores.new_full((), math.log(floor))
-    log_sum = torch.logaddexp(scores.logsumexp(dim=1), log_floor)
-    probability = (scores.gather(1, targets[:, None])[:, 0] - log_sum).exp()
+    log_sum = torch.logaddexp(scores.logsumexp(dim=1, keepdim=True), log_floor)
+    if targets.ndim == 2:
+        return -(targets * ((scores - log_sum).exp() + floor).log()).sum(dim=1).mean()
+    probability = (scores.gather(1, targets[:, None]) - log_sum).exp()
     return -(probability + floor).log().mean()
 
 

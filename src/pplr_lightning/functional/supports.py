@@ -63,6 +63,26 @@ def support_samples(
     return F.normalize(moved, dim=2).flatten(0, 1)
 
 
+def support_degree(step: int, steps: int, *, base: float = 1.0) -> float:
+    """Say how far `support_samples` moves in a step of a run (ISE).
+
+        lambda = base / 2 ln((e - 1) step / steps + 1)
+
+    Args:
+        step: Of the run, 0 to ``steps`` - 1.
+        steps: Of the whole run, above 0.
+        base: The paper's lambda_0.
+
+    Returns:
+        lambda, from 0 to ``base`` / 2.
+
+    Example:
+        >>> [round(support_degree(step, 100), 3) for step in (0, 50, 99)]
+        [0.0, 0.31, 0.497]
+    """
+    return 0.5 * base * math.log((math.e - 1) * step / steps + 1)
+
+
 def label_preserving_loss(
     features: Tensor,
     supports: Tensor,

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from pplr_lightning import functional as F
 from pplr_lightning.data import Sample
 from pplr_lightning.functional.camera_jaccard import camera_jaccard_rows
 from pplr_lightning.functional.checks import check_cameras, check_counts
-from pplr_lightning.labelers.dbscan import check_eps
-from pplr_lightning.labelers.labeler import Labeler
+from pplr_lightning.labelers.density import DensityLabeler
 from pplr_lightning.labelers.space import Space
 
 
-class CameraDBSCAN(Labeler):
+class CameraDBSCAN(DensityLabeler):
     """DBSCAN on the camera-aware Jaccard distance (Chen et al., CVPR 2024).
 
     It ranks neighbours of the same camera and of the others apart
@@ -30,6 +29,9 @@ class CameraDBSCAN(Labeler):
         k2_inter: Neighbours of other cameras over which they are.
         eps: Distance up to which images are neighbours, in (0, 1].
         min_samples: Neighbours, itself included, that make an image a core of a cluster.
+        rho: Share of the smallest distances of all pairs whose mean, in the first epoch, is taken
+            for eps in all epochs (`functional.choose_eps`), in (0, 1), as MMT and GCL choose it;
+            None takes `eps`.
 
     Raises:
         ValueError: An option is out of range.
@@ -44,14 +46,13 @@ class CameraDBSCAN(Labeler):
         k2_inter: int = 4,
         eps: float = 0.5,
         min_samples: int = 4,
+        rho: float | None = None,
     ) -> None:
-        check_counts("labeler", k1_intra=k1_intra, k1_inter=k1_inter, min_samples=min_samples)
+        check_counts("labeler", k1_intra=k1_intra, k1_inter=k1_inter)
         check_counts("labeler", k2_intra=k2_intra, k2_inter=k2_inter)
-        check_eps(eps)
+        super().__init__(eps=eps, min_samples=min_samples, rho=rho)
         self.k1 = (k1_intra, k1_inter)
         self.k2 = (k2_intra, k2_inter)
-        self.eps = eps
-        self.min_samples = min_samples
 
     def check(self, samples: Sequence[Sample]) -> None:
         """Checks that the camera of every image is known, and that there are two or more.
@@ -64,8 +65,8 @@ class CameraDBSCAN(Labeler):
     def _check(self, cameras: Tensor) -> None:
         check_cameras(cameras, len(cameras), "CameraDBSCAN: cameras", "use the labeler DBSCAN")
 
-    def label(self, space: Space) -> Tensor:
-        """Clusters all images.
+    def distance(self, space: Space, max_distance: float) -> csr_matrix:
+        """Computes the camera-aware Jaccard distance.
 
         Raises:
             ValueError: Cameras are not known.
@@ -82,8 +83,6 @@ class CameraDBSCAN(Labeler):
                 k1=self.k1,
                 k2=self.k2,
                 backend=space.backend,
-                max_distance=self.eps,
+                max_distance=max_distance,
             )
-            distance = space.share.gather_sparse(rows)
-        with space.stages("clustering"):
-            return F.dbscan(distance, eps=self.eps, min_samples=self.min_samples)
+            return space.share.gather_sparse(rows)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from scipy.sparse import csr_matrix
 
-from pplr_lightning import functional as F
 from pplr_lightning.data import Sample
 from pplr_lightning.functional.checks import check_counts
-from pplr_lightning.labelers.labeler import Labeler
+from pplr_lightning.labelers.density import DensityLabeler
 from pplr_lightning.labelers.space import Space
 
 
-class DBSCAN(Labeler):
+class DBSCAN(DensityLabeler):
     """DBSCAN on the k-reciprocal Jaccard distance, the labels of PPLR and most methods since SpCL.
 
     `functional.jaccard_distance` and `functional.dbscan`, with the work divided over the ranks.
@@ -23,6 +22,9 @@ class DBSCAN(Labeler):
         k2: Neighbours over which its sets are averaged, likewise.
         eps: Jaccard distance up to which images are neighbours, in (0, 1].
         min_samples: Neighbours, itself included, that make an image a core of a cluster.
+        rho: Share of the smallest distances of all pairs whose mean, in the first epoch, is taken
+            for eps in all epochs (`functional.choose_eps`), in (0, 1), as MMT and GCL choose it;
+            None takes `eps`.
 
     Raises:
         ValueError: An option is out of range.
@@ -34,14 +36,18 @@ class DBSCAN(Labeler):
     """
 
     def __init__(
-        self, *, k1: int = 30, k2: int = 6, eps: float = 0.5, min_samples: int = 4
+        self,
+        *,
+        k1: int = 30,
+        k2: int = 6,
+        eps: float = 0.5,
+        min_samples: int = 4,
+        rho: float | None = None,
     ) -> None:
-        check_counts("labeler", k1=k1, k2=k2, min_samples=min_samples)
-        check_eps(eps)
+        check_counts("labeler", k1=k1, k2=k2)
+        super().__init__(eps=eps, min_samples=min_samples, rho=rho)
         self.k1 = k1
         self.k2 = k2
-        self.eps = eps
-        self.min_samples = min_samples
 
     def check(self, samples: Sequence[Sample]) -> None:
         """Checks that there are as many images as neighbours.
@@ -51,18 +57,6 @@ class DBSCAN(Labeler):
         """
         check_counts("labeler", len(samples), k1=self.k1, k2=self.k2)
 
-    def label(self, space: Space) -> Tensor:
-        """Clusters all images; every rank does the last, cheap step on the whole sparse graph."""
-        distance = space.jaccard(k1=self.k1, k2=self.k2, max_distance=self.eps)
-        with space.stages("clustering"):
-            return F.dbscan(distance, eps=self.eps, min_samples=self.min_samples)
-
-
-def check_eps(eps: float) -> None:
-    """Checks that 0 < eps <= 1.
-
-    Raises:
-        ValueError: It is not.
-    """
-    if not 0 < eps <= 1:
-        raise ValueError(f"labeler.eps={eps}: a Jaccard distance lies in (0, 1]")
+    def distance(self, space: Space, max_distance: float) -> csr_matrix:
+        """Computes the Jaccard distance."""
+        return space.jaccard(k1=self.k1, k2=self.k2, max_distance=max_distance)

@@ -54,7 +54,7 @@ class SelfPaced(DBSCAN):
 
     def label(self, space: Space) -> Tensor:
         """Clusters all images three times; every rank does so on the whole sparse graph."""
-        distance = space.jaccard(k1=self.k1, k2=self.k2, max_distance=self.eps + self.gap)
+        distance = self.distance(space, self.eps + self.gap)
         with space.stages("clustering"):
             labels, tight, loose = (
                 F.dbscan(distance, eps=eps, min_samples=self.min_samples)

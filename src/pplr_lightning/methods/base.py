@@ -70,6 +70,8 @@ class ReIDModule(Embedder):
 
     # What a method may define.
 
+    takes_soft_labels = False  # whether its losses are of `label_targets`
+
     @property
     def max_classes(self) -> int | None:
         """The most classes that can be trained on; None for any number."""
@@ -113,6 +115,10 @@ class ReIDModule(Embedder):
 
         A run stops at a step that is not finite before anything of it is saved.
         """
+
+    def learning_parameters(self) -> list[Any]:
+        """Returns the parameters that learn, or groups of them with their share as `lr_scale`."""
+        return [one for one in self.parameters() if one.requires_grad]
 
     # How it starts and ends.
 
@@ -187,6 +193,14 @@ class ReIDModule(Embedder):
         gathered = cast(Tensor, self.all_gather(rows, sync_grads=rows.requires_grad))
         return gathered.flatten(0, 1)
 
+    def label_targets(self, batch: TrainBatch) -> Tensor:
+        """Returns what losses of classes train on.
+
+        Refined labels, distributions (B, C), where `pseudo_labels.refinement` made some; otherwise
+        the classes, (B,).
+        """
+        return batch.columns.get("soft_labels", batch.targets)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds what the network itself draws (dropout, stochastic depth) for this step.
 
@@ -252,7 +266,7 @@ class ReIDModule(Embedder):
 
     def configure_optimizers(self) -> Any:
         """Builds `optimizer`, on a GPU a fused one where it can be, and `lr_scheduler`."""
-        parameters: list[Any] = [one for one in self.parameters() if one.requires_grad]
+        parameters = self.learning_parameters()
         if self.layer_decay != 1:
             backbones = [network.backbone for network in self.all_networks]
             parameters = layer_groups(self, backbones, self.layer_decay)

@@ -32,6 +32,7 @@ class ClusterContrastModule(ReIDModule):
         momentum: m, the share of the old row, in [0, 1); the published 0.1 keeps little of it.
         update: Which images move a row: `every`, as published, or only the `hardest` of the batch
             (the paper's first versions), or their `mean`.
+        floor: Of probabilities, in [0, 1), as of `prototype_loss`; that of RLCC's code is 1e-6.
 
     Raises:
         ValueError: An option is out of range.
@@ -42,6 +43,8 @@ class ClusterContrastModule(ReIDModule):
         0.1
     """
 
+    takes_soft_labels = True
+
     def __init__(
         self,
         network: PartNetwork | None = None,
@@ -49,9 +52,12 @@ class ClusterContrastModule(ReIDModule):
         temperature: float = 0.05,
         momentum: float = 0.1,
         update: Rule = "every",
+        floor: float = 0.0,
     ) -> None:
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature={temperature}: must be finite and above 0")
+        if not 0 <= floor < 1:
+            raise ValueError(f"floor={floor}: must lie in [0, 1)")
         super().__init__(
             network
             or PartNetwork(image_size=(256, 128), num_parts=0, pooling="gem", norm_batch_size=64)
@@ -62,6 +68,7 @@ class ClusterContrastModule(ReIDModule):
                 "feature alone; use 0"
             )
         self.temperature = temperature
+        self.floor = floor
         self.memory = Memory(momentum=momentum, rule=update)
         self._seen = (torch.empty(0), torch.empty(0))  # features and classes of this step
         self.save_hyperparameters(ignore=["network"])
@@ -78,7 +85,13 @@ class ClusterContrastModule(ReIDModule):
         with torch.autocast(self.device.type, enabled=False):  # cosines need all their digits
             unit = F.normalize(features, dim=1)
             rows = self.memory.rows_for(unit)
-            loss = prototype_loss(unit, rows, batch.targets, temperature=self.temperature)
+            loss = prototype_loss(
+                unit,
+                rows,
+                self.label_targets(batch),
+                temperature=self.temperature,
+                floor=self.floor,
+            )
         self._seen = (unit.detach(), batch.targets)
         self.log_losses({"loss": loss}, len(batch.images))
         return loss

@@ -66,6 +66,8 @@ class MMTModule(ReIDModule):
         [False, False]
     """
 
+    takes_soft_labels = True
+
     def __init__(
         self,
         network: PartNetwork | None = None,
@@ -152,28 +154,31 @@ class MMTModule(ReIDModule):
         with torch.autocast(self.device.type, enabled=False):  # distances need all their digits
             learn = _classified(self.classifiers, learn)
             told = _classified(self.mean_classifiers, told)
-            first = self._losses(learn[0], told[1], batch.targets)
-            second = self._losses(learn[1], told[0], batch.targets)
+            first = self._losses(learn[0], told[1], batch)
+            second = self._losses(learn[1], told[0], batch)
             losses = {name: first[name] + second[name] for name in first}
         self.log_losses(losses, len(batch.images))
         return losses["loss"]
 
     def _losses(
-        self, learn: tuple[Tensor, Tensor], told: tuple[Tensor, Tensor], targets: Tensor
+        self, learn: tuple[Tensor, Tensor], told: tuple[Tensor, Tensor], batch: TrainBatch
     ) -> dict[str, Tensor]:
         """Compares a student's pooled features (B, D) and logits (B, C) with a teacher's."""
         (pooled, logits), (told_pooled, told_logits) = learn, told
         # Triplets are found among the images of all ranks.
         pooled, told_pooled = self.gather(pooled), self.gather(told_pooled)
-        all_targets = self.gather(targets)
+        all_targets = self.gather(batch.targets)
+        identity = F.cross_entropy(
+            logits, self.label_targets(batch), label_smoothing=self.label_smoothing
+        )
         losses = {
-            "loss_identity": F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing),
+            "loss_identity": identity,
             "loss_soft_identity": soft_cross_entropy(logits, told_logits),
             "loss_triplet": softmax_triplet_loss(pooled, all_targets),
             "loss_soft_triplet": soft_triplet_loss(pooled, told_pooled, all_targets),
         }
-        identity, triplet = self.soft_identity, self.soft_triplet
-        weights = (1 - identity, identity, 1 - triplet, triplet)
+        soft, tri = self.soft_identity, self.soft_triplet
+        weights = (1 - soft, soft, 1 - tri, tri)
         parts = [weight * loss for weight, loss in zip(weights, losses.values(), strict=True)]
         return {"loss": torch.stack(parts).sum(), **losses}
 

@@ -65,6 +65,8 @@ class PPLRModule(ReIDModule):
         torch.Size([1, 512])
     """
 
+    takes_soft_labels = True
+
     def __init__(
         self,
         network: PartNetwork | None = None,
@@ -227,12 +229,13 @@ class PPLRModule(ReIDModule):
     def _losses(self, output: PartOutput, batch: TrainBatch) -> dict[str, Tensor]:
         logits, part_logits = self.logits(output)
         agreement = batch.columns["agreement"]
-        pglr = pglr_loss(logits, part_logits, batch.targets, agreement, beta=self.beta)
+        targets = self.label_targets(batch)
+        pglr = pglr_loss(logits, part_logits, targets, agreement, beta=self.beta)
         triplet = self._triplet_loss(output.features, batch.targets)
         losses = {"loss_pglr": pglr, "loss_triplet": triplet}
         if self.network.num_parts:
             losses["loss_parts"] = self._part_loss(
-                part_logits, batch.targets, batch.columns.get("relative_agreement", agreement)
+                part_logits, targets, batch.columns.get("relative_agreement", agreement)
             )
         loss = sum(losses.values(), pglr.new_zeros(()))
         if self.camera_weight:
@@ -244,7 +247,7 @@ class PPLRModule(ReIDModule):
         """Averages the part heads' losses over the parts, (B, C, P)."""
         # Every part of an image is a row of its own: the mean over rows is that over the parts.
         rows = part_logits.transpose(1, 2).flatten(0, 1)  # (B * P, C)
-        targets = targets[:, None].expand(-1, part_logits.shape[2]).flatten()
+        targets = targets.repeat_interleave(part_logits.shape[2], dim=0)
         if not self.aals or self.current_epoch < self.aals_start_epoch:
             return F.cross_entropy(rows, targets, label_smoothing=self.label_smoothing)
         return aals_loss(rows, targets, agreement.flatten())

@@ -49,6 +49,8 @@ class SpCLModule(ReIDModule):
         0.2
     """
 
+    takes_soft_labels = True
+
     def __init__(
         self,
         network: PartNetwork | None = None,
@@ -110,7 +112,7 @@ class SpCLModule(ReIDModule):
             unit = F.normalize(features, dim=1)
             means = self.memory.prototypes_for(unit)
             loss = prototype_loss(
-                unit, means, batch.targets, temperature=self.temperature, floor=FLOOR
+                unit, means, self.label_targets(batch), temperature=self.temperature, floor=FLOOR
             )
         self._seen = unit.detach()
         self.log_losses({"loss": loss}, len(batch.images))

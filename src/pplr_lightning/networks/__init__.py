@@ -7,12 +7,14 @@ from pplr_lightning.networks.batch_norm import (
 )
 from pplr_lightning.networks.classifier import ClusterClassifier
 from pplr_lightning.networks.part_network import PartNetwork, PartOutput
+from pplr_lightning.networks.window_network import WindowNetwork
 
 __all__ = [
     "ClusterClassifier",
     "GroupBatchNorm",
     "PartNetwork",
     "PartOutput",
+    "WindowNetwork",
     "average_running_statistics",
     "share_groups",
 ]
