@@ -151,6 +151,28 @@ def test_killed_it_goes_on(alone, run, options, out, capsys, monkeypatch):
     assert same(out, alone)
 
 
+def test_a_folder_that_is_gone_for_a_while(alone, run, options, out, crops, capsys, monkeypatch):
+    write, away = EmbeddingParts.write, crops.with_name("away")
+
+    def remove(*args):
+        write(*args)
+        if crops.exists():
+            crops.rename(away)
+
+    monkeypatch.setattr(EmbeddingParts, "write", remove)
+    with pytest.raises(SystemExit) as stop:
+        run("predict", *options)
+    assert stop.value.code == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"error: [Errno 2] No such file or directory: '{crops}/")
+    assert not out.exists()
+    monkeypatch.undo()
+    away.rename(crops)
+    run("predict", *options)
+    assert "8 of 43 images are done already" in capsys.readouterr().out
+    assert same(out, alone)
+
+
 def test_sigterm(alone, run, options, out, capsys, monkeypatch):
     stop = Stop(signal.SIGTERM)
     monkeypatch.setattr(EmbeddingParts, "write", lambda *args: stop(*args))

@@ -128,4 +128,6 @@ def _reason(path: str) -> str:
         read_image(path)
     except BadImageError as error:
         return str(error)
+    except OSError:  # gone by now
+        pass
     return f"{path}: could not be read when its turn came"

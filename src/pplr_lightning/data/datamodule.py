@@ -162,7 +162,8 @@ class PPLRDataModule(LightningDataModule):
         """Lists the images and checks them.
 
         Raises:
-            ValueError: An image is unreadable, a split needed is empty, no query has a match in
+            OSError: An image file cannot be opened or read.
+            ValueError: An image is no image, a split needed is empty, no query has a match in
                 the gallery, or the batch does not divide over the processes.
         """
         check_batch(self.batch_size, self.instances, self.world_size)
