@@ -43,6 +43,29 @@ class TestFindImages:
         touch(tmp_path / "1.jpg", tmp_path / "._1.jpg")
         assert find_images(tmp_path) == [tmp_path / "1.jpg"]
 
+    @pytest.mark.parametrize("folder", [".ipynb_checkpoints", "a/.cache/b"])
+    def test_nor_do_hidden_folders_hold_any(self, tmp_path, folder):
+        touch(tmp_path / ".set/1.jpg", tmp_path / ".set" / folder / "2.jpg")
+        assert find_images(tmp_path / ".set") == [tmp_path / ".set/1.jpg"]
+
+    def test_links_are_followed(self, tmp_path):
+        touch(tmp_path / "real/a/1.jpg", tmp_path / "set/2.jpg")
+        (tmp_path / "set/link").symlink_to(tmp_path / "real")
+        (tmp_path / "only").symlink_to(tmp_path / "set")
+        for root in (tmp_path / "set", tmp_path / "only"):
+            assert find_images(root) == [root / "2.jpg", root / "link/a/1.jpg"]
+
+    def test_a_folder_is_read_once(self, tmp_path):
+        touch(tmp_path / "b/1.jpg", tmp_path / "c/2.jpg")
+        (tmp_path / "a").symlink_to(tmp_path / "b")
+        (tmp_path / "c/loop").symlink_to(tmp_path)
+        with pytest.warns(UserWarning, match="read already: it is left out") as told:
+            assert find_images(tmp_path) == [tmp_path / "b/1.jpg", tmp_path / "c/2.jpg"]
+        assert [str(one.message).split(" leads to ")[0] for one in told] == [
+            str(tmp_path / "c/loop"),
+            str(tmp_path / "a"),
+        ]
+
     def test_names_a_missing_folder(self):
         with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
             find_images(Path("nowhere"))
