@@ -56,8 +56,8 @@ def decode_all(
             bad = [found for found in pool.map(decode, share) if found is not None]
     except OSError as error:
         failed = [error]  # for the others to hear of before this rank ends
-    for error in all_gather_list(failed):
-        raise error
+    if failed := all_gather_list(failed):
+        raise failed[0]
     return dict(sorted(all_gather_list(bad)))
 
 
