@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache, Node, new_cache
-from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits, check_queries
+from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
 from pplr_lightning.data.decoding import BadImages, decode_all, without_bad_images
 from pplr_lightning.data.epoch_loader import EpochLoader
 from pplr_lightning.data.image_loader import ImageLoader, whole
@@ -163,14 +163,13 @@ class PPLRDataModule(LightningDataModule):
 
         Raises:
             OSError: An image file cannot be opened or read.
-            ValueError: An image is no image, a split needed is empty, no query has a match in
-                the gallery, or the batch does not divide over the processes.
+            ValueError: An image is no image, a split needed is empty, or the batch does
+                not divide over the processes.
         """
         check_batch(self.batch_size, self.instances, self.world_size)
         if self.splits is None:
             self.splits = self._decoded(self.dataset.load())
             rank_zero_info(self.splits.describe())
-            check_queries(self.splits, evaluates=stage != "predict")
         test_images = len(self.splits.query) + len(self.splits.gallery)
         missing = [name for name in ("query", "gallery") if not getattr(self.splits, name)]
         if missing and (test_images or stage in ("validate", "test")):

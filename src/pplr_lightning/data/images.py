@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache, send
-from pplr_lightning.data.datasets import Sample
+from pplr_lightning.data.datasets import Sample, file_numbers
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.data.sampler import View
 from pplr_lightning.data.transforms import EvalTransform, ImageTransform
@@ -50,13 +50,17 @@ class TrainBatch(NamedTuple):
 
 
 class EvalBatch(NamedTuple):
-    """B images to embed: (B, 3, H, W), and of each its index, ids, and whether it is a query."""
+    """B images to embed: (B, 3, H, W), and of each its index, ids, and whether it is a query.
+
+    `files` numbers the files, where some are queries: a query may lie in the gallery, too.
+    """
 
     images: Tensor
     indices: Tensor
     person_ids: Tensor
     camera_ids: Tensor
     is_query: Tensor
+    files: Tensor | None = None
 
 
 class BadImageError(ValueError):
@@ -204,9 +208,14 @@ class EvalImages(_Images):
 
     ours = EvalTransform
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.files = torch.tensor(file_numbers(self.samples) if self.num_queries else [])
+
     def __getitems__(self, positions: list[int]) -> EvalBatch:
         indices = torch.tensor(positions)
-        columns = (indices, *self.ids[indices].T, indices < self.num_queries)
+        columns = [indices, *self.ids[indices].T, indices < self.num_queries]
+        columns += [self.files[indices]] if self.num_queries else []
         return EvalBatch(self._images(positions), *(send(one, self.device) for one in columns))
 
     def _images(self, positions: list[int]) -> Tensor:
