@@ -106,8 +106,10 @@ class TestStart:
     @staticmethod
     def set_up(module, stage="fit", ckpt_path=None, datamodule=None):
         module.trainer = SimpleNamespace(
-            ckpt_path=ckpt_path, accumulate_grad_batches=1, world_size=1, datamodule=datamodule
-        )
+            ckpt_path=ckpt_path, accumulate_grad_batches=1, check_val_every_n_epoch=1,
+            gradient_clip_val=None, log_every_n_steps=1, callbacks=[], world_size=1,
+            datamodule=datamodule,
+        )  # fmt: skip
         module.setup(stage)
 
     def test_pretrained_weights_are_loaded_once(self, loads):

@@ -34,6 +34,7 @@ from pplr_lightning.commands.parser import OneLineParser, check_configs
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.lightning_internals import KeepsGivenOptions
 from pplr_lightning.methods import PPLRModule, ReIDModule
+from pplr_lightning.methods.base import check_trainer
 from pplr_lightning.weights.checkpoints import (
     WholeCheckpointIO,
     newest_checkpoint,
@@ -119,6 +120,7 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
         self.model.lr_scheduler = config.lr_scheduler or self.model.lr_scheduler
         self.model.layer_decay = config.layer_decay
         self.model.configure_optimizers()  # so that it complains before the data are read
+        check_trainer(self.trainer)  # likewise
         self._record_defaults()
         if config.get("ckpt_path") != "last":
             return
