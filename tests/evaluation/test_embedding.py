@@ -132,6 +132,13 @@ def test_both_sides_of_three_are_channels_first():
     assert as_image(image).getpixel((0, 0)) == (255, 0, 0)
 
 
+def test_weights_that_are_not_finite(paths):
+    made = module()
+    made.network.neck.weight.data[0] = float("nan")
+    with pytest.raises(ValueError, match=r"vectors must be finite, .* check the model's weights"):
+        made.embed(paths)
+
+
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_no_images_at_a_time(batch_size):
     made = module()

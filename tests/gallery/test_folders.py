@@ -81,6 +81,16 @@ class TestFolder:
         assert torch.equal(loaded.vectors(rows)[:60], ROWS)
         assert torch.equal(loaded.vectors(rows)[60:], vectors(5, seed=9))
 
+    def test_of_two_that_change_it_at_once_one_is_refused(self, folder, gallery):
+        first, second = Gallery.load(folder), Gallery.load(folder)
+        second.remove(["a/0.jpg"])
+        second.save(folder, exclusive=True)
+        for other in (first, gallery):
+            with pytest.raises(FileExistsError, match=r"some.index was changed by another pro"):
+                other.save(folder, exclusive=True)
+        assert len(Gallery.load(folder)) == 59
+        assert [path.name for path in folder.parent.iterdir()] == ["some.index"]
+
     def test_an_error_while_saving_leaves_the_old_one(self, folder, gallery, monkeypatch):
         monkeypatch.setattr(pq, "write_table", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):

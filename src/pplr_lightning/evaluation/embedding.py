@@ -19,7 +19,7 @@ from pplr_lightning.evaluation.extraction import (
     join_features,
     unit_features,
 )
-from pplr_lightning.functional.checks import check_count
+from pplr_lightning.functional.checks import check_count, check_finite
 from pplr_lightning.networks import PartNetwork
 
 ImageLike = str | Path | Image.Image | Tensor
@@ -49,7 +49,8 @@ def embed_images(
         L2-normalised float32 vectors on the CPU, (N, D).
 
     Raises:
-        ValueError: A file or a tensor is no such image, or `batch_size` is below 1.
+        ValueError: A file or a tensor is no such image, or `batch_size` is below 1; or a vector
+            is not finite, as of weights that are not.
     """
     check_count("batch_size", batch_size)
     if isinstance(images, (str, Path, Image.Image)) or (
@@ -64,7 +65,9 @@ def embed_images(
         while batch := [transform(as_image(image)) for image in islice(left, batch_size)]:
             output = network(torch.stack(batch).to(weight.device, weight.dtype))
             vectors.append(join_features(*unit_features(output), kind).cpu())
-    return torch.cat(vectors)
+    found = torch.cat(vectors)
+    check_finite(found, "vectors")
+    return found
 
 
 def as_image(image: ImageLike) -> Image.Image:
