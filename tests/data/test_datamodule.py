@@ -129,6 +129,23 @@ def test_query_without_gallery(tmp_path):
         PPLRDataModule(folder).setup("fit")
 
 
+@pytest.mark.parametrize("pattern", [None, r"(?P<camera>c)"])
+def test_cameras_that_are_not_known_are_told_of(drawn, pattern):
+    folder = ImageFolder(drawn / "bounding_box_train", pattern=pattern)
+    known = 0 if pattern is None else 1
+    with pytest.warns(UserWarning, match=f"data.use_cameras has no effect: .* of {known} known"):
+        PPLRDataModule(folder, use_cameras=True).setup("fit")
+
+
+def test_a_label_for_each_image(data):
+    data.setup("fit")
+    data.pseudo_labels = PseudoLabels(torch.arange(3))
+    with pytest.raises(ValueError, match=r"pseudo_labels.classes must have shape \(96,\), got"):
+        data.epoch_loader()
+    with pytest.raises(ValueError, match=r"columns\['agreement'\] must have shape \(3, 2\), got"):
+        PseudoLabels(torch.arange(3), {"agreement": torch.rand(4, 2)})
+
+
 class TestMatches:
     """Person 1 is seen by another camera, 2 by the query's own alone, 3 by none; -1 is junk."""
 

@@ -235,6 +235,8 @@ class ReadableImages(EvalImages):
     features are the same to the last bit whatever file beside it is broken.
     """
 
+    left_out: ClassVar[tuple[type[Exception], ...]] = (BadImageError,)
+
     def __getitems__(self, positions: list[int]) -> EvalBatch:
         self.bad: list[int] = []
         batch = super().__getitems__(positions)
@@ -244,7 +246,7 @@ class ReadableImages(EvalImages):
     def _read(self, position: int) -> Image.Image:
         try:
             return super()._read(position)
-        except BadImageError:
+        except self.left_out:
             self.bad.append(position)
             return Image.new("RGB", (1, 1))
 
