@@ -9,6 +9,7 @@ import warnings
 from functools import partial
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import (
@@ -144,7 +145,7 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
             made = getattr(self.model, name)
             if config.get(name) is None and isinstance(made, partial):
                 path = f"{made.func.__module__}.{made.func.__qualname__}"
-                config[name] = {"class_path": path, "init_args": dict(made.keywords)}
+                config[name] = Namespace(class_path=path, init_args=Namespace(made.keywords))
 
 
 def run_cli(args: ArgsType = None) -> PPLRCLI:

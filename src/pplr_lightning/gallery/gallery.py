@@ -286,8 +286,14 @@ class Gallery:
             ValueError: It is no gallery, or not a whole one.
             ImportError: FAISS is not installed.
         """
-        place = place_of(Path(folder)) if Path(folder).is_dir() else None  # before it is read
-        return cls(*read_gallery(Path(folder)), place=place)
+        folder = Path(folder)
+        place = place_of(folder) if folder.is_dir() else None  # before it is read
+        try:
+            return cls(*read_gallery(folder), place=place)
+        except ValueError:
+            if not folder.is_dir() or place_of(folder) == place:
+                raise
+            return cls.load(folder)  # another process changed it while it was read
 
     def _own(self) -> None:
         """Makes the index one that can be changed: in memory, without notes of places."""
