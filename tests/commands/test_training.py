@@ -79,7 +79,7 @@ def test_layer_decay_warm_up_and_frozen_layers(run, run_args, checkpoint_args, t
     ],
 )
 def test_optimizer_and_schedule_each_by_itself(run, run_args, tmp_path, options, rates):
-    run("fit", *run_args, *options)
+    run("fit", *run_args, "--optimizer=null", "--lr_scheduler=null", *options)
     folder = tmp_path / "demo/version_0"
     with (folder / "history.csv").open() as file:
         found = [float(row["lr"]) for row in csv.DictReader(file) if row["lr"]]
