@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from os.path import realpath
+from os.path import abspath
 
 from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
 
@@ -48,11 +48,11 @@ class Joined(ReIDDataset):
         loaded = _disjoint([dataset.load() for dataset in self.datasets])
         train = [sample for splits in loaded for sample in splits.train]
         _, query, gallery = loaded[self.evaluate]
-        counts = Counter(realpath(sample.path) for sample in train)
+        counts = Counter(abspath(sample.path) for sample in train)
         twice = next((path for path, count in counts.items() if count > 1), None)
         if twice is not None:
             raise ValueError(f"{twice} is a training image of two of the datasets: list it in one")
-        tested = next((s.path for s in query + gallery if realpath(s.path) in counts), None)
+        tested = next((s.path for s in query + gallery if abspath(s.path) in counts), None)
         if tested is not None:
             raise ValueError(
                 f"{tested} is a training image of one of the datasets and a test image of "
