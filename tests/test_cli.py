@@ -236,11 +236,21 @@ class TestBadInput:
             (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
             (["--pseudo_labels.labeler.eps=2"], "eps=2"),
             (["--data.num_workers=-1"], "data.num_workers must be at least 0, got -1"),
-            (["--model.max_clusters=0"], "model.max_clusters must be at least 1, got 0"),
+            (["--model.max_clusters=1"], "model.max_clusters must be at least 2, got 1"),
             (["--seed_everything=-1"], "seed_everything=-1: must lie in [0, 4294967295]"),
             (["--data.batch_size=20"], "norm_batch_size=8"),
             (["--trainer.devices=0"], "`Trainer(devices='0')` value is not a valid input"),
-            (["--trainer.accumulate_grad_batches=2"], "accumulate_grad_batches"),
+            (["--trainer.accumulate_grad_batches=2"], "accumulate_grad_batches=2: the losses"),
+            (
+                [
+                    "--trainer.callbacks+=GradientAccumulationScheduler",
+                    "--trainer.callbacks.scheduling={0: 1, 3: 4}",
+                ],
+                "accumulate_grad_batches=4: the losses",
+            ),
+            (["--trainer.check_val_every_n_epoch=-1"], "n_epoch=-1: must be at least 1"),
+            (["--trainer.gradient_clip_val=-1"], "gradient_clip_val=-1: must be at least 0"),
+            (["--evaluation.topk=[1,1]"], "topk=(1, 1): give ranks of 1 or more, each once"),
             pytest.param(
                 ["--pseudo_labels.backend=faiss-gpu"],
                 "no GPU",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import re
 import shlex
 import sys
 import traceback
@@ -63,8 +64,9 @@ def main(args: list[str] | None = None) -> Any:
         raise
     except complaints as error:
         own = _raised_here(error)
-        if isinstance(error, BadImageError):  # of a loader's worker: it comes with a traceback
-            own = BadImageError(str(error).rsplit(f"{BadImageError.__name__}: ")[-1].strip())
+        caught = re.match(r"Caught \w+ in DataLoader worker", str(error))
+        if caught and isinstance(error, (BadImageError, OSError)):  # comes with a traceback
+            own = OSError(str(error).strip().splitlines()[-1].partition(": ")[2])
         elif isinstance(error, MisconfigurationException) or getattr(error, "errno", None) in DISK:
             own = own or error
         if own is None:

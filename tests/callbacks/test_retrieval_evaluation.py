@@ -20,7 +20,7 @@ from pplr_lightning import (
     RunRecord,
 )
 from pplr_lightning.callbacks.shared import History
-from pplr_lightning.data import Market1501, Splits
+from pplr_lightning.data import ImageFolder, Market1501, Splits
 from pplr_lightning.evaluation.extraction import join_features
 from pplr_lightning.functional import rerank_distance, retrieval_metrics
 from pplr_lightning.labelers import DBSCAN
@@ -132,6 +132,7 @@ def test_fit_evaluates_before_training_and_after_every_epoch(tmp_path, module, d
     assert summary["last"] == evaluation.history[-1]
     assert summary["history"] == evaluation.history
     assert (summary["features"], summary["reranking"]) == ("global", None)
+    assert summary["same_camera"] is False
     table = capsys.readouterr().out
     assert all(word in table for word in ("first (before training)", "best", "last (epoch 1)"))
     assert "features: global; no re-ranking" in table
@@ -255,10 +256,30 @@ def test_features_that_do_not_exist():
         RetrievalEvaluation(test_features="all")
 
 
-@pytest.mark.parametrize("topk", [(), (1, 0)])
+@pytest.mark.parametrize("topk", [(), (1, 0), (1, 1)])
 def test_ranks_that_do_not_exist(topk):
     with pytest.raises(ValueError, match=rf"topk={re.escape(str(topk))}: give ranks of 1 or more"):
         RetrievalEvaluation(topk=topk)
+
+
+def test_people_of_one_camera(tmp_path, module, drawn, capsys):
+    """Query and gallery are one folder: none finds itself, and only `same_camera` finds others."""
+    one = r"(?P<person>\d+)_(?P<camera>c)"
+    folders = {"query": drawn / "query", "gallery": drawn / "query"}
+    runs = {}
+    for pattern, same_camera in ((one, True), (r"(?P<person>\d+)", False)):
+        data = PPLRDataModule(
+            ImageFolder(drawn / "bounding_box_train", pattern=pattern, **folders),
+            image_size=(64, 32), num_workers=0,
+        )  # fmt: skip
+        runner = trainer(tmp_path, RetrievalEvaluation(same_camera=same_camera))
+        (runs[same_camera],) = runner.validate(module, datamodule=data, verbose=False)
+    assert runs[True] == runs[False]
+    assert runs[True]["val/rank-1"] < 1
+    assert "own camera count" in " ".join(capsys.readouterr().out.split())
+    data = PPLRDataModule(ImageFolder(drawn / "bounding_box_train", pattern=one, **folders))
+    with pytest.raises(ValueError, match=r"nothing can be evaluated; .* evaluation.same_camera"):
+        trainer(tmp_path, RetrievalEvaluation()).validate(module, datamodule=data)
 
 
 def test_too_few_images_to_rerank(tmp_path, module, data):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pplr_lightning.commands.parser import explain
+from pplr_lightning.commands.parser import check_configs, explain
 from pplr_lightning.labelers import Labeler
 
 
@@ -63,6 +63,13 @@ def test_says_in_one_line_what_is_wrong(run, run_args, capsys, options, message)
         (b"data: \xe9\n", "no YAML: 'utf-8' codec"),
         (b"", "holds no options; write them as `data: {batch_size: 64}`"),
         (b"- data\n", "holds no options"),
+        (b"data: null\n", "data is empty; leave it out, or give its options"),
+        (b"trainer:\ndata: {padding: 3}\n", "trainer is empty; leave it out"),
+        (b"data:\n  padding: 3\nmodel: {}\ndata:\n", ", line 4: data stands in line 1, too; giv"),
+        (b"data:\n  padding: 3\n  padding: 3\n", ", line 3: padding stands in line 2, too; give"),
+        (b"data: {padding: 010}\n", ", line 1: 010 would be read as 8: write that, or 'quotes'"),
+        (b"data:\n  image_size: [384, 1:30]\n", ", line 2: 1:30 would be read as 90: write that"),
+        (b"data: {random_erasing: 0:0.5}\n", ", line 1: 0:0.5 would be read as 0.5: write that"),
     ],
 )
 def test_names_a_config_that_is_none(run, tmp_path, capsys, content, message):
@@ -72,7 +79,14 @@ def test_names_a_config_that_is_none(run, tmp_path, capsys, content, message):
             run("fit", *words)
         assert stop.value.code == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"error: {tmp_path}/a.yaml: {message}")
+        colon = "" if message.startswith(",") else ": "
+        assert line.startswith(f"error: {tmp_path}/a.yaml{colon}{message}")
+
+
+def test_anchors_and_quoted_numbers_are_no_surprise(tmp_path):
+    text = "a: &a {padding: 0, cache: '010', seed: \"1:30\"}\ndata: {<<: *a}\nmore: [*a, *a]\n"
+    (tmp_path / "a.yaml").write_text(text)
+    check_configs(["--config", str(tmp_path / "a.yaml")])
 
 
 def test_a_labeler_of_ones_own_is_no_hindrance():

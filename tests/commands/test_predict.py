@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import re
@@ -151,6 +152,28 @@ def test_killed_it_goes_on(alone, run, options, out, capsys, monkeypatch):
     assert same(out, alone)
 
 
+def test_a_folder_that_is_gone_for_a_while(alone, run, options, out, crops, capsys, monkeypatch):
+    write, away = EmbeddingParts.write, crops.with_name("away")
+
+    def remove(*args):
+        write(*args)
+        if crops.exists():
+            crops.rename(away)
+
+    monkeypatch.setattr(EmbeddingParts, "write", remove)
+    with pytest.raises(SystemExit) as stop:
+        run("predict", *options)
+    assert stop.value.code == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"error: [Errno 2] No such file or directory: '{crops}/")
+    assert not out.exists()
+    monkeypatch.undo()
+    away.rename(crops)
+    run("predict", *options)
+    assert "8 of 43 images are done already" in capsys.readouterr().out
+    assert same(out, alone)
+
+
 def test_sigterm(alone, run, options, out, capsys, monkeypatch):
     stop = Stop(signal.SIGTERM)
     monkeypatch.setattr(EmbeddingParts, "write", lambda *args: stop(*args))
@@ -246,6 +269,25 @@ class TestBadInput:
     def test_one_line(self, run, options, capsys, out, option, message):
         assert message in self.fails(run, capsys, *options, option)
         assert not out.parent.exists()
+
+    def test_weights_that_are_not_finite(self, run, options, capsys, out, tmp_path):
+        made = module()
+        made.network.neck.weight.data[0] = float("nan")
+        message = self.fails(
+            run, capsys, *options, f"--ckpt_path={save(made, tmp_path / 'nan.ckpt')}"
+        )
+        assert message.startswith("error: vectors must be finite, got NaN or Inf in 8 of 8 rows")
+        assert not out.exists()
+
+    def test_while_another_process_writes(self, run, options, capsys, out, monkeypatch):
+        monkeypatch.setattr(EmbeddingParts, "merge", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run("predict", *options)
+        monkeypatch.undo()
+        with open(f"{out}.parts/lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert f"{out}: another process is writing it" in self.fails(run, capsys, *options)
+        run("predict", *options)
 
     def test_a_name_that_is_not_utf8(self, run, options, capsys, crops, out, tmp_path):
         picture = next(crops.rglob("*.png")).read_bytes()

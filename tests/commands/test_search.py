@@ -150,10 +150,16 @@ class TestBadInput:
         assert "error: the gallery's vectors are of another model (weights" in error
         assert f"than those of {other}: use the checkpoint that they were made with" in error
 
-    @pytest.mark.parametrize("query", ["nowhere.jpg", "setup.cfg"])
-    def test_a_query_that_is_no_image(self, run, capsys, options, images, tmp_path, query):
+    @pytest.mark.parametrize(
+        ("query", "message"),
+        [
+            ("nowhere.jpg", "error: [Errno 2] No such file or directory: 'nowhere.jpg'"),
+            ("setup.cfg", "error: setup.cfg: cannot be read as an image ("),
+        ],
+    )
+    def test_a_query_that_is_no_image(self, run, capsys, options, images, tmp_path, query, message):
         error = self.fails(run, capsys, tmp_path, *options, "--query", str(images[0]), query)
-        assert error.startswith(f"error: {query}: cannot be read as an image (")
+        assert error.startswith(message)
 
     @pytest.mark.parametrize(
         ("option", "message"),

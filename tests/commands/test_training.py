@@ -71,6 +71,25 @@ def test_layer_decay_warm_up_and_frozen_layers(run, run_args, checkpoint_args, t
     run("fit", *run_args, *RECIPE, "--trainer.max_epochs=3", "--ckpt_path=last")  # goes on
 
 
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [
+        (["--lr_scheduler=CosineAnnealingLR", "--lr_scheduler.T_max=2"], [3.5e-4, 1.75e-4]),
+        (["--optimizer=SGD", "--optimizer.lr=0.01"], [0.01, 0.01]),
+    ],
+)
+def test_optimizer_and_schedule_each_by_itself(run, run_args, tmp_path, options, rates):
+    run("fit", *run_args, "--optimizer=null", "--lr_scheduler=null", *options)
+    folder = tmp_path / "demo/version_0"
+    with (folder / "history.csv").open() as file:
+        found = [float(row["lr"]) for row in csv.DictReader(file) if row["lr"]]
+    assert found == pytest.approx(rates)
+    kept = options_in(folder / "config.yaml")
+    given = options[0].split("=")[1]
+    assert kept[options[0].removeprefix("--").split("=")[0]]["class_path"].endswith(given)
+    run("fit", f"--config={folder / 'config.yaml'}", "--trainer.max_epochs=1")
+
+
 def test_layer_decay_out_of_range(run, run_args):
     with pytest.raises(SystemExit):
         run("fit", *run_args, "--layer_decay=0")

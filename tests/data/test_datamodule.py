@@ -129,7 +129,24 @@ def test_query_without_gallery(tmp_path):
         PPLRDataModule(folder).setup("fit")
 
 
-class TestUnmatchedQueries:
+@pytest.mark.parametrize("pattern", [None, r"(?P<camera>c)"])
+def test_cameras_that_are_not_known_are_told_of(drawn, pattern):
+    folder = ImageFolder(drawn / "bounding_box_train", pattern=pattern)
+    known = 0 if pattern is None else 1
+    with pytest.warns(UserWarning, match=f"data.use_cameras has no effect: .* of {known} known"):
+        PPLRDataModule(folder, use_cameras=True).setup("fit")
+
+
+def test_a_label_for_each_image(data):
+    data.setup("fit")
+    data.pseudo_labels = PseudoLabels(torch.arange(3))
+    with pytest.raises(ValueError, match=r"pseudo_labels.classes must have shape \(96,\), got"):
+        data.epoch_loader()
+    with pytest.raises(ValueError, match=r"columns\['agreement'\] must have shape \(3, 2\), got"):
+        PseudoLabels(torch.arange(3), {"agreement": torch.rand(4, 2)})
+
+
+class TestMatches:
     """Person 1 is seen by another camera, 2 by the query's own alone, 3 by none; -1 is junk."""
 
     @pytest.fixture
@@ -144,11 +161,6 @@ class TestUnmatchedQueries:
         )
         return tmp_path
 
-    def test_are_counted_in_a_warning(self, folder):
-        expected = r"3 of 4 queries have no gallery image of their identity .*query/-1_c1.jpg"
-        with pytest.warns(UserWarning, match=expected):
-            PPLRDataModule(MarketLayout(folder)).setup("fit")
-
     def test_are_those_that_no_metric_counts(self, folder):
         splits = MarketLayout(folder).load()
         query, gallery = (
@@ -157,19 +169,8 @@ class TestUnmatchedQueries:
         )
         scores = GalleryIndex(*gallery).score(torch.rand(4, 3), *query)
         counted = [s for s, first in zip(splits.query, scores[:, 1], strict=True) if first > 0]
-        assert counted == [s for s in splits.query if s not in splits.unmatched_queries()]
-
-    def test_all_of_them_stop_what_would_evaluate(self, folder):
-        (folder / "query/0001_c1.jpg").unlink()
-        data = PPLRDataModule(MarketLayout(folder))
-        with pytest.raises(ValueError, match=r"3 of 3 queries .* nothing can be evaluated; check"):
-            data.setup("validate")
-        with pytest.warns(UserWarning, match="3 of 3 queries"):
-            PPLRDataModule(MarketLayout(folder)).setup("predict")
-
-    def test_there_are_none_in_the_drawn_set(self, drawn, recwarn):
-        PPLRDataModule(MarketLayout(drawn)).setup("fit")
-        assert not recwarn
+        matches = zip(splits.query, splits.matches(), strict=True)
+        assert counted == [query for query, found in matches if found]
 
 
 class TestCache:

@@ -5,19 +5,29 @@ import warnings
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pplr_lightning.data import (
     CUHK03,
     MSMT17,
     DukeMTMCreID,
+    ImageFolder,
     Market1501,
+    MarketLayout,
     OccludedDuke,
     PersonX,
     VeRi776,
 )
-from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, find_images
+from pplr_lightning.data.datasets import (
+    PublishedDataset,
+    Sample,
+    Splits,
+    check_queries,
+    file_numbers,
+    find_images,
+)
 
-from .trees import touch
+from .trees import plant, touch
 
 READERS = [Market1501, MSMT17, VeRi776, DukeMTMCreID, OccludedDuke, CUHK03, PersonX]
 
@@ -43,6 +53,29 @@ class TestFindImages:
         touch(tmp_path / "1.jpg", tmp_path / "._1.jpg")
         assert find_images(tmp_path) == [tmp_path / "1.jpg"]
 
+    @pytest.mark.parametrize("folder", [".ipynb_checkpoints", "a/.cache/b"])
+    def test_nor_do_hidden_folders_hold_any(self, tmp_path, folder):
+        touch(tmp_path / ".set/1.jpg", tmp_path / ".set" / folder / "2.jpg")
+        assert find_images(tmp_path / ".set") == [tmp_path / ".set/1.jpg"]
+
+    def test_links_are_followed(self, tmp_path):
+        touch(tmp_path / "real/a/1.jpg", tmp_path / "set/2.jpg")
+        (tmp_path / "set/link").symlink_to(tmp_path / "real")
+        (tmp_path / "only").symlink_to(tmp_path / "set")
+        for root in (tmp_path / "set", tmp_path / "only"):
+            assert find_images(root) == [root / "2.jpg", root / "link/a/1.jpg"]
+
+    def test_a_folder_is_read_once(self, tmp_path):
+        touch(tmp_path / "b/1.jpg", tmp_path / "c/2.jpg")
+        (tmp_path / "a").symlink_to(tmp_path / "b")
+        (tmp_path / "c/loop").symlink_to(tmp_path)
+        with pytest.warns(UserWarning, match="read already: it is left out") as told:
+            assert find_images(tmp_path) == [tmp_path / "b/1.jpg", tmp_path / "c/2.jpg"]
+        assert [str(one.message).split(" leads to ")[0] for one in told] == [
+            str(tmp_path / "c/loop"),
+            str(tmp_path / "a"),
+        ]
+
     def test_names_a_missing_folder(self):
         with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
             find_images(Path("nowhere"))
@@ -64,6 +97,65 @@ class TestDescribe:
     def test_unknown_ids(self):
         splits = Splits([Sample("1.png", -1, -1)] * 1200, [], [])
         assert splits.describe() == "train: 1,200 images, unknown identities, unknown cameras"
+
+
+class TestQueries:
+    """Person 1 is seen by another camera, 2 by the query's own alone, 3 by none; -1 is junk."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        query = ["0001_c1.jpg", "0002_c1.jpg", "0003_c1.jpg", "-1_c1.jpg"]
+        test = ["0001_c2.jpg", "0002_c1_2.jpg", "-1_c2.jpg"]
+        folders = {"bounding_box_train": ["0009_c1.jpg"], "query": query, "bounding_box_test": test}
+        plant(tmp_path, folders)
+        for number, path in enumerate(sorted(tmp_path.rglob("*.jpg"))):
+            Image.new("RGB", (8, 16), (number, 0, 0)).save(path)
+        return tmp_path
+
+    def test_without_a_match_are_counted_in_a_warning(self, folder):
+        expected = r"3 of 4 queries have no other gallery image .* camera, .*query/-1_c1.jpg"
+        with pytest.warns(UserWarning, match=expected):
+            check_queries(MarketLayout(folder).load())
+        with pytest.warns(UserWarning, match=r"2 of 4 queries have no .* identity, .*query/-1_c1"):
+            check_queries(MarketLayout(folder).load(), same_camera=True)
+
+    def test_none_with_a_match(self, folder):
+        splits = MarketLayout(folder).load()
+        splits = splits._replace(query=[s for s in splits.query if s.person_id == 2])
+        expected = r"1 of 1 queries .* nothing can be .*, or set evaluation.same_camera to true"
+        with pytest.raises(ValueError, match=expected):
+            check_queries(splits)
+        check_queries(splits, same_camera=True)
+
+    def test_there_are_none_without_in_the_drawn_set(self, drawn, recwarn):
+        check_queries(MarketLayout(drawn).load())
+        assert not recwarn
+
+    def test_their_own_file_is_no_match(self, folder):
+        query, test = folder / "query", folder / "bounding_box_test"
+        (test / "0003_c4.jpg").symlink_to(query / "0003_c1.jpg")
+        splits = MarketLayout(folder).load()
+        assert [len(found) for found in splits.matches()] == [0, 1, 0, 0]  # of -1, 1, 2, 3
+        (test / "-1_c2.jpg").unlink()
+        one = ImageFolder(
+            folder / "bounding_box_train", query=test, gallery=test, pattern=r"(?P<person>\d+)"
+        )
+        with pytest.raises(ValueError, match="3 of 3 queries have no other gallery image of their"):
+            check_queries(one.load())
+
+    def test_copies_are_told_of(self, folder):
+        copy = folder / "bounding_box_test/0001_c3.jpg"
+        copy.write_bytes((folder / "query/0001_c1.jpg").read_bytes())
+        expected = f"1 matches in .* copies of the query's file.* is {copy} of .*query/0001_c1.jpg"
+        with pytest.warns(UserWarning, match=expected):
+            check_queries(MarketLayout(folder).load())
+
+
+def test_one_file_has_one_number(tmp_path):
+    touch(tmp_path / "a.png", tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to(tmp_path / "a.png")
+    names = ["b.png", "a.png", "./b.png", "c.png"]
+    assert file_numbers([Sample(f"{tmp_path}/{name}", 1, 1) for name in names]) == [0, 1, 0, 1]
 
 
 def test_sample_is_plain():

@@ -9,6 +9,8 @@ from pplr_lightning.data import ImageFolder, PPLRDataModule
 from pplr_lightning.data.cache import Node
 from pplr_lightning.data.decoding import decode_all
 
+from ..processes import launch
+
 
 def test_cut_off_files_are_found(tmp_path):
     good = tmp_path / "good.png"
@@ -20,6 +22,21 @@ def test_cut_off_files_are_found(tmp_path):
         bad = decode_all([str(good), str(path)], None, node=Node(), world_size=1)
         assert list(bad) == [str(path)]
         assert name in bad[str(path)]
+
+
+def test_a_file_that_is_gone_is_no_bad_image(tmp_path):
+    gone = str(tmp_path / "gone.png")
+    with pytest.raises(FileNotFoundError, match=f"No such file or directory: '{gone}'"):
+        decode_all([gone], None, node=Node(), world_size=1)
+
+
+def test_all_ranks_hear_of_a_file_that_is_gone(tmp_path):
+    paths = [str(tmp_path / f"{number}.png") for number in range(2)]
+    Image.new("RGB", (8, 16)).save(paths[0])  # the second rank's is not there
+    for found in launch(
+        lambda rank: decode_all(paths, None, node=Node(rank), world_size=2), 2, tmp_path, timeout=30
+    ):
+        assert found.startswith("FileNotFoundError: [Errno 2]")
 
 
 class TestBadImages:

@@ -65,7 +65,7 @@ class TestImageFolder:
         touch(tmp_path / "images/1.png", tmp_path / "images/2.png")
         table = tmp_path / "cameras.csv"
         table.write_text("path,camera_id\n1.png,4\n")
-        with pytest.raises(ValueError, match=r"cameras.csv: no row for the image 2.png"):
+        with pytest.raises(ValueError, match=r"cameras.csv: no row for the image 2.png: the col"):
             ImageFolder(tmp_path / "images", csv=table).load()
 
     def test_csv_without_columns(self, tmp_path):
@@ -74,6 +74,66 @@ class TestImageFolder:
         table.write_text("file,cam\n1.png,4\n")
         with pytest.raises(ValueError, match="needs the column path"):
             ImageFolder(tmp_path / "images", csv=table).load()
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"\xef\xbb\xbfpath,camera_id\n1.png,4\n2.png,5\n",
+            b"path,camera_id\r\n1.png,4.0\r\n2.png,5.00\r\n",
+            b'camera_id, path\n4 , ./1.png\n 5,"2.png"\n',
+        ],
+    )
+    def test_csv_as_spreadsheets_and_pandas_write_it(self, tmp_path, content):
+        touch(tmp_path / "images/1.png", tmp_path / "images/2.png")
+        (tmp_path / "ids.csv").write_bytes(content)
+        folder = ImageFolder(tmp_path / "images", csv=tmp_path / "ids.csv", only_numbers=True)
+        assert [sample.camera_id for sample in folder.load().train] == [4, 5]
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("path,camera_id\n1.png,ä\n".encode("latin-1"), r"ids.csv: is no UTF-8 .*; save it as"),
+            ("path,camera_id\n1.png,4\n".encode("utf-16"), r"ids.csv: is no UTF-8 .*; save it as"),
+            (b"path,camera_id\n1.png,4\n2.png,5\n./1.png,4\n", "line 4: a second row for 1.png"),
+            (b"path,camera_id\n1.png,4\n2.png,5,6\n", "line 3: not a value for each column"),
+            (b"path,camera_id\n1.png,4\n2.png\n", "line 3: not a value for each column"),
+            (b"path,camera_id,camera_id\n1.png,4,5\n2.png,5,6\n", "has a column twice"),
+            (
+                b"path,camera_id\nimages/1.png,4\n",
+                r"image 1.png, but one for images/1.png: the col",
+            ),
+            (
+                b"path,camera_id\nC:\\i\\1.png,4\n",
+                r"image 1.png, but one for C:\\i\\1.png: the col",
+            ),
+        ],
+    )
+    def test_bad_csv(self, tmp_path, content, message):
+        touch(tmp_path / "images/1.png", tmp_path / "images/2.png")
+        (tmp_path / "ids.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            ImageFolder(tmp_path / "images", csv=tmp_path / "ids.csv").load()
+
+    def test_csv_relative_to_a_folder_within(self, tmp_path):
+        touch(tmp_path / "images/a/1.png")
+        (tmp_path / "ids.csv").write_text("path,camera_id\n1.png,4\n")
+        with pytest.raises(
+            ValueError, match=r"for the image a/1.png, but one for 1.png: the col.*s"
+        ):
+            ImageFolder(tmp_path / "images", csv=tmp_path / "ids.csv").load()
+
+    def test_csv_with_rows_of_no_image(self, tmp_path):
+        touch(tmp_path / "images/1.png")
+        (tmp_path / "ids.csv").write_text("path,camera_id\n3.png,4\n1.png,4\n2.png,5\n")
+        with pytest.warns(UserWarning, match=r"ids.csv: 2 rows are of no image here.* of 2.png"):
+            ImageFolder(tmp_path / "images", csv=tmp_path / "ids.csv").load()
+
+    def test_a_test_image_linked_into_training(self, tmp_path):
+        touch(tmp_path / "t/1.png", tmp_path / "q/7_a.png", tmp_path / "g/7_b.png")
+        (tmp_path / "t/link").symlink_to(tmp_path / "g")
+        folders = {"query": tmp_path / "q", "gallery": tmp_path / "g"}
+        with pytest.raises(ValueError, match=r"link/7_b.png is a training image and, by a link, a"):
+            ImageFolder(tmp_path / "t", pattern=r"(?P<person>\d)", **folders).load()
 
     def test_query_and_gallery(self, tmp_path):
         touch(tmp_path / "t/1.png", tmp_path / "q/7_a.png", tmp_path / "g/7_b.png")

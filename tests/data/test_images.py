@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import errno
+
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps
 from torchvision.transforms import v2
 
 from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.datasets import Sample
 from pplr_lightning.data.images import (
+    BadImageError,
     EvalImages,
     ReadableImages,
     TrainImages,
@@ -113,3 +117,70 @@ def test_no_image_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"broken.png: cannot be read as an image"):
         read_image(str(path))
+
+
+@pytest.mark.parametrize("name", ["turned.png", "turned.jpg", "turned.tif", "turned.webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_its_exif_data_say(tmp_path, name, orientation):
+    stored = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 4, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / name, exif=exif)
+    with Image.open(tmp_path / name) as image:
+        shown = ImageOps.exif_transpose(image)
+    assert read_image(str(tmp_path / name)) == shown
+    assert shown.size == ((4, 8) if orientation < 5 else (8, 4))
+
+
+def test_exif_data_that_are_none_harm_no_pixel(tmp_path):
+    path = tmp_path / "odd.png"
+    Image.new("RGB", (4, 8), (1, 2, 3)).save(path, exif=b"none at all")
+    assert read_image(str(path)).getpixel((0, 0)) == (1, 2, 3)
+
+
+RAMP = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (4, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("16.png", RAMP),
+        ("16.tif", RAMP),
+        ("32.tif", RAMP.astype(np.int32)),
+        ("float.tif", (RAMP >> 8).astype(np.float32) / 255),
+    ],
+)
+def test_more_than_eight_bits_are_scaled(tmp_path, name, pixels):
+    Image.fromarray(pixels).save(tmp_path / name)
+    found = np.asarray(read_image(str(tmp_path / name)))
+    assert np.array_equal(found, (RAMP >> 8).astype(np.uint8)[..., None].repeat(3, 2))
+
+
+def test_big_endian_tiff(tmp_path):
+    image = Image.frombytes("I;16B", (32, 4), RAMP.astype(">u2").tobytes())
+    image.save(tmp_path / "b.tif")
+    assert read_image(str(tmp_path / "b.tif")).getpixel((31, 0)) == (255, 255, 255)
+    assert len(set(read_image(str(tmp_path / "b.tif")).getdata())) == 32
+
+
+@pytest.mark.parametrize("value", [-0.5, 1.5, np.nan])
+def test_floats_of_another_range_are_refused(tmp_path, value):
+    Image.fromarray(np.array([[0, value]], np.float32)).save(tmp_path / "odd.tif")
+    with pytest.raises(BadImageError, match=r"odd.tif: .* must lie in 0 to 1"):
+        read_image(str(tmp_path / "odd.tif"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EMFILE, errno.EIO])
+def test_errors_of_the_disk_are_no_broken_image(samples, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, "reason")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(OSError, match=rf"\[Errno {number}\] reason: '{samples[0].path}'"):
+        ReadableImages(samples, EvalTransform((32, 16))).__getitems__([0])
+
+
+def test_nor_is_a_lack_of_memory(samples, monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: bytearray(2**62))
+    with pytest.raises(MemoryError):
+        read_image(samples[0].path)

@@ -61,6 +61,18 @@ def test_list_edited_elsewhere(root):
     assert query == [(str(root / "test" / name), 2, 3)]
 
 
+def test_list_of_another_encoding(root):
+    (root / "list_query.txt").write_text(f"{TRAIN} 0\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"list_query.txt: is no UTF-8 .*; save it as UTF-8"):
+        MSMT17(root).load()
+
+
+def test_image_listed_twice(root):
+    (root / "list_train.txt").write_text(f"{TRAIN} 0\n{TRAIN} 1\n")
+    with pytest.raises(ValueError, match=r"list_train.txt: lists 1 images twice"):
+        MSMT17(root).load()
+
+
 def test_missing_test_folder_of_v2(tmp_path):
     (tmp_path / "mask_train_v2").mkdir()
     with pytest.raises(FileNotFoundError, match="mask_test_v2: no such folder"):

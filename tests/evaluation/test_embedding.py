@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.nn.functional import normalize
 
 from pplr_lightning.data.images import read_image
@@ -111,10 +111,32 @@ def test_other_modes_of_pil(paths):
     assert as_image(Image.new("RGBA", (3, 4))).size == (3, 4)
 
 
+def test_a_picture_is_turned_as_a_file_is(tmp_path):
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.linear_gradient("L").resize((4, 8)).save(tmp_path / "turned.png", exif=exif)
+        with Image.open(tmp_path / "turned.png") as image:
+            shown = ImageOps.exif_transpose(image).convert("RGB")
+            assert as_image(image) == as_image(tmp_path / "turned.png") == shown
+
+
+def test_a_file_that_is_not_there():
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: 'nowhere.jpg'"):
+        as_image("nowhere.jpg")
+
+
 def test_both_sides_of_three_are_channels_first():
     image = torch.zeros(3, 5, 3, dtype=torch.uint8)
     image[0] = 255
     assert as_image(image).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_weights_that_are_not_finite(paths):
+    made = module()
+    made.network.neck.weight.data[0] = float("nan")
+    with pytest.raises(ValueError, match=r"vectors must be finite, .* check the model's weights"):
+        made.embed(paths)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
@@ -135,7 +157,10 @@ def test_no_images_at_a_time(batch_size):
         (torch.zeros(3, 8, 8, dtype=torch.int32), r"torch.int32 for an image: give uint8"),
         (7, "got int for an image"),
         ("setup.cfg", "setup.cfg: cannot be read as an image"),
-        ("nowhere.jpg", "nowhere.jpg: cannot be read as an image"),
+        (Image.new("RGB", (0, 5)), "0 x 5 pixels has none"),
+        (torch.zeros(3, 0, 5), r"shape \(3, 0, 5\) .* of one pixel or more"),
+        (torch.zeros(0, 5, 3, dtype=torch.uint8), r"shape \(0, 5, 3\)"),
+        (Image.fromarray(np.full((2, 2), 2, np.float32)), "values of 2 to 2: must lie in 0 to 1"),
     ],
 )
 def test_what_is_no_image(image, message):

@@ -86,6 +86,37 @@ def test_keeps_the_rankings_of_three_queries(images):
         assert one.gallery == distance[one.query].argsort()[:10].tolist()
 
 
+def test_matches_of_the_same_camera(images):
+    features, persons, _, query, _ = images
+    similarity = features[query] @ features[~query].T
+    values = [
+        average_precision_score(persons[~query] == persons[q], similarity[q]) for q in range(15)
+    ]
+    found = evaluate(images, torch.arange(60), same_camera=True)
+    assert found["mAP"] == pytest.approx(sum(values) / len(values), abs=1e-6)
+    assert found["mAP"] != pytest.approx(evaluate(images, torch.arange(60))["mAP"], abs=1e-3)
+
+
+def test_a_query_in_the_gallery_does_not_find_itself(images):
+    """Query and gallery are one folder, without cameras."""
+    features, persons, *_ = (value[:30] for value in images)
+    numbers = torch.arange(60)
+    twice = [torch.cat([value, value]) for value in (features, persons)]
+    cameras = torch.where(numbers < 30, -2, -1)
+    metric = ReIDRetrieval()
+    metric.update(*twice, cameras, numbers < 30, numbers, numbers % 30)
+    distance = 2 - 2 * features @ features.T
+    distance.fill_diagonal_(torch.inf)
+    similarity, same = -distance, persons[:, None] == persons
+    others = ~torch.eye(30, dtype=torch.bool)
+    values = [
+        average_precision_score(same[q][others[q]], similarity[q][others[q]])
+        for q in range(30)
+        if same[q].sum() > 1
+    ]
+    assert metric.compute()["mAP"] == pytest.approx(sum(values) / len(values), abs=1e-6)
+
+
 def test_reset_forgets(images):
     metric = ReIDRetrieval()
     metric.update(*(value.flip(0) for value in images))

@@ -168,6 +168,15 @@ def test_scores_by_hand():
     assert scores.tolist() == expected
 
 
+def test_a_query_does_not_match_its_own_file():
+    ids, cameras = torch.tensor([5, 6, 5]), torch.tensor([-1, -1, -1])
+    gallery = GalleryIndex(ids, cameras, torch.tensor([7, 8, 9]))
+    queries = torch.tensor([5, 5, 6]), torch.tensor([-2, -2, -2]), torch.tensor([7, 3, 8])
+    distance = torch.tensor([[0.0, 0.1, 0.2], [0.0, 0.1, 0.2], [0.1, 0.0, 0.2]])
+    firsts = gallery.score(distance, *queries)[:, 1]
+    assert firsts.tolist() == [2, 1, 0]  # of the first the other image; of the last there is none
+
+
 def test_negative_distances_are_fine():
     distance, *ids = random_case(9)
     assert retrieval_metrics(distance - 5, *ids) == retrieval_metrics(distance, *ids)

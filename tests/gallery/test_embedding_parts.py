@@ -60,6 +60,24 @@ def test_images_left_out(start, tmp_path):
     assert np.array_equal(found.vectors[0:8], ROWS[kept])
 
 
+def test_vectors_that_are_not_finite(start):
+    rows = ROWS[:4].copy()
+    rows[2, 0] = np.nan
+    with pytest.raises(ValueError, match="vectors must be finite, got NaN or Inf in 1 of 4 rows"):
+        start().write(np.arange(4), rows)
+    assert start().left() == [0, 1, 2]
+    start().write(np.array([0, 1, -1 - 2, 3]), rows)  # that of an image that is left out
+
+
+def test_one_process_writes(start):
+    first, second = start(), start()
+    first.lock()
+    with pytest.raises(ValueError, match=r"e.parquet: another process is writing it: wait for"):
+        second.lock()
+    first.unlock()
+    second.lock()
+
+
 def test_a_name_that_is_not_utf8(start, tmp_path):
     with pytest.raises(ValueError, match=r"'caf\\udce9.jpg': the name is not UTF-8, .* rename"):
         start(samples=[*SAMPLES, Sample("caf\udce9.jpg", 0, -1)])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pplr_lightning.gallery import Gallery
+from pplr_lightning.gallery import gallery as gallery_module
 
 from ..tiny import embeddings, vectors
 
@@ -80,6 +81,25 @@ class TestFolder:
         rows = torch.arange(65)
         assert torch.equal(loaded.vectors(rows)[:60], ROWS)
         assert torch.equal(loaded.vectors(rows)[60:], vectors(5, seed=9))
+
+    def test_of_two_that_change_it_at_once_one_is_refused(self, folder, gallery):
+        first, second = Gallery.load(folder), Gallery.load(folder)
+        second.remove(["a/0.jpg"])
+        second.save(folder, exclusive=True)
+        for other in (first, gallery):
+            with pytest.raises(FileExistsError, match=r"some.index was changed by another pro"):
+                other.save(folder, exclusive=True)
+        assert len(Gallery.load(folder)) == 59
+        assert [path.name for path in folder.parent.iterdir()] == ["some.index"]
+
+    def test_is_read_anew_if_it_changes_meanwhile(self, folder, gallery, monkeypatch):
+        def change(_):
+            monkeypatch.undo()
+            gallery.save(folder)
+            raise ValueError("a broken gallery")
+
+        monkeypatch.setattr(gallery_module, "read_gallery", change)
+        assert len(Gallery.load(folder)) == 60
 
     def test_an_error_while_saving_leaves_the_old_one(self, folder, gallery, monkeypatch):
         monkeypatch.setattr(pq, "write_table", lambda *_: 1 / 0)

@@ -33,3 +33,8 @@ def test_of_too_many_the_largest_are_kept():
     assert torch.equal(kept, expected)
     assert torch.equal(trainable_classes(classes, 5), classes)
     assert torch.equal(trainable_classes(classes), classes)
+
+
+def test_one_class_is_never_kept_of_several():
+    with pytest.raises(ValueError, match="max_clusters must be at least 2, got 1"):
+        trainable_classes(torch.arange(5), 1)

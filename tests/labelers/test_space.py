@@ -145,3 +145,11 @@ def test_without_room_on_the_gpu_the_features_stay_where_they_are(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3 * 4 * 40 * 16 - 1, 10**12))
     whole = nnf.normalize(torch.randn(40, 16), dim=1)
     assert Space.of(whole).features.device.type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["cameras", "persons"])
+def test_an_id_for_each_image(name):
+    with pytest.raises(
+        ValueError, match=rf"{name} must have shape \(3,\), got \(2,\); give one per"
+    ):
+        Space.of(torch.eye(3), **{name: torch.arange(2)})

@@ -106,8 +106,10 @@ class TestStart:
     @staticmethod
     def set_up(module, stage="fit", ckpt_path=None, datamodule=None):
         module.trainer = SimpleNamespace(
-            ckpt_path=ckpt_path, accumulate_grad_batches=1, world_size=1, datamodule=datamodule
-        )
+            ckpt_path=ckpt_path, accumulate_grad_batches=1, check_val_every_n_epoch=1,
+            gradient_clip_val=None, log_every_n_steps=1, callbacks=[], world_size=1,
+            datamodule=datamodule,
+        )  # fmt: skip
         module.setup(stage)
 
     def test_pretrained_weights_are_loaded_once(self, loads):
@@ -176,6 +178,15 @@ class TestStart:
         assert module.prepared().mean == (0.5, 0.5, 0.5)
 
     @warns_of_nothing
+    def test_a_file_that_does_not_tell_its_normalisation(self, tmp_path):
+        """EfficientNet-Lite0 wants a mean of 0.5, which timm's names alone do not say."""
+        backbone = create_backbone("tf_efficientnet_lite0", (64, 32))
+        torch.save(backbone.state_dict(), tmp_path / "lite0.pth")
+        options = {"weights": str(tmp_path / "lite0.pth"), "last_stride": 2}
+        module = PPLRModule(network("tf_efficientnet_lite0", **options), max_clusters=5)
+        with pytest.warns(UserWarning, match=r"published weights of tf_eff.* data.mean=\(0.5, 0.5"):
+            self.set_up(module, datamodule=PPLRDataModule())
+
     def test_weights_of_the_normalisation_that_is_used(self, loads):
         vit = network("test_vit", image_size=(64, 32), last_stride=2, weights="pretrained")
         half = PPLRDataModule(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

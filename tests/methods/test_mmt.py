@@ -189,7 +189,7 @@ def test_rates_decay_over_the_layers_of_both_students():
         ({"soft_triplet": -1.0}, "soft_triplet=-1.0"),
         ({"label_smoothing": 2.0}, "label_smoothing=2.0"),
         ({"momentum": 1.0}, "momentum=1.0"),
-        ({"max_clusters": 0}, "model.max_clusters must be at least 1, got 0"),
+        ({"max_clusters": 0}, "model.max_clusters must be at least 2, got 0"),
     ],
 )
 def test_bad_options(options, message):

@@ -47,6 +47,13 @@ def test_without_cameras_none_is_named(train, tmp_path):
     check_readable(figure, tmp_path)
 
 
+def test_matches_of_the_same_camera(train, gallery):
+    query = Sample(gallery[0].path, 5, 1)  # which is in the gallery, too
+    figure = ranking_figure([Ranking("best", 0, [0, 1], 0.5)], [query], gallery, same_camera=True)
+    assert frames(figure) == [(BLACK, "-"), (GREY, ":"), (GREEN, "-")]
+    assert "because it is the query's own file, or junk" in caption_of(figure)
+
+
 def test_real_lists(splits, tmp_path):
     rankings = [Ranking(name, i, list(range(10)), 0.3) for i, name in enumerate("abc")]
     figure = ranking_figure(rankings, splits.query, splits.gallery)

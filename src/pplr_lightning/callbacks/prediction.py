@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from pplr_lightning.callbacks.interruption import Interrupted
 from pplr_lightning.callbacks.shared import run_folder
 from pplr_lightning.data.images import BadImageError, EvalImages, read_image
-from pplr_lightning.distributed import gather_rows, new_waiting_group
+from pplr_lightning.distributed import all_gather_list, gather_rows, new_waiting_group
 from pplr_lightning.methods.base import ReIDModule
 
 if TYPE_CHECKING:  # of the gallery's files pyarrow is loaded when one is written
@@ -85,9 +85,21 @@ class PartWriter(BasePredictionWriter):
         self._group: dist.ProcessGroup | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Makes the group in which ranks wait for the slowest."""
+        """Makes the group in which ranks wait for the slowest.
+
+        Raises:
+            ValueError: Another process is writing the same parts; all ranks raise it.
+        """
         super().setup(trainer, pl_module, stage)
         self._group = new_waiting_group()
+        failed: list[ValueError] = []
+        if trainer.is_global_zero:
+            try:
+                self.parts.lock()
+            except ValueError as error:
+                failed = [error]
+        if failed := all_gather_list(failed):
+            raise failed[0]
 
     def write_on_batch_end(
         self,
@@ -105,6 +117,12 @@ class PartWriter(BasePredictionWriter):
         if trainer.received_sigterm:
             raise Interrupted(None, trainer.global_rank)
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Lets another run go on."""
+        self.parts.unlock()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Joins the parts on rank 0 and names the images that could not be read.
 
@@ -114,7 +132,10 @@ class PartWriter(BasePredictionWriter):
             dist.barrier(self._group)
         if not trainer.is_global_zero:
             return
-        left_out = self.parts.merge()
+        try:
+            left_out = self.parts.merge()
+        finally:
+            self.parts.unlock()
         embedded = len(self.parts.samples) - len(left_out)
         print(f"{embedded:,} images are embedded in {self.parts.path}")
         if left_out:
@@ -128,4 +149,6 @@ def _reason(path: str) -> str:
         read_image(path)
     except BadImageError as error:
         return str(error)
+    except OSError:  # gone by now
+        pass
     return f"{path}: could not be read when its turn came"

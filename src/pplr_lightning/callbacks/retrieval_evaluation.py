@@ -17,6 +17,7 @@ from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks.progress import show_stage
 from pplr_lightning.callbacks.shared import History, compile_before_work, run_folder
 from pplr_lightning.data import EvalBatch
+from pplr_lightning.data.datasets import check_queries
 from pplr_lightning.distributed import all_gather_list, log_own
 from pplr_lightning.evaluation.extraction import FeatureKind, join_features
 from pplr_lightning.evaluation.metric import RERANKED, ReIDRetrieval
@@ -31,14 +32,16 @@ class RetrievalEvaluation(Callback):
     In `fit` the whole evaluation also runs before training, as Lightning's sanity check, so that
     what training brought can be told. At the end a table shows the first, the best and the last
     epoch, and `summary.json` in the run's folder holds all of them. Best is best on the evaluation
-    set itself, and so no result to publish: the last is. Both say which features were compared and
-    whether the gallery was re-ranked.
+    set itself, and so no result to publish: the last is. Both say which features were compared,
+    whether the gallery was re-ranked and which cameras' matches count.
 
     Args:
         topk: Ranks of the CMC to report.
         before_training: Evaluate before training too.
         test_features: Images are compared by the global feature (`global`, as published), by their
             `parts` or by `both`, every branch of equal weight (`join_features`).
+        same_camera: Count matches under the query's own camera, too: the way to evaluate people of
+            one camera. Published results leave them out. A query's own file is never its match.
         rerank: Report the metrics of the re-ranked gallery, too (`rerank_distance`), beside those
             without: as `val/rerank/mAP` and so on, and in lines of their own.
 
@@ -52,6 +55,7 @@ class RetrievalEvaluation(Callback):
         topk: tuple[int, ...] = (1, 5, 10),
         before_training: bool = True,
         test_features: FeatureKind = "global",
+        same_camera: bool = False,
         rerank: bool = False,
     ) -> None:
         if test_features not in get_args(FeatureKind):
@@ -59,11 +63,16 @@ class RetrievalEvaluation(Callback):
                 f"evaluation.test_features={test_features!r}: choose one of "
                 f"{', '.join(get_args(FeatureKind))}"
             )
-        self.metric = ReIDRetrieval(topk=tuple(topk), rerank=rerank)
+        self.metric = ReIDRetrieval(topk=tuple(topk), same_camera=same_camera, rerank=rerank)
         self.before_training = before_training
         self.test_features: FeatureKind = test_features
         self._history = History()
         self._started = 0.0  # clock at the begin of this evaluation
+
+    @property
+    def _compared(self) -> str:
+        """Tells what the values of this evaluation can be compared with."""
+        return self.test_features + (" with same_camera" if self.metric.same_camera else "")
 
     @property
     def history(self) -> list[Row]:
@@ -77,7 +86,7 @@ class RetrievalEvaluation(Callback):
 
         Raises:
             MisconfigurationException: The module is not of this library.
-            ValueError: There are too few images to re-rank.
+            ValueError: No query has a match in the gallery, or there are too few images to re-rank.
         """
         if not isinstance(pl_module, ReIDModule):
             raise MisconfigurationException("RetrievalEvaluation evaluates a PPLRModule or its kin")
@@ -98,7 +107,10 @@ class RetrievalEvaluation(Callback):
     def _check_images(self, trainer: Trainer) -> None:
         """Refuses, before any work, what would fail at the end of the first evaluation."""
         splits = getattr(getattr(trainer, "datamodule", None), "splits", None)
-        images = 0 if splits is None else len(splits.query) + len(splits.gallery)
+        if splits is None:
+            return
+        check_queries(splits, same_camera=self.metric.same_camera)
+        images = len(splits.query) + len(splits.gallery)
         if self.metric.rerank and 0 < images <= max(K1, K2):
             raise ValueError(
                 f"evaluation.rerank compares the {K1} nearest of an image, the data set has "
@@ -129,7 +141,12 @@ class RetrievalEvaluation(Callback):
         """Takes a batch's features."""
         features = join_features(**outputs, kind=self.test_features)
         self.metric.update(
-            features, batch.person_ids, batch.camera_ids, batch.is_query, batch.indices
+            features,
+            batch.person_ids,
+            batch.camera_ids,
+            batch.is_query,
+            batch.indices,
+            batch.files,
         )
 
     on_test_batch_end = on_validation_batch_end
@@ -185,7 +202,11 @@ class RetrievalEvaluation(Callback):
         summary = first_best_last(self.history, by="mAP")
         self.print_table(summary)
         reranking = {"k1": K1, "k2": K2, "lambda": LAMBDA} if self.metric.rerank else None
-        setting = {"features": self.test_features, "reranking": reranking}
+        setting = {
+            "features": self.test_features,
+            "same_camera": self.metric.same_camera,
+            "reranking": reranking,
+        }
         text = json.dumps({**setting, **summary, "history": self.history}, indent=2)
         write_whole(run_folder(trainer) / "summary.json", text + "\n")
 
@@ -208,7 +229,8 @@ class RetrievalEvaluation(Callback):
         names = list(dict.fromkeys(name for line in lines.values() for name in line))
         reranking = f"re-ranked: k1 {K1}, k2 {K2}, lambda {LAMBDA}"
         reranking = reranking if self.metric.rerank else "no re-ranking"
-        caption = f"features: {self.test_features}; {reranking}"
+        cameras = "; matches under the query's own camera count" if self.metric.same_camera else ""
+        caption = f"features: {self.test_features}; {reranking}{cameras}"
         table = Table("", title="Retrieval, %", caption=caption)
         for name in names:
             table.add_column(name, justify="right")
@@ -217,12 +239,12 @@ class RetrievalEvaluation(Callback):
         Console().print(table)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves out a checkpoint's evaluations of other features: rows of a table compare."""
+        """Leaves out a checkpoint's evaluations of another kind: rows of a table compare."""
         before = self._history.features
-        if self.history and before != self.test_features:
+        if self.history and before != self._compared:
             rank_zero_warn(
                 f"the evaluations so far are of evaluation.test_features={before}, those to come "
-                f"of {self.test_features}: the former are left out of the table"
+                f"of {self._compared}: the former are left out of the table"
             )
             self._history.forget("val/")
-        self._history.features = self.test_features
+        self._history.features = self._compared

@@ -143,6 +143,7 @@ class Snapshot:
             splits.query,
             splits.gallery,
             when="before training" if epoch < 0 else f"after epoch {epoch}",
+            same_camera=evaluation.metric.same_camera,
         )
 
     def _refinement(self, options: dict[str, Any]) -> Figure | None:

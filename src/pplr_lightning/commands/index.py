@@ -22,7 +22,7 @@ def run(args: list[str]) -> Gallery:
             f"{out} is there already: name another folder or remove it, or change it with --index"
         )
     gallery = _change(options) if options.embeddings is None else _build(options)
-    gallery.save(out)
+    gallery.save(out, exclusive=True)
     print(f"{len(gallery):,} images of {gallery.dimension} dimensions are in {out}")
     return gallery
 

@@ -18,6 +18,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 _LAYOUT = re.compile(r"^[\s-]*(Type .* expects a function or a callable class: )?")
 # Lines that say nothing about the value, beside those that `explain` reads.
 _NOISE = re.compile(r"Does not validate|Errors:|Given value|Expected a (path|<class 'NoneType'>)|$")
+# Of a config; without their options they would be passed over in silence.
+SECTIONS = ("data", "evaluation", "figures", "model", "pseudo_labels", "record", "trainer")
 # Classes that stand for the option as long as none is named.
 _BASES = ("torch.optim.Optimizer", "typing.Union")
 
@@ -75,21 +77,57 @@ def explain(message: str, options: list[str]) -> str:
 
 
 def check_configs(words: list[str]) -> None:
-    """Reads the config files of a command line, each of which has to be YAML.
+    """Reads the config files of a command line, each of which has to be YAML without surprises.
 
     Raises:
-        ValueError: One is not.
+        ValueError: One is no YAML, says something twice or nothing of a section, or holds a number
+            that YAML 1.1, by which it is read, takes for another one than it looks like.
     """
     for previous, word in zip(["", *words], words, strict=False):
         name = word.removeprefix("--config=") if word.startswith("--config=") else word
         if (name is word and previous not in ("--config", "-c")) or not Path(name).is_file():
             continue
         try:
-            content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+            text = Path(name).read_text(encoding="utf-8")
+            content = yaml.safe_load(text)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{name}: no YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
             raise ValueError(f"{name}: holds no options; write them as `data: {{batch_size: 64}}`")
+        if (root := yaml.compose(text, yaml.SafeLoader)) is not None:
+            _check_nodes(name, root, set())
+        for section in SECTIONS:
+            if section in content and content[section] is None:
+                raise ValueError(f"{name}: {section} is empty; leave it out, or give its options")
+
+
+def _check_nodes(name: str, node: yaml.Node, seen: set[int]) -> None:
+    """Refuses keys that stand twice and numbers in base 8 or 60, in nodes that were not `seen`."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    where = f"{name}, line {node.start_mark.line + 1}"
+    if isinstance(node, yaml.ScalarNode):
+        number = node.tag.endswith((":int", ":float")) and node.style is None
+        if number and re.match(r"[-+]?(0[0-7_]+$|.*:)", node.value):
+            read = yaml.safe_load(node.value)
+            raise ValueError(
+                f"{where}: {node.value} would be read as {read}: write that, or 'quotes' for a text"
+            )
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_nodes(name, item, seen)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise ValueError(
+                    f"{name}, line {line}: {key.value} stands in line {lines[key.value]}, too; "
+                    "give it once"
+                )
+            lines[key.value] = line
+            _check_nodes(name, value, seen)
 
 
 def _refused(option: str, key: str, classes: list[str]) -> str:

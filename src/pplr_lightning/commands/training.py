@@ -9,6 +9,7 @@ import warnings
 from functools import partial
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import (
@@ -34,6 +35,7 @@ from pplr_lightning.commands.parser import OneLineParser, check_configs
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.lightning_internals import KeepsGivenOptions
 from pplr_lightning.methods import PPLRModule, ReIDModule
+from pplr_lightning.methods.base import check_trainer
 from pplr_lightning.weights.checkpoints import (
     WholeCheckpointIO,
     newest_checkpoint,
@@ -119,6 +121,7 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
         self.model.lr_scheduler = config.lr_scheduler or self.model.lr_scheduler
         self.model.layer_decay = config.layer_decay
         self.model.configure_optimizers()  # so that it complains before the data are read
+        check_trainer(self.trainer)  # likewise
         self._record_defaults()
         if config.get("ckpt_path") != "last":
             return
@@ -142,7 +145,7 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
             made = getattr(self.model, name)
             if config.get(name) is None and isinstance(made, partial):
                 path = f"{made.func.__module__}.{made.func.__qualname__}"
-                config[name] = {"class_path": path, "init_args": dict(made.keywords)}
+                config[name] = Namespace(class_path=path, init_args=Namespace(made.keywords))
 
 
 def run_cli(args: ArgsType = None) -> PPLRCLI:

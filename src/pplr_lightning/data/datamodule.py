@@ -10,13 +10,13 @@ from typing import Any, Literal, cast, get_args
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache, Node, new_cache
-from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits, check_queries
+from pplr_lightning.data.datasets import UNKNOWN, ReIDDataset, Sample, Splits
 from pplr_lightning.data.decoding import BadImages, decode_all, without_bad_images
 from pplr_lightning.data.epoch_loader import EpochLoader
 from pplr_lightning.data.image_loader import ImageLoader, whole
@@ -39,7 +39,7 @@ from pplr_lightning.data.transforms import (
     Preprocessing,
     contrastive_transform,
 )
-from pplr_lightning.functional.checks import check_counts
+from pplr_lightning.functional.checks import check_counts, check_shape
 from pplr_lightning.lightning_internals import batches_done
 
 UseCameras = bool | Literal["spread"]
@@ -165,14 +165,20 @@ class PPLRDataModule(LightningDataModule):
         """Lists the images and checks them.
 
         Raises:
-            ValueError: An image is unreadable, a split needed is empty, no query has a match in
-                the gallery, or the batch does not divide over the processes.
+            OSError: An image file cannot be opened or read.
+            ValueError: An image is no image, a split needed is empty, or the batch does
+                not divide over the processes.
         """
         check_batch(self.batch_size, self.instances, self.world_size)
         if self.splits is None:
             self.splits = self._decoded(self.dataset.load())
             rank_zero_info(self.splits.describe())
-            check_queries(self.splits, evaluates=stage != "predict")
+        cameras = {sample.camera_id for sample in self.splits.train} - {UNKNOWN}
+        if stage == "fit" and self.use_cameras and len(cameras) < 2:
+            rank_zero_warn(
+                f"data.use_cameras has no effect: the training images are of {len(cameras)} known "
+                "cameras; have the data set give their ids, or set it to false"
+            )
         test_images = len(self.splits.query) + len(self.splits.gallery)
         missing = [name for name in ("query", "gallery") if not getattr(self.splits, name)]
         if missing and (test_images or stage in ("validate", "test")):
@@ -272,11 +278,13 @@ class PPLRDataModule(LightningDataModule):
 
         Raises:
             MisconfigurationException: There are no labels yet.
+            ValueError: There is not a label for each training image.
         """
         if self.pseudo_labels is None:
             raise MisconfigurationException(
                 "there are no pseudo labels: add the callback PseudoLabeling to the Trainer"
             )
+        check_shape("pseudo_labels.classes", self.pseudo_labels.classes, (len(self.train_samples),))
         cameras = torch.tensor([sample.camera_id for sample in self.train_samples])
         sampler = IdentityBatchSampler(
             self.pseudo_labels.classes,

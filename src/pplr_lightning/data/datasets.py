@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from filecmp import cmp
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,13 +38,25 @@ class Splits(NamedTuple):
             if samples
         )
 
-    def unmatched_queries(self) -> list[Sample]:
-        """Lists the queries that no gallery image of their person under another camera matches."""
-        cameras: dict[int, set[int]] = {}
-        for sample in self.gallery:
+    def matches(self, *, same_camera: bool = False) -> list[list[Sample]]:
+        """Lists, of each query, the gallery images that count as its matches.
+
+        They are of its person, of another file, and unless `same_camera` of another camera.
+        """
+        files = iter(file_numbers([*self.query, *self.gallery]))
+        queries = list(zip(self.query, files, strict=False))
+        images: dict[int, list[tuple[Sample, int]]] = {}
+        for sample, file in zip(self.gallery, files, strict=True):
             if sample.person_id != UNKNOWN:
-                cameras.setdefault(sample.person_id, set()).add(sample.camera_id)
-        return [s for s in self.query if not cameras.get(s.person_id, set()) - {s.camera_id}]
+                images.setdefault(sample.person_id, []).append((sample, file))
+        return [
+            [
+                sample
+                for sample, file in images.get(query.person_id, [])
+                if file != own and (same_camera or sample.camera_id != query.camera_id)
+            ]
+            for query, own in queries
+        ]
 
 
 def _count(samples: list[Sample]) -> str:
@@ -52,26 +68,48 @@ def _count(samples: list[Sample]) -> str:
     )
 
 
-def check_queries(splits: Splits, *, evaluates: bool) -> None:
-    """Warns of queries that no metric can count.
+def file_numbers(samples: Iterable[Sample]) -> list[int]:
+    """Numbers the files of images; one file has one number, whatever links lead to it."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(os.path.realpath(one.path), len(numbers)) for one in samples]
+
+
+def check_queries(splits: Splits, *, same_camera: bool = False) -> None:
+    """Warns of queries that no metric can count, and of copies that would be found at once.
 
     Args:
         splits: The data set; without a gallery there is nothing to check.
-        evaluates: Whether metrics are wanted.
+        same_camera: Whether matches under the query's own camera count.
 
     Raises:
-        ValueError: They are, and there is no other query.
+        ValueError: No query can be counted.
     """
-    lost = splits.unmatched_queries()
-    if not lost or not splits.gallery:
+    if not splits.gallery:
         return
-    text = (
-        f"{len(lost)} of {len(splits.query)} queries have no gallery image of their identity "
-        "under another camera"
-    )
-    if len(lost) == len(splits.query) and evaluates:
-        raise ValueError(f"{text}: nothing can be evaluated; check the ids and cameras")
-    rank_zero_warn(f"{text}, the first is {lost[0].path}: no metric counts them")
+    matches = splits.matches(same_camera=same_camera)
+    if lost := [query for query, found in zip(splits.query, matches, strict=True) if not found]:
+        text = (
+            f"{len(lost)} of {len(splits.query)} queries have no other gallery image of their "
+            f"identity{'' if same_camera else ' under another camera'}"
+        )
+        if len(lost) == len(splits.query):
+            otherwise = "" if same_camera else ", or set evaluation.same_camera to true"
+            raise ValueError(
+                f"{text}: nothing can be evaluated; check the ids and cameras{otherwise}"
+            )
+        rank_zero_warn(f"{text}, the first is {lost[0].path}: no metric counts them")
+    size = cache(os.path.getsize)
+    copies = [
+        (query.path, sample.path)
+        for query, found in zip(splits.query, matches, strict=True)
+        for sample in found
+        if size(query.path) == size(sample.path) and cmp(query.path, sample.path, shallow=False)
+    ]
+    if copies:
+        rank_zero_warn(
+            f"{len(copies)} matches in the gallery are copies of the query's file, which any "
+            "weights find, the first is {1} of {0}: take them out".format(*copies[0])
+        )
 
 
 class ReIDDataset:
@@ -153,21 +191,54 @@ def _numbers(counts: tuple[int, int, int]) -> str:
     return " + ".join(f"{count:,}" for count in counts)
 
 
+def read_utf8(path: Path) -> str:
+    """Reads a text file, with a byte order mark or without.
+
+    Raises:
+        ValueError: It is of another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
 def find_images(root: Path) -> list[Path]:
-    """Lists the image files below `root`, recursively, sorted by path; hidden files are no images.
+    """Lists the image files below `root`, recursively, sorted by path.
+
+    Links are followed. Hidden files and folders, whose names begin with a dot, hold no images; nor
+    does a folder that was read before under another name, which a warning says.
 
     Raises:
         FileNotFoundError: `root` is no folder.
+        OSError: A folder cannot be read.
         ValueError: There is no image below `root`.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; set the data set's root to where it is")
-    images = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
-    )
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    read: dict[str, str] = {}
+    images = []
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=fail):
+        first = read.setdefault(os.path.realpath(folder), folder)
+        if first != folder:
+            rank_zero_warn(f"{folder} leads to {first}, which is read already: it is left out")
+            folders.clear()
+            continue
+        # What is reached by a link comes last, for it may lie here under its own name.
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".")),
+            key=lambda name: (os.path.islink(os.path.join(folder, name)), name),
+        )
+        images += [
+            Path(folder, name)
+            for name in files
+            if Path(name).suffix.lower() in IMG_EXTENSIONS and not name.startswith(".")
+        ]
     if not images:
         endings = ", ".join(IMG_EXTENSIONS)
         raise ValueError(f"{root}: the folder holds no image (looked for {endings})")
-    return images
+    return sorted(images)

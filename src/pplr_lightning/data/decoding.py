@@ -31,7 +31,10 @@ def decode_all(
         world_size: The number of processes.
 
     Returns:
-        By its path, what is wrong with each image that cannot be read; on all ranks the same.
+        By its path, what is wrong with each image that cannot be decoded; on all ranks the same.
+
+    Raises:
+        OSError: A file cannot be opened or read, on any rank; all raise it.
     """
     share = paths[node.rank :: world_size]
     if cache is not None:
@@ -46,8 +49,15 @@ def decode_all(
             cache.put(path, image)
         return None
 
-    with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-        bad = [found for found in pool.map(decode, share) if found is not None]
+    bad: list[tuple[str, str]] = []
+    failed: list[OSError] = []
+    try:
+        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
+            bad = [found for found in pool.map(decode, share) if found is not None]
+    except OSError as error:
+        failed = [error]  # for the others to hear of before this rank ends
+    if failed := all_gather_list(failed):
+        raise failed[0]
     return dict(sorted(all_gather_list(bad)))
 
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from pplr_lightning.data.datasets import UNKNOWN, ReIDDataset, Sample, Splits, find_images
+from lightning.pytorch.utilities import rank_zero_warn
+
+from pplr_lightning.data.datasets import (
+    UNKNOWN,
+    ReIDDataset,
+    Sample,
+    Splits,
+    find_images,
+    read_utf8,
+)
 
 NUMBER = re.compile(r"-?\d{1,18}")  # of 64 bits
 
@@ -21,8 +31,9 @@ class ImageFolder(ReIDDataset):
         gallery: Folder of gallery images, likewise.
         pattern: Regular expression searched in each path below its folder, with the named groups
             `camera` and, where known, `person`; for instance `cam(?P<camera>[0-9]+)/`.
-        csv: Table with a column `path` (relative to the image's folder) and the columns
-            `camera_id` and/or `person_id`; instead of `pattern`.
+        csv: Table in UTF-8 with a column `path` (relative to the image's folder) and the columns
+            `camera_id` and/or `person_id`, a row for each image; instead of `pattern`. Rows of no
+            image are warned of.
         only_numbers: Refuse ids that are no numbers instead of numbering them, for ids that must
             mean the same beside those of another folder.
 
@@ -60,17 +71,23 @@ class ImageFolder(ReIDDataset):
 
         Raises:
             FileNotFoundError: A folder or the table is missing.
-            ValueError: There is no image, or one whose ids cannot be read.
+            ValueError: There is no image, or one whose ids cannot be read; or one is of training
+                and of test, by a link.
         """
         table = {} if self.csv is None else _read_table(self.csv)
         folders = (self.root, self.query, self.gallery)
         paths = [[] if folder is None else find_images(folder) for folder in folders]
-        ids = [
-            self._ids(path.relative_to(folder).as_posix(), table)
+        named = [
+            (path.relative_to(folder).as_posix(), folder)
             for folder, images in zip(folders, paths, strict=True)
             for path in images
             if folder is not None
         ]
+        ids = [self._ids(name, folder, table) for name, folder in named]
+        if others := sorted(table.keys() - {name for name, _ in named}):
+            rank_zero_warn(
+                f"{self.csv}: {len(others)} rows are of no image here, the first of {others[0]}"
+            )
         if self.only_numbers:
             _check_numbers((image for images in paths for image in images), ids)
         persons = iter(_number(person for person, _ in ids))  # over all: the same name, one id
@@ -83,18 +100,33 @@ class ImageFolder(ReIDDataset):
                 f"{self.query}: query images need person ids: give a pattern with the group "
                 "(?P<person>...) or a csv with the column person_id"
             )
+        tested = {Path(sample.path).resolve() for sample in query + gallery}
+        both = next((s.path for s in train if tested and Path(s.path).resolve() in tested), None)
+        if both is not None:
+            raise ValueError(
+                f"{both} is a training image and, by a link, a test image: training would see test "
+                "images; leave one of the two out"
+            )
         # Evaluation leaves out matches from the query's own camera; an unknown one is nobody's.
         query = [s._replace(camera_id=-2) if s.camera_id == UNKNOWN else s for s in query]
         return Splits(train, query, gallery)
 
-    def _ids(self, name: str, table: dict[str, tuple[str, str]]) -> tuple[str, str]:
+    def _ids(self, name: str, folder: Path, table: dict[str, tuple[str, str]]) -> tuple[str, str]:
         """Reads (person, camera) of one image, each an empty string where not known."""
         if self.csv is not None:
-            if name not in table:
-                raise ValueError(
-                    f"{self.csv}: no row for the image {name}; add it to the column path"
-                )
-            return table[name]
+            if name in table:
+                return table[name]
+            # Of one path the other's end, whichever folder they begin in.
+            ends = (
+                (row, sorted([f"/{PureWindowsPath(row).as_posix()}", f"/{name}"], key=len))
+                for row in table
+            )
+            near = next((row for row, (short, long) in ends if long.endswith(short)), None)
+            but = "" if near is None else f", but one for {near}"
+            raise ValueError(
+                f"{self.csv}: no row for the image {name}{but}: the column path is relative to "
+                f"{folder}, with slashes"
+            )
         if self.pattern is None:
             return "", ""
         match = self.pattern.search(name)
@@ -117,16 +149,32 @@ def _compile(pattern: str) -> re.Pattern[str]:
 def _read_table(path: Path) -> dict[str, tuple[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such csv file")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = set(reader.fieldnames or [])
-        if "path" not in columns or not columns & {"camera_id", "person_id"}:
-            raise ValueError(
-                f"{path}: needs the column path and camera_id or person_id, has {sorted(columns)}"
-            )
-        return {
-            row["path"]: (row.get("person_id") or "", row.get("camera_id") or "") for row in reader
-        }
+    reader = csv.DictReader(io.StringIO(read_utf8(path), newline=""), skipinitialspace=True)
+    columns = reader.fieldnames or []
+    if "path" not in columns or not {"camera_id", "person_id"} & {*columns}:
+        raise ValueError(
+            f"{path}: needs the column path and camera_id or person_id, has {sorted(columns)}"
+        )
+    if len({*columns}) < len(columns):
+        raise ValueError(f"{path}: has a column twice, of {columns}; take one of them out")
+    table: dict[str, tuple[str, str]] = {}
+    try:
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise ValueError(f"{where}: not a value for each column ({', '.join(columns)})")
+            name = PurePosixPath(row["path"]).as_posix()  # ./1.png is 1.png
+            if name in table:
+                raise ValueError(f"{where}: a second row for {name}; take one of them out")
+            table[name] = (_id(row.get("person_id")), _id(row.get("camera_id")))
+    except csv.Error as error:
+        raise ValueError(f"{path}: no table ({error}); save it as CSV in UTF-8") from error
+    return table
+
+
+def _id(value: str | None) -> str:
+    """Takes an id as it stands; pandas writes whole numbers beside missing ones as 1.0."""
+    return re.sub(r"^(-?\d+)\.0*$", r"\1", (value or "").strip())
 
 
 def _check_numbers(paths: Iterable[Path], ids: Iterable[tuple[str, str]]) -> None:

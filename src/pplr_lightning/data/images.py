@@ -6,17 +6,19 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, cast
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache, send
-from pplr_lightning.data.datasets import Sample
+from pplr_lightning.data.datasets import Sample, file_numbers
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.data.sampler import View
 from pplr_lightning.data.transforms import EvalTransform, ImageTransform
@@ -48,30 +50,70 @@ class TrainBatch(NamedTuple):
 
 
 class EvalBatch(NamedTuple):
-    """B images to embed: (B, 3, H, W), and of each its index, ids, and whether it is a query."""
+    """B images to embed: (B, 3, H, W), and of each its index, ids, and whether it is a query.
+
+    `files` numbers the files, where some are queries: a query may lie in the gallery, too.
+    """
 
     images: Tensor
     indices: Tensor
     person_ids: Tensor
     camera_ids: Tensor
     is_query: Tensor
+    files: Tensor | None = None
 
 
 class BadImageError(ValueError):
-    """An image file is missing, cut off, or no image; the message names it."""
+    """An image file is cut off or no image; the message names it."""
 
 
 def read_image(path: str) -> Image.Image:
-    """Decodes an image file as RGB.
+    """Decodes an image file, as `as_rgb`.
 
     Raises:
-        BadImageError: The file is missing, cut off, or no image.
+        BadImageError: What the file holds is cut off, or no image.
+        OSError: The file cannot be opened or read, which says nothing about the image.
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return as_rgb(image)
+    except MemoryError:
+        raise
     except Exception as error:  # a broken file makes Pillow raise errors of many types
+        if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have none
+            raise OSError(error.errno, error.strerror, path) from error
         raise BadImageError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Turns an image as it is stored into an upright RGB image of 8 bits.
+
+    It is turned as its EXIF data say. Of 16 bits the upper 8 are kept, and values of floating point
+    are taken for shares of white: Pillow itself would clip both.
+
+    Raises:
+        ValueError: It has no pixel, or whole numbers beyond 16 bits or others beyond [0, 1].
+
+    Example:
+        >>> as_rgb(Image.new("I;16", (1, 1), 0x8000)).getpixel((0, 0))
+        (128, 128, 128)
+    """
+    if not image.width * image.height:
+        raise ValueError(
+            f"an image of {image.width} x {image.height} pixels has none: leave it out"
+        )
+    image.load()
+    with suppress(SyntaxError):  # of EXIF data that are none
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        pixels = np.asarray(image)
+        top = 1.0 if image.mode == "F" else 2**16 - 1
+        low, high = pixels.min(), pixels.max()
+        if not (low >= 0 and high <= top):  # NaN, too
+            raise ValueError(f"values of {low:.6g} to {high:.6g}: must lie in 0 to {top:.6g}")
+        grey = np.rint(pixels * 255) if image.mode == "F" else pixels >> 8
+        image = Image.fromarray(grey.astype(np.uint8))
+    return image.convert("RGB")
 
 
 @dataclass(eq=False, repr=False)
@@ -166,9 +208,14 @@ class EvalImages(_Images):
 
     ours = EvalTransform
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.files = torch.tensor(file_numbers(self.samples) if self.num_queries else [])
+
     def __getitems__(self, positions: list[int]) -> EvalBatch:
         indices = torch.tensor(positions)
-        columns = (indices, *self.ids[indices].T, indices < self.num_queries)
+        columns = [indices, *self.ids[indices].T, indices < self.num_queries]
+        columns += [self.files[indices]] if self.num_queries else []
         return EvalBatch(self._images(positions), *(send(one, self.device) for one in columns))
 
     def _images(self, positions: list[int]) -> Tensor:
@@ -188,6 +235,8 @@ class ReadableImages(EvalImages):
     features are the same to the last bit whatever file beside it is broken.
     """
 
+    left_out: ClassVar[tuple[type[Exception], ...]] = (BadImageError,)
+
     def __getitems__(self, positions: list[int]) -> EvalBatch:
         self.bad: list[int] = []
         batch = super().__getitems__(positions)
@@ -197,7 +246,7 @@ class ReadableImages(EvalImages):
     def _read(self, position: int) -> Image.Image:
         try:
             return super()._read(position)
-        except BadImageError:
+        except self.left_out:
             self.bad.append(position)
             return Image.new("RGB", (1, 1))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits
+from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, read_utf8
 
 
 class MSMT17(PublishedDataset):
@@ -55,7 +55,7 @@ class MSMT17(PublishedDataset):
         path = self.root / f"list_{split}.txt"
         if not path.is_file():
             raise self._missing(path, "file", self._needs)
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_utf8(path).splitlines()
         samples = [
             self._parse(line, folder, f"{path}, line {number}")
             for number, line in enumerate(lines, start=1)
@@ -63,6 +63,9 @@ class MSMT17(PublishedDataset):
         ]
         if not samples:
             raise ValueError(f"{path}: the list is empty; unpack the data set again")
+        twice = len(samples) - len({sample.path for sample in samples})
+        if twice:
+            raise ValueError(f"{path}: lists {twice} images twice; take their second lines out")
         absent = [sample.path for sample in samples if not Path(sample.path).is_file()]
         if absent:
             raise FileNotFoundError(

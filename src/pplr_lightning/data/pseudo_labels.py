@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from pplr_lightning.functional.checks import check_shape
+
 
 @dataclass(frozen=True)
 class PseudoLabels:
@@ -15,10 +17,17 @@ class PseudoLabels:
         classes: Class of each image, 0 to K - 1, (N,) int64; -1 marks one that is not trained on.
         columns: What the method wants to find in its batches beside the class, by name, a row for
             each image, (N, ...); PPLR's is `agreement`, (N, P).
+
+    Raises:
+        ValueError: A column has not a row for each image.
     """
 
     classes: Tensor
     columns: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, column in self.columns.items():
+            check_shape(f"columns[{name!r}]", column, (len(self.classes), *column.shape[1:]))
 
     @property
     def num_classes(self) -> int:

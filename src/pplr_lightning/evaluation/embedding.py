@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
-from pplr_lightning.data.images import read_image
+from pplr_lightning.data.images import as_rgb, read_image
 from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.evaluation.extraction import (
     FeatureKind,
@@ -19,7 +19,7 @@ from pplr_lightning.evaluation.extraction import (
     join_features,
     unit_features,
 )
-from pplr_lightning.functional.checks import check_count
+from pplr_lightning.functional.checks import check_count, check_finite
 from pplr_lightning.networks import PartNetwork
 
 ImageLike = str | Path | Image.Image | Tensor
@@ -49,7 +49,8 @@ def embed_images(
         L2-normalised float32 vectors on the CPU, (N, D).
 
     Raises:
-        ValueError: A file or a tensor is no such image, or `batch_size` is below 1.
+        ValueError: A file or a tensor is no such image, or `batch_size` is below 1; or a vector
+            is not finite, as of weights that are not.
     """
     check_count("batch_size", batch_size)
     if isinstance(images, (str, Path, Image.Image)) or (
@@ -64,28 +65,32 @@ def embed_images(
         while batch := [transform(as_image(image)) for image in islice(left, batch_size)]:
             output = network(torch.stack(batch).to(weight.device, weight.dtype))
             vectors.append(join_features(*unit_features(output), kind).cpu())
-    return torch.cat(vectors)
+    found = torch.cat(vectors)
+    check_finite(found, "vectors")
+    return found
 
 
 def as_image(image: ImageLike) -> Image.Image:
-    """Turns a file, a PIL image or a tensor into an RGB image of 8 bits.
+    """Turns a file, a PIL image or a tensor into an upright RGB image of 8 bits, as `as_rgb`.
 
     A tensor then goes the way of a file: an image gives one vector, however it is handed over.
 
     Raises:
-        ValueError: It is no image, or a tensor of another shape, type or range.
+        ValueError: It is no image, or an image or a tensor of another shape, type or range.
+        OSError: The file cannot be opened or read.
     """
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return as_rgb(image)
     if isinstance(image, (str, Path)):
         return read_image(str(image))
     if not isinstance(image, Tensor):
         raise ValueError(
             f"got {type(image).__name__} for an image: give a path, a PIL image or a tensor"
         )
-    if image.ndim != 3 or 3 not in (image.shape[0], image.shape[2]):
+    if image.ndim != 3 or 3 not in (image.shape[0], image.shape[2]) or not image.numel():
         raise ValueError(
-            f"got a tensor of shape {tuple(image.shape)} for an image: give (3, H, W) or (H, W, 3)"
+            f"got a tensor of shape {tuple(image.shape)} for an image: give (3, H, W) or "
+            "(H, W, 3), of one pixel or more"
         )
     if image.shape[0] != 3:
         image = image.permute(2, 0, 1)

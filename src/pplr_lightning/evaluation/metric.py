@@ -31,11 +31,12 @@ class ReIDRetrieval(Metric):
 
     Args:
         topk: Ranks of the CMC to report.
+        same_camera: Count matches under the query's own camera, too.
         rerank: Report the same metrics of the re-ranked gallery, too (`rerank_distance` with the
             published parameters), under names of their own: `rerank/mAP` and so on.
 
     Raises:
-        ValueError: `topk` is empty or holds a number below 1.
+        ValueError: `topk` is empty, or holds a number below 1 or twice.
     """
 
     full_state_update = False
@@ -47,15 +48,24 @@ class ReIDRetrieval(Metric):
     camera_ids: list[Tensor]
     is_query: list[Tensor]
     indices: list[Tensor]
-    _states = ("features", "person_ids", "camera_ids", "is_query", "indices")
+    files: list[Tensor]
+    _states = ("features", "person_ids", "camera_ids", "is_query", "indices", "files")
 
     def __init__(
-        self, *, topk: tuple[int, ...] = (1, 5, 10), rerank: bool = False, **kwargs: Any
+        self,
+        *,
+        topk: tuple[int, ...] = (1, 5, 10),
+        same_camera: bool = False,
+        rerank: bool = False,
+        **kwargs: Any,
     ) -> None:
-        if not len(topk) or min(topk) < 1:
-            raise ValueError(f"topk={tuple(topk)}: give ranks of 1 or more, such as (1, 5, 10)")
+        if not len(topk) or min(topk) < 1 or len({*topk}) < len(topk):
+            raise ValueError(
+                f"topk={tuple(topk)}: give ranks of 1 or more, each once, such as (1, 5, 10)"
+            )
         super().__init__(**kwargs)
         self.topk = topk
+        self.same_camera = same_camera
         self.rerank = rerank
         self.rankings: list[Ranking] = []  # of a few queries, from the last `compute`
         for name in self._states:
@@ -68,9 +78,15 @@ class ReIDRetrieval(Metric):
         camera_ids: Tensor,
         is_query: Tensor,
         indices: Tensor,
+        files: Tensor | None = None,
     ) -> None:
-        """Takes L2-normalised features (B, D) and each image's ids, role and index, all (B,)."""
-        values = (features, person_ids, camera_ids, is_query, indices)
+        """Takes L2-normalised features (B, D) and each image's ids, role and index, all (B,).
+
+        A query and a gallery image with the same number in `files` are one file: the query is not
+        its own match. None where no query is in the gallery.
+        """
+        files = indices if files is None else files
+        values = (features, person_ids, camera_ids, is_query, indices, files)
         for name, value in zip(self._states, values, strict=True):
             getattr(self, name).append(value)
 
@@ -86,7 +102,7 @@ class ReIDRetrieval(Metric):
                 few images to re-rank, or no query has a match in the gallery. Every process raises
                 it.
         """
-        features, persons, cameras, is_query, indices = (
+        features, persons, cameras, is_query, indices, files = (
             dim_zero_cat(getattr(self, name)) for name in self._states
         )
         # The first of each image, in the order of the indices.
@@ -97,19 +113,22 @@ class ReIDRetrieval(Metric):
         # Whole blocks: a product among other rows may be rounded differently.
         blocks = _share(query_blocks(len(query), len(gallery)), *self._place())
 
-        index = GalleryIndex(persons[gallery], cameras[gallery])
-        persons, cameras = persons[query], cameras[query]
+        index = GalleryIndex(persons[gallery], cameras[gallery], files[gallery])
+        if self.same_camera:
+            cameras = torch.full_like(cameras, int(cameras.min()) - 1)  # that is nobody's
+        persons, cameras, files = persons[query], cameras[query], files[query]
         features = features.detach().to(torch.promote_types(features.dtype, torch.float32))
         features = features[torch.cat([query, gallery])]
         queries, images = features[: len(query)], features[len(query) :]
         reranking = self._reranking(features, len(query), blocks) if self.rerank else None
 
         def score(block: slice, distance: Tensor) -> Tensor:
-            scores = index.score(distance, persons[block], cameras[block])
+            ids = persons[block], cameras[block], files[block]
+            scores = index.score(distance, *ids)
             if reranking is None:
                 return scores
             reranking.apply_(distance, block)
-            return torch.cat([scores, index.score(distance, persons[block], cameras[block])], 1)
+            return torch.cat([scores, index.score(distance, *ids)], 1)
 
         parts = _score_blocks(queries, images, blocks, score)
         empty = torch.empty(0, 8 if self.rerank else 4, dtype=torch.float64)

@@ -97,9 +97,11 @@ class GalleryIndex:
     Args:
         ids: Identities, -1 is junk, (G,).
         cameras: Cameras, (G,).
+        files: Numbers of the images' files, where queries may be among them, (G,).
     """
 
-    def __init__(self, ids: Tensor, cameras: Tensor) -> None:
+    def __init__(self, ids: Tensor, cameras: Tensor, files: Tensor | None = None) -> None:
+        self._files = np.full(len(ids), -1) if files is None else _whole_numbers(files)
         identities = _whole_numbers(ids)
         self._cameras = _whole_numbers(cameras)
         self._junk = np.flatnonzero(identities == -1)
@@ -108,13 +110,20 @@ class GalleryIndex:
         self._images = images[np.argsort(identities[images], kind="stable")]
         self._identities = identities[self._images]
 
-    def score(self, distance: Tensor, query_ids: Tensor, query_cameras: Tensor) -> Tensor:
+    def score(
+        self,
+        distance: Tensor,
+        query_ids: Tensor,
+        query_cameras: Tensor,
+        query_files: Tensor | None = None,
+    ) -> Tensor:
         """Score some queries, each by itself.
 
         Args:
             distance: Distances to the whole gallery, (q, G).
             query_ids: Identities, (q,).
             query_cameras: Cameras, (q,).
+            query_files: Numbers of the queries' files, (q,): a query does not match itself.
 
         Returns:
             Scores for `summarize_scores`, (q, 4) float64 on the CPU. The columns: average
@@ -129,8 +138,9 @@ class GalleryIndex:
         ids, cameras = _whole_numbers(query_ids), _whole_numbers(query_cameras)
         start = np.searchsorted(self._identities, ids, side="left")
         stop = np.searchsorted(self._identities, ids, side="right")
-        gallery = self._images, self._cameras, self._junk
-        work = partial(score_rows, array, cameras, start, stop, *gallery)
+        own = np.full(len(ids), -2) if query_files is None else _whole_numbers(query_files)
+        gallery = self._images, self._cameras, self._files, self._junk
+        work = partial(score_rows, array, cameras, own, start, stop, *gallery)
         scores = over_rows(work, range(len(array)), chunk=THREAD_ROWS)
         return torch.from_numpy(np.concatenate(scores))
 
@@ -177,10 +187,12 @@ def _whole_numbers(values: Tensor) -> NDArray[np.int64]:
 def score_rows(
     distance: NDArray[Any],
     query_cameras: NDArray[np.int64],
+    query_files: NDArray[np.int64],
     start: NDArray[np.int64],
     stop: NDArray[np.int64],
     images: NDArray[np.int64],
     cameras: NDArray[np.int64],
+    files: NDArray[np.int64],
     junk: NDArray[np.int64],
     first: int,
     last: int,
@@ -201,7 +213,7 @@ def score_rows(
         # What is left out ranks behind all else, where it changes nothing.
         row[junk] = np.inf
         matches = images[start[q] : stop[q]]  # ascending
-        same = cameras[matches] == query_cameras[q]
+        same = (cameras[matches] == query_cameras[q]) | (files[matches] == query_files[q])
         row[matches[same]] = np.inf
         matches = matches[~same]
         if not len(matches):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
@@ -9,15 +10,18 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 
 from pplr_lightning.atomic_write import write_whole, written_whole
 from pplr_lightning.data import Sample
 from pplr_lightning.evaluation.fingerprint import Fingerprint
+from pplr_lightning.functional.checks import check_finite
 from pplr_lightning.gallery.embeddings import (
     as_column,
     as_vectors,
@@ -53,6 +57,7 @@ class EmbeddingParts:
     precision: str
 
     def __post_init__(self) -> None:
+        self._lock: IO[str] | None = None
         check_names(self.samples)  # which else would come out when all are embedded
         self.folder = self.path.with_name(f"{self.path.name}.parts")
         record = self.folder / "run.json"
@@ -80,6 +85,27 @@ class EmbeddingParts:
             "that folder to start anew, or write to another file"
         )
 
+    def lock(self) -> None:
+        """Keeps others from writing these blocks until `unlock`, or as long as this process lives.
+
+        Raises:
+            ValueError: Another one is writing them.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.folder / "lock", "w")  # noqa: SIM115
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise ValueError(
+                f"{self.path}: another process is writing it: wait for that, or name another file"
+            ) from error
+
+    def unlock(self) -> None:
+        """Lets others write, where `lock` kept them from it."""
+        if self._lock is not None:
+            self._lock.close()
+
     def left(self) -> list[int]:
         """Lists the numbers of the blocks that are still to do."""
         done = {path.stem for path in self.folder.glob("*.parquet")}
@@ -92,9 +118,13 @@ class EmbeddingParts:
         Args:
             indices: Which of all images these are, (n,); -1 - i for an image i that is left out.
             vectors: L2-normalised.
+
+        Raises:
+            ValueError: One is not finite.
         """
         block = int(max(indices[0], -1 - indices[0])) // self.block_size
         kept = indices >= 0
+        check_finite(torch.from_numpy(vectors[kept]), "vectors")
         table = pa.table({"index": indices[kept], "vector": as_column(vectors[kept])})
         path = self.folder / f"{_name(block)}.parquet"
         with written_whole(path, synced=True) as aside:

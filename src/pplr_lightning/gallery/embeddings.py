@@ -16,7 +16,7 @@ from torch import Tensor
 from pplr_lightning.atomic_write import written_whole
 from pplr_lightning.data.datasets import UNKNOWN, Sample
 from pplr_lightning.evaluation.fingerprint import Fingerprint
-from pplr_lightning.functional.checks import check_features
+from pplr_lightning.functional.checks import check_features, check_finite
 
 KEY = b"pplr_lightning"  # of the fingerprint in a file's metadata
 GROUP_BYTES = 2**26  # of vectors in a row group, and of what is held at a time
@@ -144,8 +144,9 @@ def write_embeddings(
     """Writes images with their L2-normalised vectors (N, D) into a file for `index`.
 
     Raises:
-        ValueError: A path cannot be written.
+        ValueError: A path cannot be written, or a vector is not finite.
     """
+    check_finite(vectors, "vectors")
     dimension = vectors.shape[1]
     rows = rows_of(dimension)
     slices = [slice(start, start + rows) for start in range(0, len(samples), rows)]

@@ -19,6 +19,7 @@ from pplr_lightning.gallery.embeddings import ITEMS
 from pplr_lightning.gallery.faiss_index import PURPOSE, Kind
 
 FORMAT = 1  # of the folder
+Place = tuple[int, int, int]
 FILES = ("index.faiss", "items.parquet", "meta.json")
 
 
@@ -29,8 +30,21 @@ def write_gallery(
     fingerprint: Fingerprint,
     kind: Kind,
     recall: float | None,
+    *,
+    place: Place | None,
+    exclusive: bool,
 ) -> None:
     """Writes what makes a `Gallery` into a folder, aside, which takes its name when it is whole.
+
+    Args:
+        folder: Of the gallery.
+        index: Of FAISS.
+        items: The images.
+        fingerprint: What the vectors were made with.
+        kind: Of the index.
+        recall: Of the index.
+        place: Of the gallery that this one was read from; None for a new one.
+        exclusive: Take the place of that one alone.
 
     Raises:
         FileExistsError: As of `Gallery.save`.
@@ -58,9 +72,23 @@ def write_gallery(
         require_faiss(PURPOSE).write_index(index, str(index_path))
         pq.write_table(items, items_path)
         meta_path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
+        try:
+            folder.rename(old)  # of two processes one
+            found = place_of(old)
+        except FileNotFoundError:
+            found = None
+        if exclusive and found not in (None, place):
+            old.rename(folder)
+            raise FileExistsError(
+                f"{folder} was changed by another process meanwhile and is left so: start again"
+            )
     shutil.rmtree(old, ignore_errors=True)
+
+
+def place_of(folder: Path) -> Place:
+    """Tells a folder from any that takes its name; files of a gallery are never changed in it."""
+    found = folder.stat()
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def read_gallery(folder: Path) -> tuple[Any, pa.Table, Fingerprint, Kind, float | None, bool]:

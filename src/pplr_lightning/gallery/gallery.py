@@ -29,7 +29,7 @@ from pplr_lightning.gallery.faiss_index import (
     read_vectors,
     search_index,
 )
-from pplr_lightning.gallery.folders import read_gallery, write_gallery
+from pplr_lightning.gallery.folders import Place, place_of, read_gallery, write_gallery
 
 MEMORY_LIMIT = 16.0  # GiB in which `auto` keeps the vectors
 PROBES = 64  # cells of a compressed index that a query is compared with
@@ -71,8 +71,10 @@ class Gallery:
         kind: Kind,
         recall: float | None,
         mapped: bool = False,
+        place: Place | None = None,
     ) -> None:
         self._index = index
+        self._place = place  # that it was read from
         self._mapped = mapped  # the index lies in a file and is read-only
         self.items = items
         self.fingerprint = fingerprint
@@ -259,17 +261,21 @@ class Gallery:
                 "they were made with, or build the gallery anew"
             )
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, exclusive: bool = False) -> None:
         """Writes the gallery, in place of one in `folder`: aside, and renamed when whole.
 
+        Args:
+            folder: To write.
+            exclusive: Take the place of the very gallery that this one was read from, or of none:
+                of two processes that change one at once, one is refused.
+
         Raises:
-            FileExistsError: There is a file of that name, or there are other things in `folder`,
-                which are left as they are.
+            FileExistsError: There is a file of that name, or there are other things in `folder`, or
+                `exclusive` and another gallery; all are left as they are.
         """
         forget_places(self._index)
-        write_gallery(
-            Path(folder), self._index, self.items, self.fingerprint, self.kind, self.recall
-        )
+        content = self._index, self.items, self.fingerprint, self.kind, self.recall
+        write_gallery(Path(folder), *content, place=self._place, exclusive=exclusive)
 
     @classmethod
     def load(cls, folder: str | Path) -> Gallery:
@@ -280,7 +286,14 @@ class Gallery:
             ValueError: It is no gallery, or not a whole one.
             ImportError: FAISS is not installed.
         """
-        return cls(*read_gallery(Path(folder)))
+        folder = Path(folder)
+        place = place_of(folder) if folder.is_dir() else None  # before it is read
+        try:
+            return cls(*read_gallery(folder), place=place)
+        except ValueError:
+            if not folder.is_dir() or place_of(folder) == place:
+                raise
+            return cls.load(folder)  # another process changed it while it was read
 
     def _own(self) -> None:
         """Makes the index one that can be changed: in memory, without notes of places."""

@@ -177,7 +177,7 @@ class SearchEngine:
             return _compare(query.vector, gallery.vectors(torch.tensor([row])), held, VECTOR)
         try:
             vectors = self.module.embed(gallery.sample(row).path, kind="both")
-        except BadImageError:
+        except (BadImageError, OSError):
             vectors = gallery.vectors(torch.tensor([row]))
             rough = "" if gallery.kind == "flat" else ", compressed and so approximate"
             source = f"{VECTOR}{rough}; the file cannot be read"

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from pplr_lightning.data import Sample
+from pplr_lightning.functional.checks import check_count
 from pplr_lightning.labelers.space import Space
 
 
@@ -55,8 +56,10 @@ def trainable_classes(classes: Tensor, most: int | None = None) -> Tensor:
         Classes without gaps; images of classes that are left out get -1, (N,).
 
     Raises:
-        ValueError: There are fewer than two classes.
+        ValueError: There are fewer than two classes, or fewer than two are to be kept.
     """
+    if most is not None:
+        check_count("max_clusters", most, least=2)
     sizes = torch.bincount(classes[classes >= 0])
     if len(sizes) < 2:
         outliers = int((classes < 0).sum())

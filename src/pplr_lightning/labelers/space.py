@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from pplr_lightning.functional.checks import check_count, check_features
+from pplr_lightning.functional.checks import check_count, check_features, check_shape
 from pplr_lightning.functional.clustering import centroid_rows, sum_rows
 from pplr_lightning.functional.jaccard import jaccard_rows
 from pplr_lightning.functional.neighbors import is_approximate, recall, search
@@ -42,6 +42,9 @@ class Space:
         num_neighbors: Nearest neighbours of each image that are found in any case, so that they
             need not be searched again where a labeler asks for fewer first.
 
+    Raises:
+        ValueError: There is not a camera, or a person, for each image.
+
     Example:
         >>> space = Space.of(torch.nn.functional.normalize(torch.randn(50, 16), dim=1))
         >>> space.total, space.neighbors(5).shape
@@ -61,6 +64,9 @@ class Space:
         probes: int = 64,
         num_neighbors: int = 1,
     ) -> None:
+        for name, ids in (("cameras", cameras), ("persons", persons)):
+            if ids is not None:
+                check_shape(name, ids, (share.total,))
         self._embed = embed
         self.share = share
         self.cameras = cameras

@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -139,6 +141,7 @@ class ReIDModule(Embedder):
             self.preprocessing = self.data.preprocessing
         if stage == "fit":
             self._guard, self._batch, self.losses = NaNGuard(), None, {}
+            check_trainer(self.trainer)
             self._check_batches()
             if self.network.is_compiled:
                 check_compiler(self.trainer.strategy.root_device)
@@ -168,12 +171,7 @@ class ReIDModule(Embedder):
         share_groups(self, None)
 
     def _check_batches(self) -> None:
-        """Refuses what would change the statistics or the triplets of a global batch."""
-        if self.trainer.accumulate_grad_batches != 1:
-            raise ValueError(
-                f"accumulate_grad_batches={self.trainer.accumulate_grad_batches}: the losses "
-                "compare all images of a batch; use 1, and network.chunk_size to save memory"
-            )
+        """Makes the groups of ranks that have the statistics of their images in common."""
         if self.data is not None:
             ranks = ranks_per_group(
                 self.data.batch_size, self.network.norm_batch_size, self.trainer.world_size
@@ -322,3 +320,24 @@ class ReIDModule(Embedder):
             every is None or (checkpoint["epoch"] + 1) % every == 0
         )
         reopen_last_epoch(checkpoint, validates=validates)
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """Refuses options of a Trainer that would change the losses, or be taken for none in silence.
+
+    Raises:
+        ValueError: One of them, or a callback that will set one.
+    """
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    schedules = [c.scheduling for c in callbacks if isinstance(c, GradientAccumulationScheduler)]
+    counts = {trainer.accumulate_grad_batches, *(n for s in schedules for n in s.values())}
+    if counts != {1}:
+        raise ValueError(
+            f"accumulate_grad_batches={max(counts)}: the losses compare all images of a batch; use "
+            "1, and network.chunk_size to save memory"
+        )
+    least = {"check_val_every_n_epoch": 1, "gradient_clip_val": 0, "log_every_n_steps": 0}
+    for name, lowest in least.items():
+        value = getattr(trainer, name)
+        if value is not None and not value >= lowest:
+            raise ValueError(f"trainer.{name}={value}: must be at least {lowest}")

@@ -88,7 +88,7 @@ class MMTModule(ReIDModule):
                 raise ValueError(f"{name}={value}: must lie in [0, 1]")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum}: must lie in [0, 1)")
-        check_counts("model", max_clusters=max_clusters)
+        check_counts("model", least=2, max_clusters=max_clusters)
         network = network or PartNetwork(image_size=(256, 128), num_parts=0, pooling="gem")
         if network.num_parts:
             raise ValueError(

@@ -88,7 +88,8 @@ class PPLRModule(ReIDModule):
             raise ValueError(
                 f"camera_weight={camera_weight}: must be finite and not negative; 0 turns it off"
             )
-        check_counts("model", agreement_k=agreement_k, max_clusters=max_clusters)
+        check_counts("model", agreement_k=agreement_k)
+        check_counts("model", least=2, max_clusters=max_clusters)
         check_counts("model", least=0, aals_start_epoch=aals_start_epoch)
         network = network or PartNetwork()
         super().__init__(network)

@@ -114,8 +114,10 @@ def _evaluation(run: Run) -> str:
     elif reranking is not None:
         details = "; re-ranked beside it" if reranking else "; no re-ranking"
     when = "" if run.evaluations[0]["epoch"] < 0 else " Not evaluated before training."
+    same_camera = run.summary.get("same_camera") or run.option("evaluation.same_camera")
+    cameras = "counted, too" if same_camera else "left out"
     return (
-        "Query to gallery, the same camera's images left out; compared by the features: "
+        f"Query to gallery, the same camera's images {cameras}; compared by the features: "
         f"{features}{details}.{when}"
     )
 

@@ -173,7 +173,7 @@ class Answers:
             return None, _said(message, error=True), "", []
         try:
             image = read_image(path)
-        except BadImageError:
+        except (BadImageError, OSError):
             message = f"{name}: this is no image, or a broken one; drop a JPEG, PNG or WebP file"
             return None, _said(message, error=True), "", []
         with self.lock:

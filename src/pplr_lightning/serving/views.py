@@ -32,7 +32,7 @@ def file_uri(path: str) -> str | None:
     """Writes an image file as a `data:` address; None where it cannot be read."""
     try:
         return as_uri(read_image(path))
-    except BadImageError:
+    except (BadImageError, OSError):
         return None
 
 

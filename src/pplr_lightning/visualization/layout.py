@@ -217,7 +217,7 @@ def thumbnail(path: str) -> Any:
     """Reads an image (h, w, 3) no larger than a cell shows; None if it cannot be read."""
     try:
         image = read_image(path)
-    except BadImageError:
+    except (BadImageError, OSError):
         return None
     height, width = (max(1, round(side * DPI * 1.2)) for side in CELL)
     image.thumbnail((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)

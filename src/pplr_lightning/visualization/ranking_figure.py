@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from pplr_lightning.data import Sample
+from pplr_lightning.data.datasets import file_numbers
 from pplr_lightning.evaluation.rankings import Ranking
 from pplr_lightning.visualization.layout import BLACK, GREEN, GREY, RED, Sheet, on_white
 
@@ -18,6 +19,7 @@ def ranking_figure(
     gallery: Sequence[Sample],
     *,
     when: str = "",
+    same_camera: bool = False,
 ) -> Figure:
     """Draws queries with their nearest gallery images.
 
@@ -26,7 +28,9 @@ def ranking_figure(
         queries: All query images.
         gallery: All gallery images.
         when: Said in the title.
+        same_camera: Matches under the query's own camera count.
     """
+    left_out_too = "" if same_camera else "the person under the query's own camera, "
     length = max((len(ranking.gallery) for ranking in rankings), default=0)
     sheet = Sheet(
         len(rankings),
@@ -36,8 +40,8 @@ def ranking_figure(
             f"{len(rankings)} of {len(queries):,} queries, by average precision (AP), each with "
             f"the {length} nearest of {len(gallery):,} gallery images. Green and ✓: the same "
             "person; red, dashed and ✗: another one; grey, dotted and -: not counted, because it "
-            "is the person under the query's own camera, or junk. c: camera; in bold and with "
-            "=, the query's own."
+            f"is {left_out_too}the query's own file, or junk. c: camera; in bold and with =, the "
+            "query's own."
         ),
         below=0.22,
         gaps={1: 0.15},
@@ -49,18 +53,19 @@ def ranking_figure(
         rank = 0
         for column, place in enumerate(ranking.gallery, start=1):
             found = gallery[place]
-            same_camera = found.camera_id == query.camera_id
+            own_camera = found.camera_id == query.camera_id
             same_person = found.person_id == query.person_id
-            if found.person_id < 0 or (same_person and same_camera):
+            left_out = (own_camera and not same_camera) or file_numbers([query, found]) == [0, 0]
+            if found.person_id < 0 or (same_person and left_out):
                 mark, frame, line = "-", GREY, ":"
             else:
                 rank += 1
                 mark, frame, line = (
                     (f"{rank} ✓", GREEN, "-") if same_person else (f"{rank} ✗", RED, "--")
                 )
-            words = mark + _camera(found) + (" =" if same_camera and found.camera_id >= 0 else "")
+            words = mark + _camera(found) + (" =" if own_camera and found.camera_id >= 0 else "")
             sheet.image(
-                row, column, found.path, frame=frame, line=line, words=words, bold=same_camera
+                row, column, found.path, frame=frame, line=line, words=words, bold=own_camera
             )
     return sheet.figure
 

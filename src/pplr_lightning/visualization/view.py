@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pplr_lightning.data import Sample
-from pplr_lightning.data.images import ReadableImages
+from pplr_lightning.data.images import BadImageError, ReadableImages
 from pplr_lightning.data.transforms import ImageTransform
 from pplr_lightning.evaluation.extraction import evaluating, unit_features
 from pplr_lightning.networks import PartNetwork, PartOutput
@@ -30,6 +30,12 @@ class View(NamedTuple):
     features: Tensor
     part_features: Tensor
     refined: Tensor | None
+
+
+class _Shown(ReadableImages):
+    """Images of a figure, which does without those whose file is gone, too."""
+
+    left_out = (BadImageError, OSError)
 
 
 @torch.no_grad()
@@ -54,7 +60,7 @@ def view_images(
         refine: Makes refined labels (B, C) of an output and the images' indices (B,).
         batch_size: Images at a time.
     """
-    images = ReadableImages(samples, transform)
+    images = _Shown(samples, transform)
     weight = next(network.parameters())
     # three empty rows to begin with, as there may be no image
     kept = [torch.empty(0, dtype=torch.int64)]

@@ -52,7 +52,8 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> str:
     in the file, such as a classifier, is left out.
 
     Where the layout tells on images of which mean and deviation it was trained, they take the place
-    of those in the backbone's `pretrained_cfg`, and `weights_project` says whose they are.
+    of those in the backbone's `pretrained_cfg`, and `weights_project` says whose they are; else
+    they are taken to be those of timm's.
 
     Args:
         backbone: A timm model without classifier.
@@ -73,9 +74,10 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> str:
     notes += [resampled] if resampled else []
     _check(found, own, path, given.layout)
     backbone.load_state_dict({n: found[n] for n in own if n in found}, strict=False)
+    whole = cast(Any, backbone)
+    whole.weights_project = "published"
     if given.layout is not None and given.layout.normalisation is not None:
         mean, std = given.layout.normalisation
-        whole = cast(Any, backbone)
         whole.pretrained_cfg = {**whole.pretrained_cfg, "mean": mean, "std": std}
         whole.weights_project = given.layout.project
     loaded = sum(name in found for name in own)
