@@ -94,7 +94,7 @@ class TestDisk:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert stop.value.code == 1
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith(f"error: {finished}: the checkpoint cannot be written (File too")
+        assert error.startswith(f"error: {finished}: cannot be written (File too")
         assert finished.read_bytes() == before
         assert list(finished.parent.iterdir()) == [finished]
 

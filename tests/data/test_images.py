@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from PIL import Image
@@ -8,6 +10,7 @@ from torchvision.transforms import v2
 from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.datasets import Sample
 from pplr_lightning.data.images import (
+    BadImageError,
     EvalImages,
     ReadableImages,
     TrainImages,
@@ -113,3 +116,10 @@ def test_no_image_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"broken.png: cannot be read as an image"):
         read_image(str(path))
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(BadImageError, match=r"x\.png: cannot be read .*no regular file"):
+        read_image(str(tmp_path / "x.png"))

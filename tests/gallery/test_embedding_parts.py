@@ -83,3 +83,12 @@ def test_parts_of_another_run(start, other, message):
     start()
     with pytest.raises(ValueError, match=message):
         start(**other)
+
+
+def test_writes_through_no_link(start, tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "new/e.parquet.parts").symlink_to(tmp_path / "precious")
+    with pytest.raises(ValueError, match=r"e\.parquet\.parts: is a link; remove it"):
+        start()
+    assert not list((tmp_path / "precious").iterdir())

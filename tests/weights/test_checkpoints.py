@@ -64,7 +64,7 @@ class TestWholeCheckpointIO:
         full = Path("/dev/full")  # every write to it: no space left
         write = Path.write_bytes
         monkeypatch.setattr(Path, "write_bytes", lambda _, content: write(full, content))
-        with pytest.raises(OSError, match=r"last.ckpt: the checkpoint cannot .*\(No space left"):
+        with pytest.raises(OSError, match=r"last.ckpt: cannot be written .*\(No space left"):
             WholeCheckpointIO().save_checkpoint({"value": 2}, path)
         assert torch.load(path, weights_only=True) == {"value": 1}
         assert list(tmp_path.iterdir()) == [path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ from typing import Any, NoReturn
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
+from omegaconf import OmegaConf
+from omegaconf.resolvers import oc
+
+from pplr_lightning.report.bounded_yaml import load_bounded
 
 # Of a line of jsonargparse's account, what says only where it stands.
 _LAYOUT = re.compile(r"^[\s-]*(Type .* expects a function or a callable class: )?")
@@ -20,6 +25,7 @@ _LAYOUT = re.compile(r"^[\s-]*(Type .* expects a function or a callable class: )
 _NOISE = re.compile(r"Does not validate|Errors:|Given value|Expected a (path|<class 'NoneType'>)|$")
 # Classes that stand for the option as long as none is named.
 _BASES = ("torch.optim.Optimizer", "typing.Union")
+_ASKED: set[str] = set()  # environment variables that options were taken from
 
 
 class OneLineParser(LightningArgumentParser):
@@ -85,11 +91,46 @@ def check_configs(words: list[str]) -> None:
         if (name is word and previous not in ("--config", "-c")) or not Path(name).is_file():
             continue
         try:
-            content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+            content = load_bounded(Path(name).read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{name}: no YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
             raise ValueError(f"{name}: holds no options; write them as `data: {{batch_size: 64}}`")
+
+
+def note_environment() -> None:
+    """Has OmegaConf note which environment variables a config takes by `${oc.env:NAME}`."""
+
+    def noted(name: str, *default: Any) -> str | None:
+        _ASKED.add(name)
+        return oc.env(name, *default)
+
+    _ASKED.clear()
+    # The name before OmegaConf 2.4, which warns of it.
+    register = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+    register("oc.env", noted, replace=True)
+
+
+def without_environment(options: Any) -> Any:
+    """Puts `${oc.env:NAME}` back in place of what a config took from the environment.
+
+    It may be a password, and options are passed on with reports and checkpoints. Read as a config
+    again, in the same environment, they are what they were.
+
+    Args:
+        options: Plain values, nested in any way; numbers are left as they are.
+    """
+    if isinstance(options, dict):
+        return {name: without_environment(value) for name, value in options.items()}
+    if isinstance(options, (list, tuple)):
+        return type(options)(without_environment(value) for value in options)
+    if isinstance(options, str):
+        # The longest first, of which others may be parts.
+        for name in sorted(_ASKED, key=lambda name: -len(os.environ.get(name, ""))):
+            value = os.environ.get(name)
+            if value and (value == options or len(value) > 3):
+                options = options.replace(value, f"${{oc.env:{name}}}")
+    return options
 
 
 def _refused(option: str, key: str, classes: list[str]) -> str:

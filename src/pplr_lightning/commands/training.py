@@ -9,6 +9,8 @@ import warnings
 from functools import partial
 from typing import Any
 
+import yaml
+from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import (
@@ -21,6 +23,7 @@ from lightning.pytorch.cli import (
 )
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks import (
     FeatureWriter,
     Figures,
@@ -30,7 +33,12 @@ from pplr_lightning.callbacks import (
     RunRecord,
 )
 from pplr_lightning.callbacks.shared import run_folder
-from pplr_lightning.commands.parser import OneLineParser, check_configs
+from pplr_lightning.commands.parser import (
+    OneLineParser,
+    check_configs,
+    note_environment,
+    without_environment,
+)
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.lightning_internals import KeepsGivenOptions
 from pplr_lightning.methods import PPLRModule, ReIDModule
@@ -44,19 +52,21 @@ from pplr_lightning.weights.checkpoints import (
 class RunConfig(SaveConfigCallback):
     """Writes all options, resolved, as `config.yaml` into the run's folder and to every logger.
 
+    But for what they took from the environment, such as a key: it is named, and not told.
+
     Lightning's own writes the file alone, and under loggers that name only a common folder
     (Weights & Biases) over that of the last run.
     """
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes and logs; called on rank 0."""
-        options = json.loads(self.parser.dump(self.config, format="json", skip_none=False))
+        dumped = self.parser.dump(self.config, format="json", skip_none=False)
+        options = without_environment(json.loads(dumped))
         for logger in trainer.loggers:
             logger.log_hyperparams(options)
         folder = run_folder(trainer)  # which some loggers know only now
-        folder.mkdir(parents=True, exist_ok=True)
-        file = str(folder / self.config_filename)
-        self.parser.save(self.config, file, skip_none=False, overwrite=True)
+        text = yaml.safe_dump(options, sort_keys=False, allow_unicode=True)
+        write_whole(folder / self.config_filename, text)
 
 
 class PPLRCLI(KeepsGivenOptions, LightningCLI):
@@ -118,6 +128,8 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
         self.model.optimizer = config.optimizer or self.model.optimizer
         self.model.lr_scheduler = config.lr_scheduler or self.model.lr_scheduler
         self.model.layer_decay = config.layer_decay
+        for network in self.model.all_networks:  # whose options the checkpoints hold
+            network.options = without_environment(network.options)
         self.model.configure_optimizers()  # so that it complains before the data are read
         self._record_defaults()
         if config.get("ckpt_path") != "last":
@@ -142,12 +154,13 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
             made = getattr(self.model, name)
             if config.get(name) is None and isinstance(made, partial):
                 path = f"{made.func.__module__}.{made.func.__qualname__}"
-                config[name] = {"class_path": path, "init_args": dict(made.keywords)}
+                config[name] = Namespace(class_path=path, init_args=Namespace(made.keywords))
 
 
 def run_cli(args: ArgsType = None) -> PPLRCLI:
     """Parses `args` (those of the process when None), runs the subcommand, returns the CLI."""
     if args is None or isinstance(args, list):
+        note_environment()
         args = _with_nulls(sys.argv[1:] if args is None else args)
         check_configs(args)
     # Lightning warns of arguments given from Python while the process has some of its own.

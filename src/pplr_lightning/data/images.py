@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,8 @@ def read_image(path: str) -> Image.Image:
         BadImageError: The file is missing, cut off, or no image.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
+            raise ValueError("it is no regular file")
         with Image.open(path) as image:
             return image.convert("RGB")
     except Exception as error:  # a broken file makes Pillow raise errors of many types

@@ -55,6 +55,8 @@ class EmbeddingParts:
     def __post_init__(self) -> None:
         check_names(self.samples)  # which else would come out when all are embedded
         self.folder = self.path.with_name(f"{self.path.name}.parts")
+        if self.folder.is_symlink():  # of somebody who would have us write elsewhere
+            raise ValueError(f"{self.folder}: is a link; remove it, or write to another file")
         record = self.folder / "run.json"
         images = hashlib.sha256(json.dumps(list(self.samples)).encode()).hexdigest()
         own = {

@@ -33,7 +33,7 @@ def write_gallery(
     """Writes what makes a `Gallery` into a folder, aside, which takes its name when it is whole.
 
     Raises:
-        FileExistsError: As of `Gallery.save`.
+        FileExistsError, OSError: As of `Gallery.save`.
     """
     folder = folder.resolve()
     if folder.is_file():
@@ -55,12 +55,21 @@ def write_gallery(
     }
     with written_whole(folder, folder=True, synced=True) as aside:
         index_path, items_path, meta_path = (aside / name for name in FILES)
-        require_faiss(PURPOSE).write_index(index, str(index_path))
+        try:
+            require_faiss(PURPOSE).write_index(index, str(index_path))
+        except RuntimeError as error:  # FAISS's way to say that the disk is full
+            raise OSError(_reason(error)) from error
         pq.write_table(items, items_path)
         meta_path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(old)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _reason(error: RuntimeError) -> str:
+    """Returns what the system said, which FAISS puts in brackets at the end of its own words."""
+    text = str(error).strip()
+    return text[:-1].rpartition("(")[2] if text.endswith(")") else text.splitlines()[-1]
 
 
 def read_gallery(folder: Path) -> tuple[Any, pa.Table, Fingerprint, Kind, float | None, bool]:

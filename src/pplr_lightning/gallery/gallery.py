@@ -265,6 +265,7 @@ class Gallery:
         Raises:
             FileExistsError: There is a file of that name, or there are other things in `folder`,
                 which are left as they are.
+            OSError: The disk is full or the folder cannot be written to.
         """
         forget_places(self._index)
         write_gallery(

@@ -42,9 +42,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
                 aside.write_bytes(buffer.getbuffer())
         except OSError as error:
             raise OSError(
-                f"{path}: the checkpoint cannot be written ({error.strerror}); what stood there "
-                "before is still whole. Make room or choose another folder, and go on from the "
-                "last checkpoint with --ckpt_path last"
+                f"{error}; what stood there before is still whole. Make room or choose another "
+                "folder, and go on from the last checkpoint with --ckpt_path last"
             ) from error
 
     def load_checkpoint(
