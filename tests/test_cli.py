@@ -240,6 +240,12 @@ class TestBadInput:
             (["--seed_everything=-1"], "seed_everything=-1: must lie in [0, 4294967295]"),
             (["--data.batch_size=20"], "norm_batch_size=8"),
             (["--trainer.devices=0"], "`Trainer(devices='0')` value is not a valid input"),
+            (["--trainer.devices=100"], "trainer.devices=100: at most "),
+            (["--data.num_workers=1000000"], "data.num_workers must be at most 256, got 1000000"),
+            (["--data.image_size=[1000000,64]"], "data.image_size=(1000000, 64): give (height, w"),
+            (["--data.padding=1000000"], "data.padding must be at most 64, got 1000000"),
+            (["--data.views=1000000"], "data.views must be at most 64, got 1000000"),
+            (["--model.max_clusters=1000000000"], "model.max_clusters must be at most 1,000,000,"),
             (["--trainer.accumulate_grad_batches=2"], "accumulate_grad_batches"),
             pytest.param(
                 ["--pseudo_labels.backend=faiss-gpu"],

@@ -80,6 +80,18 @@ class TestNotFinite:
         assert done.returncode != 0
         assert "error: epoch 0, step 1: train/loss is nan, train/loss_" in done.stderr
 
+    @pytest.mark.parametrize("rank", [0, 1])
+    def test_a_gradient_of_one_rank_stops_all_with_one_message(self, run_several, run_args, rank):
+        """After the ranks' gradients are averaged, of which nobody else hears."""
+        broken = fault("BreaksGradient", step=1, rank=rank)
+        done = run_several(2, "fit", *run_args, *TWO, *broken, timeout=90)
+        assert done.returncode == 1
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert errors[0].startswith(
+            "error: epoch 0, step 1: the loss is finite, its gradient is not; lower optimizer.lr"
+        )
+
 
 class TestDisk:
     def test_full(self, run, run_args, finished, capsys, monkeypatch):

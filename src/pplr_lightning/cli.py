@@ -69,7 +69,8 @@ def main(args: list[str] | None = None) -> Any:
             own = own or error
         if own is None:
             raise
-        print(f"error: {own}", file=sys.stderr)
+        if getattr(own, "rank", 0) == 0:  # all ranks say the same where each says who it is
+            print(f"error: {own}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -10,8 +10,10 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import LightningModule, Trainer
 
 PathLike = _PATH
+HANDED_BACK = ".temp.ckpt"  # bare weights, which processes of ddp_spawn and its kin hand back
 
 __all__ = [
+    "HANDED_BACK",
     "KeepsGivenOptions",
     "PathLike",
     "batches_done",

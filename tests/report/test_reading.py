@@ -8,8 +8,8 @@ import pytest
 
 from pplr_lightning.report.reading import read_run
 
-from .test_bounded_yaml import BOMB
 from .conftest import epoch, evaluated, history, options
+from .test_bounded_yaml import BOMB
 
 
 def test_reads_what_a_run_left(make_folder):

@@ -41,6 +41,28 @@ class TestNewestCheckpoint:
         touch(runs / "other/version_0/checkpoints/last.ckpt", 40)
         assert newest_checkpoint(trainer) == newest
 
+    def test_below_the_folder_where_a_metrics_slash_puts_it(self, trainer, tmp_path):
+        newest = touch(tmp_path / "runs/mine/version_0/checkpoints/epoch=1-val/mAP=0.1.ckpt", 10)
+        assert newest_checkpoint(trainer) == newest
+
+    def test_by_epoch_and_step_before_time(self, trainer, tmp_path):
+        """A clock may be set back, and a copy is of now."""
+        folder = tmp_path / "runs/mine/version_0/checkpoints"
+        for epoch, step, seconds in ((1, 8, 30), (2, 9, 20), (2, 12, 10), (0, 4, 40)):
+            state = {"epoch": epoch, "global_step": step, "pytorch-lightning_version": "2",
+                     "state_dict": {}, "loops": {}}  # fmt: skip
+            WholeCheckpointIO().save_checkpoint(state, folder / f"{step}.ckpt")
+            os.utime(folder / f"{step}.ckpt", (seconds, seconds))
+        touch(folder / "damaged.ckpt", 50)
+        assert newest_checkpoint(trainer) == folder / "12.ckpt"
+
+    def test_of_this_run_before_another_of_its_name(self, tmp_path):
+        logger = CSVLogger(tmp_path, name="mine", version=1)
+        trainer = Trainer(accelerator="cpu", logger=logger, default_root_dir=tmp_path)
+        touch(tmp_path / "mine/version_0/checkpoints/last.ckpt", 30)
+        own = touch(tmp_path / "mine/version_1/checkpoints/last.ckpt", 10)
+        assert newest_checkpoint(trainer) == own
+
     def test_none(self, trainer):
         assert newest_checkpoint(trainer) is None
 
@@ -52,6 +74,13 @@ class TestNewestCheckpoint:
 
 
 class TestWholeCheckpointIO:
+    def test_takes_the_weights_that_a_launchers_process_hands_back(self, tmp_path):
+        WholeCheckpointIO().save_checkpoint({"weight": torch.ones(2)}, tmp_path / ".temp.ckpt")
+        assert list(WholeCheckpointIO().load_checkpoint(tmp_path / ".temp.ckpt")) == ["weight"]
+        (tmp_path / ".temp.ckpt").rename(tmp_path / "other.ckpt")
+        with pytest.raises(ValueError, match="no checkpoint of a run of this library"):
+            WholeCheckpointIO().load_checkpoint(tmp_path / "other.ckpt")
+
     def test_replaces_what_was_there_and_leaves_nothing_else(self, tmp_path):
         for value in (1, 2):
             WholeCheckpointIO().save_checkpoint({"value": value}, tmp_path / "new/last.ckpt")

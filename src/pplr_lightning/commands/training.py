@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import warnings
@@ -117,7 +118,9 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
         plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
-        return super().instantiate_trainer(plugins=plugins, **kwargs)
+        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        check_processes(trainer)
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         """Hands optimiser and schedule to the method; finds what `--ckpt_path last` means.
@@ -155,6 +158,22 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
             if config.get(name) is None and isinstance(made, partial):
                 path = f"{made.func.__module__}.{made.func.__qualname__}"
                 config[name] = Namespace(class_path=path, init_args=Namespace(made.keywords))
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Checks that a machine's processors can be asked for as many processes.
+
+    Lightning does so for GPUs; on the CPU it would start any number of them.
+
+    Raises:
+        ValueError: There are too many.
+    """
+    most = max(8, os.cpu_count() or 1)
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > most:
+        raise ValueError(
+            f"trainer.devices={trainer.num_devices}: at most {most} processes on this machine's "
+            "CPU; lower trainer.devices"
+        )
 
 
 def run_cli(args: ArgsType = None) -> PPLRCLI:

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from pplr_lightning.atomic_write import written_whole
-from pplr_lightning.lightning_internals import PathLike, is_local
+from pplr_lightning.lightning_internals import HANDED_BACK, PathLike, is_local
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -52,6 +52,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """Reads a checkpoint, tensors and plain values only."""
         if not is_local(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
+        if Path(path).name == HANDED_BACK:
+            return read_file(path)
         return read_checkpoint(path)
 
 
@@ -157,13 +159,37 @@ def _shape(value: Any) -> str:
 
 
 def newest_checkpoint(trainer: Trainer) -> Path | None:
-    """Finds the newest checkpoint of the run's name, whatever version folder it lies in."""
-    folders = [Path(trainer.default_root_dir, "checkpoints")]
+    """Finds the checkpoint that has come farthest: of this run, or else of any run of its name.
+
+    By epoch and step first, then by the file's time, which copies and clocks change. Files that
+    cannot be read count least.
+    """
+    own, others = [Path(trainer.default_root_dir, "checkpoints")], []
     for logger in trainer.loggers:
         root = Path(logger.save_dir or trainer.default_root_dir, str(logger.name))
-        folders += root.glob("*/checkpoints")
+        others += root.glob("*/checkpoints")
+        own.append(root / _version(logger.version) / "checkpoints")
     for callback in trainer.checkpoint_callbacks:
         if getattr(callback, "dirpath", None) is not None:
-            folders.append(Path(callback.dirpath))  # type: ignore[attr-defined]
-    files = {path for folder in folders for path in folder.glob("*.ckpt") if path.is_file()}
-    return max(files, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+            own.append(Path(callback.dirpath))  # type: ignore[attr-defined]
+    for folders in (own, others):
+        # In folders of their own where a metric's slash is in the name: epoch=1-val/mAP=0.5.ckpt.
+        found = {path for folder in folders for path in folder.rglob("*.ckpt") if path.is_file()}
+        if found:
+            return max(found, key=_progress)
+    return None
+
+
+def _version(version: int | str | None) -> str:
+    """Names the folder of a logger's version."""
+    return f"version_{version}" if isinstance(version, int) else str(version)
+
+
+def _progress(path: Path) -> tuple[int, int, int, str]:
+    """Tells how far the run of a checkpoint had come, its time, and its name, to be compared."""
+    try:
+        checkpoint = read_checkpoint(path, mmap=True)
+        epoch, step = int(checkpoint["epoch"]), int(checkpoint["global_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        epoch, step = -1, -1
+    return epoch, step, path.stat().st_mtime_ns, str(path)
