@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -97,7 +99,7 @@ class GroupBatchNorm(nn.BatchNorm2d):
             self._held[2] += len(means)
             return
         self.num_batches_tracked += 1
-        weight = self.momentum
+        weight: Any = self.momentum
         if weight is None:  # set by averagers of weights, such as torch.optim.swa_utils.update_bn
             weight = self.num_batches_tracked.reciprocal()
         self.running_mean.lerp_(means.mean(0), weight)

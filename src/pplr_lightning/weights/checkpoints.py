@@ -164,7 +164,7 @@ def newest_checkpoint(trainer: Trainer) -> Path | None:
     By epoch and step first, then by the file's time, which copies and clocks change. Files that
     cannot be read count least.
     """
-    own, others = [Path(trainer.default_root_dir, "checkpoints")], []
+    own, others = [Path(trainer.default_root_dir, "checkpoints")], list[Path]()
     for logger in trainer.loggers:
         root = Path(logger.save_dir or trainer.default_root_dir, str(logger.name))
         others += root.glob("*/checkpoints")
