@@ -185,6 +185,17 @@ class TestOtherCheckpoints:
         error = self.refusal(run, run_args, capsys, finished, options)
         assert "on 96 training images, here are 95" in error
 
+    def test_of_another_optimiser(self, run, run_args, capsys, finished):
+        other = ["--optimizer=SGD", "--optimizer.lr=0.1"]
+        error = self.refusal(run, run_args, capsys, finished, *other)
+        assert "the checkpoint's optimiser is not SGD as it is set here" in error
+
+    @pytest.mark.parametrize("field", ["loops", "optimizer_states", "epoch"])
+    def test_with_a_damaged_field(self, run, run_args, capsys, finished, tmp_path, field):
+        torch.save({**torch.load(finished, weights_only=True), field: {}}, tmp_path / "odd.ckpt")
+        error = self.refusal(run, run_args, capsys, tmp_path / "odd.ckpt")
+        assert "error: the checkpoint is damaged" in error
+
     def test_weights_alone(self, run, run_args, capsys, finished, tmp_path):
         checkpoint = torch.load(finished, weights_only=True)
         del checkpoint["optimizer_states"]

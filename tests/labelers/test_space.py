@@ -145,3 +145,16 @@ def test_without_room_on_the_gpu_the_features_stay_where_they_are(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3 * 4 * 40 * 16 - 1, 10**12))
     whole = nnf.normalize(torch.randn(40, 16), dim=1)
     assert Space.of(whole).features.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("features", "fix"),
+    [
+        (torch.zeros(3, 4), "norm of 0 in row 0; a network that gives nothing has diverged"),
+        (torch.full((3, 4), 0.498), "normalise in 32 bits, .*normalize\\(features.float\\(\\)\\)"),
+        (torch.ones(3, 4), "norm of 2 in row 0; call torch.nn.functional.normalize\\(features\\)"),
+    ],
+)
+def test_features_of_another_norm_are_told_apart(features, fix):
+    with pytest.raises(ValueError, match=fix):
+        Space.of(features).neighbors(2)

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
+from pplr_lightning.weights.backbone_weights import read_tensors
 from pplr_lightning.weights.checkpoints import (
     WholeCheckpointIO,
     check_weights,
@@ -169,3 +170,28 @@ class TestLast:
             run("validate", *run_args, "--ckpt_path=last")
         error = capsys.readouterr().err.splitlines()[-1]
         assert error == "error: --ckpt_path last: there is no checkpoint of a run of this name"
+
+
+class TestOtherThings:
+    """That lie under a checkpoint's name."""
+
+    @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+                "a Git LFS pointer, .*",
+            ),
+            ("\n<!DOCTYPE html><html>Virus scan", "a web page, .*download it again"),
+        ],
+    )
+    def test_are_called_by_their_name(self, tmp_path, name, text, message):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f"{name}: {message}"):
+            read_tensors(tmp_path / name)
+
+    def test_text_executes_no_code(self, tmp_path):
+        (tmp_path / "a.pth").write_text("0123456789" * 9)
+        with pytest.raises(ValueError, match=r"a\.pth: no readable checkpoint"):
+            read_file(tmp_path / "a.pth")

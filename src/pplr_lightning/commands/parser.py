@@ -76,7 +76,8 @@ def explain(message: str, options: list[str]) -> str:
     if unknown := re.search(r"(?:arguments: --|accept option ')([\w.]+)", reason):
         group = re.match(r"Group '([\w.]+)'", reason)
         name = f"{group[1]}.{unknown[1]}" if group else unknown[1]
-        return where + reason + _guess(name, [o for o in options if not name.startswith(f"{o}.")])
+        known = [o for o in [*options, *_inner_options()] if not name.startswith(f"{o}.")]
+        return where + reason + _guess_path(name, known)
     return where + _wrong_value(reason, lines)
 
 
@@ -142,7 +143,10 @@ def _refused(option: str, key: str, classes: list[str]) -> str:
         known = list(signature(_imported(owner)).parameters)
     except (ImportError, AttributeError, ValueError, TypeError):
         known = []
-    return f"{owner} has no option {option!r}{_guess(option, known)}"
+    guess = _guess(option, known)
+    if not guess:  # perhaps one of a class within
+        guess = _guess_path(f"{key}.{option}", _inner_options())
+    return f"{owner} has no option {option!r}{guess}"
 
 
 def _wrong_value(reason: str, rest: Iterator[str]) -> str:
@@ -162,6 +166,32 @@ def _wrong_value(reason: str, rest: Iterator[str]) -> str:
     return re.sub(r"<class '([\w.]+)'>", r"\1", text)
 
 
+def _inner_options() -> list[str]:
+    """Lists the options of the classes that a training has by default, which no usage names."""
+    classes = {
+        "model": "pplr_lightning.PPLRModule",
+        "model.network": "pplr_lightning.PartNetwork",
+        "pseudo_labels.labeler": "pplr_lightning.DBSCAN",
+    }
+    names = {at: signature(_imported(path)).parameters for at, path in classes.items()}
+    return ["config", *(f"{at}.{name}" for at, found in names.items() for name in found)]
+
+
+def _guess_path(name: str, known: list[str]) -> str:
+    """Asks whether another option was meant: one deeper in the section, or in a section alike."""
+    section, _, leaf = name.rpartition(".")
+    deeper = [o for o in known if o.startswith(f"{section.partition('.')[0]}.")]
+    for option in deeper:
+        if option.rpartition(".")[2] == leaf:
+            return f", did you mean {option}?"
+    near = _guess(name, known, cutoff=0.8)
+    if near or not section:
+        return near
+    leaves = {o.rpartition(".")[2]: o for o in deeper}
+    found = get_close_matches(leaf, leaves, n=1, cutoff=0.75)
+    return f", did you mean {leaves[found[0]]}?" if found else ""
+
+
 def _names_of(kinds: list[str]) -> list[str]:
     """Names the classes of these kinds that this package offers."""
     found = [_imported(kind) for kind in kinds if kind.startswith("pplr_lightning.")]
@@ -177,7 +207,7 @@ def _imported(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _guess(word: str, known: list[str]) -> str:
+def _guess(word: str, known: list[str], cutoff: float = 0.6) -> str:
     """Asks whether the nearest of the known words was meant."""
-    near = get_close_matches(word, known, n=1)
+    near = get_close_matches(word, known, n=1, cutoff=cutoff)
     return f", did you mean {near[0]}?" if near else ""

@@ -275,7 +275,9 @@ class PPLRDataModule(LightningDataModule):
         """
         if self.pseudo_labels is None:
             raise MisconfigurationException(
-                "there are no pseudo labels: add the callback PseudoLabeling to the Trainer"
+                "there are no pseudo labels: add the callback PseudoLabeling to the Trainer. "
+                "(Lightning's Tuner and LearningRateFinder take a Trainer's callbacks away while "
+                "they try: they cannot be used here; compare short runs instead)"
             )
         cameras = torch.tensor([sample.camera_id for sample in self.train_samples])
         sampler = IdentityBatchSampler(

@@ -70,7 +70,11 @@ def check_queries(splits: Splits, *, evaluates: bool) -> None:
         "under another camera"
     )
     if len(lost) == len(splits.query) and evaluates:
-        raise ValueError(f"{text}: nothing can be evaluated; check the ids and cameras")
+        raise ValueError(
+            f"{text}: nothing can be evaluated; check the ids and cameras. A set of one camera is "
+            "evaluated as ImageFolder (root, query, gallery) with a pattern of the person alone, "
+            r"such as ^(?P<person>\d+)_c"
+        )
     rank_zero_warn(f"{text}, the first is {lost[0].path}: no metric counts them")
 
 

@@ -19,9 +19,14 @@ def check_features(features: Tensor, name: str = "features") -> None:
     norms = check_finite(features, name)
     far = ((norms - 1).abs() > 1e-3).nonzero()
     if len(far):
+        norm = float(norms[far[0]])
+        fix = f"call torch.nn.functional.normalize({name}) first"
+        if norm == 0:
+            fix = "a network that gives nothing has diverged, or was given nothing to see"
+        elif abs(norm - 1) < 0.02:  # they are, in 16 bits
+            fix = f"normalise in 32 bits, torch.nn.functional.normalize({name}.float())"
         raise ValueError(
-            f"{name} must be L2-normalised, got a norm of {float(norms[far[0]]):.4g} in row "
-            f"{int(far[0])}; call torch.nn.functional.normalize({name}) first"
+            f"{name} must be L2-normalised, got a norm of {norm:.4g} in row {int(far[0])}; {fix}"
         )
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -94,6 +94,8 @@ def read_gallery(folder: Path) -> tuple[Any, pa.Table, Fingerprint, Kind, float 
         meta = json.loads(meta_path.read_text(encoding="utf-8"))
         fingerprint = Fingerprint.from_json(json.dumps(meta["fingerprint"]))
         kind, recall, images, version = (meta[n] for n in ("kind", "recall", "images", "format"))
+        if kind not in get_args(Kind) or not isinstance(recall, float | None):
+            raise ValueError(f"kind {kind!r}, recall {recall!r}")
         items = pq.read_table(items_path)
         mapping = getattr(faiss, "IO_FLAG_MMAP_IFC", 0) if kind == "flat" else 0
         index = faiss.read_index(str(path), mapping)

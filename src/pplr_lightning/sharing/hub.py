@@ -79,7 +79,7 @@ class HubMixin(ModelHubMixin, library_name="pplr_lightning", tags=TAGS):
             weights = load_file(file)
         except SafetensorError as error:
             raise ValueError(f"{file}: no readable safetensors file ({error})") from error
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{model_id}: {CONFIG}: {error}") from error
         for network in module.all_networks:
             network.expect_weights()

@@ -70,6 +70,7 @@ def read_file(path: PathLike, *, mmap: bool = False) -> Any:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
+    check_is_no_text(path)
     mmap = mmap and zipfile.is_zipfile(path)  # files of torch before 1.6 are none
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
@@ -81,13 +82,33 @@ def read_file(path: PathLike, *, mmap: bool = False) -> Any:
                 f"{path}: refused, a TorchScript archive holds code; save its weights alone with "
                 "torch.save(torch.jit.load(FILE).state_dict(), OTHER) and give that file"
             ) from error
-        unsafe = "Unsupported" in str(error) or "weights_only" in str(error)
+        unsafe = _is_pickle(path) and ("Unsupported" in str(error) or "weights_only" in str(error))
         raise ValueError(
             f"{path}: refused, the file holds objects that would execute code when loaded; only "
             "tensors and plain values are read"
             if unsafe
             else f"{path}: no readable checkpoint ({reason[0] if reason else type(error).__name__})"
         ) from error
+
+
+def check_is_no_text(path: PathLike) -> None:
+    """Refuses what often lies under a checkpoint's name: where it is to be had, instead of it.
+
+    Raises:
+        ValueError: It is Git LFS's pointer or a web page.
+    """
+    with Path(path).open("rb") as file:
+        begin = file.read(512).lstrip().lower()
+    if begin.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path}: a Git LFS pointer, not the file itself; run git lfs pull")
+    if begin.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise ValueError(f"{path}: a web page, not the file that it offers; download it again")
+
+
+def _is_pickle(path: PathLike) -> bool:
+    """Tells whether torch would load objects from a file: an archive of its own, or a pickle."""
+    with Path(path).open("rb") as file:
+        return file.read(2) in (b"PK", *(b"\x80" + bytes([version]) for version in range(2, 6)))
 
 
 def _ignored(module: str, name: str) -> type:
