@@ -194,7 +194,7 @@ class TestOtherCheckpoints:
     def test_with_a_damaged_field(self, run, run_args, capsys, finished, tmp_path, field):
         torch.save({**torch.load(finished, weights_only=True), field: {}}, tmp_path / "odd.ckpt")
         error = self.refusal(run, run_args, capsys, tmp_path / "odd.ckpt")
-        assert "error: the checkpoint is damaged" in error
+        assert f"{tmp_path / 'odd.ckpt'}: a damaged checkpoint, " in error
 
     def test_weights_alone(self, run, run_args, capsys, finished, tmp_path):
         checkpoint = torch.load(finished, weights_only=True)

@@ -106,7 +106,11 @@ class TestStart:
     @staticmethod
     def set_up(module, stage="fit", ckpt_path=None, datamodule=None):
         module.trainer = SimpleNamespace(
-            ckpt_path=ckpt_path, accumulate_grad_batches=1, world_size=1, datamodule=datamodule
+            ckpt_path=ckpt_path,
+            accumulate_grad_batches=1,
+            precision="32-true",
+            world_size=1,
+            datamodule=datamodule,
         )
         module.setup(stage)
 

@@ -135,6 +135,14 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
             network.options = without_environment(network.options)
         self.model.configure_optimizers()  # so that it complains before the data are read
         self._record_defaults()
+        interval, steps = self.trainer.val_check_interval, self.datamodule.iterations
+        by_epoch = self.trainer.check_val_every_n_epoch is not None
+        if isinstance(interval, int) and interval > steps and by_epoch:  # Lightning says so late
+            raise ValueError(
+                f"trainer.val_check_interval={interval}: an epoch has {steps} steps "
+                "(data.iterations); lower it, or count steps of the whole run by "
+                "trainer.check_val_every_n_epoch=null"
+            )
         if config.get("ckpt_path") != "last":
             return
         config["ckpt_path"] = newest = newest_checkpoint(self.trainer)

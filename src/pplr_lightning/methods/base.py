@@ -338,7 +338,7 @@ class ReIDModule(Embedder):
             reopen_last_epoch(checkpoint, validates=validates)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(
-                "the checkpoint is damaged, or of another version of Lightning: its fields are "
-                f"not those of a run ({type(error).__name__}: {error}); go on from another, or "
-                "start from its weights with network.weights"
+                f"{trainer.ckpt_path}: a damaged checkpoint, or one of another Lightning: its "
+                f"fields are not those of a run ({type(error).__name__}: {error}); go on from "
+                "another, or start from its weights with network.weights"
             ) from error

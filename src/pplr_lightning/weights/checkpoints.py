@@ -15,6 +15,12 @@ from torch import Tensor
 from pplr_lightning.atomic_write import written_whole
 from pplr_lightning.lightning_internals import HANDED_BACK, PathLike, is_local
 
+# Of a run's checkpoint, as far as Lightning and this library read them.
+FIELDS: dict[str, type[Any]] = {
+    "state_dict": dict, "loops": dict, "hyper_parameters": dict, "callbacks": dict,
+    "optimizer_states": list, "lr_schedulers": list, "epoch": int, "global_step": int,
+}  # fmt: skip
+
 
 class WholeCheckpointIO(TorchCheckpointIO):
     """Lightning's own, but a local file is written aside in its folder and then renamed.
@@ -145,6 +151,12 @@ def read_checkpoint(path: PathLike, *, mmap: bool = False) -> dict[str, Any]:
             "weights can be given as network.weights, and those of another project be made a "
             "checkpoint by python -m pplr_lightning convert"
         )
+    for key, kind in FIELDS.items():
+        if not isinstance(checkpoint.get(key, kind()), kind):
+            raise ValueError(
+                f"{path}: a damaged checkpoint, {key} is a {type(checkpoint[key]).__name__} "
+                f"instead of a {kind.__name__}; take another"
+            )
     return checkpoint
 
 
