@@ -60,3 +60,14 @@ class Removes(Fault):
     def happen(self, batch):
         for path in Path(self.folder).iterdir():
             path.unlink()
+
+
+class BreaksGradient(Fault):
+    """Makes one rank's gradient infinite, when those of all ranks are averaged already."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        """Does nothing yet."""
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            next(pl_module.parameters()).grad[0] = float("inf")

@@ -181,3 +181,11 @@ def test_torchrun_on_two_nodes(run, run_args, tmp_path):
     assert len(found) == 2
     run("fit", *run_args, "--trainer.max_epochs=1", "--data.iterations=2")
     assert found[0] == pytest.approx(column(tmp_path / "demo/version_0", "train/loss")[0], rel=1e-5)
+
+
+def test_processes_that_are_forked_hand_their_weights_back(run_process, run_args, tmp_path):
+    """Those of ddp_spawn likewise, with more imports."""
+    options = ("--trainer.devices=2", "--trainer.strategy=ddp_fork", "--trainer.max_epochs=1")
+    done = run_process("fit", *run_args, *options)
+    assert done.returncode == 0, done.stderr
+    assert len(column(tmp_path / "demo/version_0", "train/loss")) == 3

@@ -80,6 +80,18 @@ class TestNotFinite:
         assert done.returncode != 0
         assert "error: epoch 0, step 1: train/loss is nan, train/loss_" in done.stderr
 
+    @pytest.mark.parametrize("rank", [0, 1])
+    def test_a_gradient_of_one_rank_stops_all_with_one_message(self, run_several, run_args, rank):
+        """After the ranks' gradients are averaged, of which nobody else hears."""
+        broken = fault("BreaksGradient", step=1, rank=rank)
+        done = run_several(2, "fit", *run_args, *TWO, *broken, timeout=90)
+        assert done.returncode == 1
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert errors[0].startswith(
+            "error: epoch 0, step 1: the loss is finite, its gradient is not; lower optimizer.lr"
+        )
+
 
 class TestDisk:
     def test_full(self, run, run_args, finished, capsys, monkeypatch):
@@ -94,7 +106,7 @@ class TestDisk:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert stop.value.code == 1
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith(f"error: {finished}: the checkpoint cannot be written (File too")
+        assert error.startswith(f"error: {finished}: cannot be written (File too")
         assert finished.read_bytes() == before
         assert list(finished.parent.iterdir()) == [finished]
 
@@ -172,6 +184,17 @@ class TestOtherCheckpoints:
         options = f"--data.dataset.init_args.root={tmp_path / 'fewer'}"
         error = self.refusal(run, run_args, capsys, finished, options)
         assert "on 96 training images, here are 95" in error
+
+    def test_of_another_optimiser(self, run, run_args, capsys, finished):
+        other = ["--optimizer=SGD", "--optimizer.lr=0.1"]
+        error = self.refusal(run, run_args, capsys, finished, *other)
+        assert "the checkpoint's optimiser is not SGD as it is set here" in error
+
+    @pytest.mark.parametrize("field", ["loops", "optimizer_states", "epoch"])
+    def test_with_a_damaged_field(self, run, run_args, capsys, finished, tmp_path, field):
+        torch.save({**torch.load(finished, weights_only=True), field: {}}, tmp_path / "odd.ckpt")
+        error = self.refusal(run, run_args, capsys, tmp_path / "odd.ckpt")
+        assert f"{tmp_path / 'odd.ckpt'}: a damaged checkpoint, " in error
 
     def test_weights_alone(self, run, run_args, capsys, finished, tmp_path):
         checkpoint = torch.load(finished, weights_only=True)

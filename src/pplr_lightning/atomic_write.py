@@ -27,25 +27,36 @@ def written_whole(path: Path, *, folder: bool = False, synced: bool = False) -> 
         Where to write. Removed, if the writing fails.
 
     Raises:
-        OSError: The disk is full or the folder cannot be written to.
+        OSError: The disk is full or the folder cannot be written to; names `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{token_hex(8)}.part")
-    if folder:
-        aside.mkdir()
-    else:
-        aside.touch(exist_ok=False)  # exclusive, of the permissions of any new file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if folder:
+            aside.mkdir()
+        else:
+            aside.touch(exist_ok=False)  # exclusive, of the permissions of any new file
+    except OSError as error:
+        raise _named(error, path) from error
     try:
         yield aside
         for file in (aside.iterdir() if folder else [aside]) if synced else []:
             with file.open("rb") as content:
                 os.fsync(content.fileno())
         aside.replace(path)
+    except OSError as error:
+        raise _named(error, path) from error
     finally:
         if folder:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.unlink(missing_ok=True)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """Says which file could not be written, and why, in an error of the same class."""
+    reason = error.strerror or str(error)
+    return type(error)(f"{path}: cannot be written ({reason})")
 
 
 def write_whole(path: Path, text: str) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 # What is wrong with a place that the user named.
 DISK = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR,
-    errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG,
+    errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP,
 )  # fmt: skip
 # Each a module of `commands` with a function `run`.
 COMMANDS = {
@@ -39,18 +39,24 @@ def main(args: list[str] | None = None) -> Any:
     """Runs `python -m pplr_lightning ARGS`.
 
     A complaint that this library raised is a message to the user, and so is what Lightning says of
-    its options (MisconfigurationException): one line, exit code 1. Any other error keeps its
+    its options and OmegaConf of interpolations: one line, exit code 1. Any other error keeps its
     traceback.
     """
     words = sys.argv[1:] if args is None else args
     _check_command(words)
 
     from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+    from omegaconf.errors import OmegaConfBaseException
 
     from pplr_lightning.callbacks.interruption import Interrupted
     from pplr_lightning.data.images import BadImageError
+    from pplr_lightning.lightning_internals import leave_out_noise
 
-    complaints = (ValueError, OSError, ImportError, FloatingPointError, MisconfigurationException)
+    leave_out_noise()
+    complaints = (
+        ValueError, TypeError, OSError, ImportError, FloatingPointError, MisconfigurationException,
+        OmegaConfBaseException,
+    )  # fmt: skip
     try:
         if words and words[0] in COMMANDS:
             command = importlib.import_module(f"{__package__}.commands.{words[0]}")
@@ -67,11 +73,18 @@ def main(args: list[str] | None = None) -> Any:
         caught = re.match(r"Caught \w+ in DataLoader worker", str(error))
         if caught and isinstance(error, (BadImageError, OSError)):  # comes with a traceback
             own = OSError(str(error).strip().splitlines()[-1].partition(": ")[2])
-        elif isinstance(error, MisconfigurationException) or getattr(error, "errno", None) in DISK:
+        elif isinstance(error, OmegaConfBaseException):
+            own = ValueError(f"{_option_of(error)}: {str(error).splitlines()[0]}")
+        elif (
+            isinstance(error, MisconfigurationException)
+            or getattr(error, "errno", None) in DISK
+            or _of_an_option(error)
+        ):
             own = own or error
         if own is None:
             raise
-        print(f"error: {own}", file=sys.stderr)
+        if getattr(own, "rank", 0) == 0:  # all ranks say the same where each says who it is
+            print(f"error: {own}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -111,6 +124,19 @@ def _how_to_go_on(words: list[str], checkpoint: Path | None) -> str:
     return (
         f"stopped by SIGTERM; saved {checkpoint}. Go on (under the same launcher) with\n{command}"
     )
+
+
+def _of_an_option(error: BaseException) -> bool:
+    """Tells whether Lightning refused an option; of its accelerators even a TypeError does."""
+    module = str(list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals.get("__name__"))
+    if isinstance(error, TypeError):
+        return module.startswith("lightning.fabric.") and "devices" in str(error)
+    return module.startswith(("lightning.", "lightning_utilities."))
+
+
+def _option_of(error: Any) -> str:
+    """Names the option whose interpolation failed, without the command that it is of."""
+    return str(error.full_key or "config").partition(".")[2] or str(error.full_key or "config")
 
 
 def _raised_here(error: BaseException | None) -> BaseException | None:

@@ -64,6 +64,15 @@ def all_gather_list(values: list[T]) -> list[T]:
     return [value for part in gathered for value in part]
 
 
+def on_all_ranks(holds: Tensor) -> Tensor:
+    """Tells whether what a truth value says on each rank holds on all, without waiting for it."""
+    if not is_distributed():
+        return holds
+    number = holds.to(torch.uint8)
+    dist.all_reduce(number, op=dist.ReduceOp.MIN)
+    return number.bool()
+
+
 def log_own(module: LightningModule, values: dict[str, float]) -> None:
     """Logs this rank's values for the epoch, without talking to the others.
 

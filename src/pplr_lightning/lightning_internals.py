@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
+import warnings
 from typing import Any
 
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol as is_local
@@ -10,18 +12,43 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import LightningModule, Trainer
 
 PathLike = _PATH
+HANDED_BACK = ".temp.ckpt"  # bare weights, which processes of ddp_spawn and its kin hand back
 
 __all__ = [
+    "HANDED_BACK",
     "KeepsGivenOptions",
     "PathLike",
     "batches_done",
     "has_scaler",
     "is_local",
+    "leave_out_noise",
     "reopen_last_epoch",
     "show_on_bar",
     "started_processes",
     "trainer_of",
 ]
+
+
+# Advertisements, and warnings of what torch and Lightning do with each other.
+TIP = "💡 Tip: For seamless"
+NOISE = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"`?torch\.distributed\.[\w.]*all_gather\w*`? is deprecated",
+    r"The number of training batches \(\d+\) is smaller than the logging interval",
+)
+
+
+def leave_out_noise() -> None:
+    """Has the command line say only what its user can do something about."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    if not any(getattr(one, "__name__", "") == "_no_tip" for one in logger.filters):
+        logger.addFilter(_no_tip)
+
+
+def _no_tip(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(TIP)
 
 
 class KeepsGivenOptions:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -7,6 +9,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling
+from pplr_lightning.callbacks.pseudo_labeling import _alive
 from pplr_lightning.callbacks.shared import History
 from pplr_lightning.data import Market1501
 from pplr_lightning.evaluation.extraction import extract_features
@@ -192,3 +195,14 @@ def test_wrong_partners(data):
     )
     with pytest.raises(MisconfigurationException, match="datamodule=PPLRDataModule"):
         trainer.fit(BoringModel())
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("step", [0, 5])
+def test_a_network_that_has_diverged_is_called_that(value, step):
+    features, parts = torch.ones(4, 3), torch.ones(4, 3, 2)
+    parts[2, :, 1] = value
+    trainer = SimpleNamespace(global_step=step, current_epoch=3, global_rank=0)
+    why = "training has diverged: lower" if step else "weights to start from are broken"
+    with pytest.raises(FloatingPointError, match=f"epoch 3: .* of 1 images; .*{why}"):
+        _alive(trainer, features, parts)

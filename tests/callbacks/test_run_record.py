@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
 
 from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling
 from pplr_lightning.callbacks import RunRecord
@@ -18,6 +19,7 @@ from pplr_lightning.data import Market1501
 from pplr_lightning.labelers import DBSCAN
 from pplr_lightning.networks import PartNetwork
 from pplr_lightning.report.history import read_history
+from pplr_lightning.report.reading import read_run
 
 from ..conftest import run_options
 from ..processes import launch
@@ -221,3 +223,32 @@ def _add(rank):
     row = {"epoch": 0}
     add_step(row, losses(1.0 + rank))
     return row["train/0"].item()
+
+
+def test_a_script_of_ones_own_leaves_its_options(drawn, tmp_path):
+    module = PPLRModule(
+        PartNetwork("test_resnet", weights=None, norm_batch_size=8, num_parts=2),
+        max_clusters=64,
+        agreement_k=4,
+    )
+    data = PPLRDataModule(
+        Market1501(drawn), image_size=(64, 32), batch_size=16, iterations=2, num_workers=0
+    )
+    labels = PseudoLabeling(DBSCAN(k1=6, k2=2, eps=0.6, min_samples=2))
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, logger=CSVLogger(tmp_path, name="own"),
+        callbacks=[labels, RunRecord()], enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    folder = tmp_path / "own/version_0"
+    run = read_run(folder)
+    for name, value in {
+        "pseudo_labels.labeler.eps": 0.6, "pseudo_labels.labeler.k1": 6, "model.agreement_k": 4,
+        "model.network.backbone": "test_resnet", "data.batch_size": 16, "optimizer.lr": 3.5e-4,
+        "data.dataset.root": str(drawn), "trainer.max_epochs": 1,
+    }.items():  # fmt: skip
+        assert run.option(name) == value, name
+    assert run.kind("model") == "PPLRModule"
+    assert "eps: 0.6" in (folder / "hparams.yaml").read_text()
+    assert "DBSCAN (k1 6" in (folder / "report.html").read_text()

@@ -154,7 +154,7 @@ class TestRefuses:
         refused(match, "--ckpt_path", tmp_path / "none.ckpt", *SIZE)
 
     def test_an_image_size_that_is_none(self, refused, checkpoint):
-        match = r"--image_size 0 32: give height and width in pixels"
+        match = r"--image_size=\(0, 32\): give \(height, width\) in pixels"
         refused(match, "--ckpt_path", checkpoint, "--image_size", 0, 32)
 
     def test_another_ending(self, refused):

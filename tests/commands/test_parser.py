@@ -27,6 +27,11 @@ from pplr_lightning.labelers import Labeler
         (["--data.image_size=64x32"], "Got value: 64x32; write numbers in brackets"),
         (["--optimizer.lr=fast"], "optimizer.lr: expected float. Got value: fast;"),
         (["--model.foo=class_path='Nope'"], "model: pplr_lightning.PPLRModule has no option 'foo'"),
+        (["--model.backbnoe=resnet18"], "'backbnoe', did you mean model.network.backbone?"),
+        (["--pseudo_labels.eps=0.4"], "eps=0.4, did you mean pseudo_labels.labeler.eps?"),
+        (["--modle.beta=1"], "--modle.beta=1, did you mean model.beta?"),
+        (["--confg=a.yaml"], "--confg=a.yaml, did you mean config?"),
+        (["--data.lr=1"], "unrecognized arguments: --data.lr=1; see"),
         (["--data.dataset=Market1502"], "no class 'Market1502', did you mean Market1501?"),
         (
             ["--trainer.callbacks+=pplr_lightning.callbacks.Figures", "--trainer.callbacks.part=x"],

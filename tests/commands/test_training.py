@@ -6,6 +6,8 @@ import pytest
 import torch
 import yaml
 
+from pplr_lightning.methods import ReIDModule
+
 
 def options_in(file) -> dict:
     return yaml.safe_load(file.read_text())
@@ -93,3 +95,62 @@ def test_optimizer_and_schedule_each_by_itself(run, run_args, tmp_path, options,
 def test_layer_decay_out_of_range(run, run_args):
     with pytest.raises(SystemExit):
         run("fit", *run_args, "--layer_decay=0")
+
+
+def test_what_comes_from_the_environment_is_named_and_not_told(
+    run, run_args, checkpoint_args, tmp_path, tiny_checkpoint, drawn, monkeypatch
+):
+    secrets = {
+        "PADDING": "7",
+        "ROOT": str(drawn),
+        "WEIGHTS": str(tiny_checkpoint),
+        "KEY": "sesame",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(f"SECRET_{name}", value)
+    extra = tmp_path / "extra.yaml"
+    extra.write_text(
+        "data: {dataset: {init_args: {root: '${oc.env:SECRET_ROOT}'}},\n"
+        "  padding: '${oc.env:SECRET_PADDING}'}\n"
+        "trainer: {logger: {init_args: {prefix: 'a-${oc.env:SECRET_KEY}'}}}\n"
+    )
+    weights = "--model.network.weights=${oc.env:SECRET_WEIGHTS}"
+    run("fit", *run_args, *checkpoint_args, f"--config={extra}", weights,
+        "--trainer.max_epochs=1")  # fmt: skip
+    folder = tmp_path / "demo/version_0"
+    for file in ("config.yaml", "hparams.yaml"):
+        options = options_in(folder / file)
+        assert options["data"]["padding"] == 7
+        assert options["trainer"]["logger"]["init_args"]["prefix"] == "a-${oc.env:SECRET_KEY}"
+        assert options["data"]["dataset"]["init_args"]["root"] == "${oc.env:SECRET_ROOT}"
+    for file in ("config.yaml", "hparams.yaml", "report.html", "checkpoints/last.ckpt"):
+        content = (folder / file).read_bytes()
+        assert b"${oc.env:SECRET_WEIGHTS}" in content
+        for name in ("ROOT", "WEIGHTS", "KEY"):
+            assert secrets[name].encode() not in content, (file, name)
+    ReIDModule.load_from_checkpoint(folder / "checkpoints/last.ckpt")
+    run("fit", f"--config={folder / 'config.yaml'}", "--trainer.max_epochs=2",
+        "--ckpt_path=last")  # fmt: skip
+    assert "${oc.env:SECRET_ROOT}" in (tmp_path / "demo/version_1/config.yaml").read_text()
+
+
+def test_the_config_is_written_through_no_link(run, run_args, tmp_path):
+    (tmp_path / "demo/mine").mkdir(parents=True)
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "demo/mine/config.yaml").symlink_to(tmp_path / "precious")
+    run("fit", *run_args, "--trainer.logger.init_args.version=mine", "--trainer.max_epochs=1")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert options_in(tmp_path / "demo/mine/config.yaml")["trainer"]["max_epochs"] == 1
+
+
+def test_names_what_the_method_brought(run, run_args, tmp_path):
+    """Of a config that says nothing of optimiser, schedule or network."""
+    own = ("model.network", "optimizer", "lr_scheduler", "config=", "trainer.logger")
+    options = [one for one in run_args if not one.removeprefix("--").startswith(own)]
+    run("fit", *options, "--model.network.backbone=test_resnet", "--model.network.weights=null",
+        "--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}",
+        "--trainer.max_epochs=1", "--pseudo_labels.labeler.eps=0.7")  # fmt: skip
+    config = options_in(tmp_path / "lightning_logs/version_0/config.yaml")
+    assert config["optimizer"]["class_path"] == "torch.optim.Adam"
+    assert config["optimizer"]["init_args"]["lr"] == 3.5e-4
+    assert config["lr_scheduler"]["init_args"]["step_size"] == 20

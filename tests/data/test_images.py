@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import numpy as np
 import pytest
@@ -184,3 +185,10 @@ def test_nor_is_a_lack_of_memory(samples, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: bytearray(2**62))
     with pytest.raises(MemoryError):
         read_image(samples[0].path)
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(BadImageError, match=r"x\.png: cannot be read .*no regular file"):
+        read_image(str(tmp_path / "x.png"))

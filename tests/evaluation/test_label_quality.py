@@ -35,6 +35,7 @@ class TestLabelStatistics:
             {
                 "clusters": 2,
                 "outliers": 0.25,
+                "largest": 0.5,
                 "singles": 0.25,
                 "agreement_mean": 0.5,
                 "agreement_part1": 0.3,
@@ -45,7 +46,7 @@ class TestLabelStatistics:
     @pytest.mark.parametrize("columns", [{}, {"agreement": torch.empty(4, 0)}])
     def test_of_a_method_without_agreement(self, columns):
         found = label_statistics(PseudoLabels(self.classes, columns), torch.full((4,), -1))
-        assert found == {"clusters": 2, "outliers": 0.25, "singles": 0.25}
+        assert found == {"clusters": 2, "outliers": 0.25, "largest": 0.5, "singles": 0.25}
 
     def test_without_a_class_of_one_image(self):
         found = label_statistics(PseudoLabels(torch.tensor([0, 0, -1])), torch.full((3,), -1))

@@ -101,3 +101,32 @@ def test_parts_of_another_run(start, other, message):
     start()
     with pytest.raises(ValueError, match=message):
         start(**other)
+
+
+def test_writes_through_no_link(start, tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "new/e.parquet.parts").symlink_to(tmp_path / "precious")
+    with pytest.raises(ValueError, match=r"e\.parquet\.parts: is a link; remove it"):
+        start()
+    assert not list((tmp_path / "precious").iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"fingerprint": 5}'])
+def test_a_damaged_record_is_named(start, text):
+    (start().folder / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json: damaged .*; remove that folder"):
+        start()
+
+
+def test_a_damaged_part_is_computed_again(start, tmp_path):
+    parts = start()
+    write(parts, 0, 1, 2)
+    (parts.folder / "000000001.parquet").write_bytes(b"PAR1 damaged")
+    with pytest.raises(ValueError, match=r"000000001\.parquet: was damaged .* start again"):
+        parts.merge()
+    assert not (tmp_path / "new/e.parquet").exists()
+    assert start().left() == [1]
+    write(parts, 1)
+    assert parts.merge() == []
+    np.testing.assert_array_equal(read_embeddings(tmp_path / "new/e.parquet").vectors[:], ROWS)

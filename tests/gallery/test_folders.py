@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import pyarrow.parquet as pq
 import pytest
@@ -45,6 +46,19 @@ class TestFolder:
         assert mapped.search(QUERIES, 3).rows.tolist() == (
             Gallery.load(folder).search(QUERIES, 3).rows.tolist()
         )
+
+    def test_a_full_disk_is_named_and_keeps_what_was_there(self, folder):
+        rows = vectors(60, dimension=512)
+        before = (folder / "index.faiss").read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, limits[1]))
+        try:
+            with pytest.raises(OSError, match=r"some\.index: cannot be written \(File too large\)"):
+                Gallery.build(embeddings(rows)).save(folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (folder / "index.faiss").read_bytes() == before
+        assert [path.name for path in folder.parent.iterdir()] == ["some.index"]
 
     def test_takes_the_place_of_galleries_alone(self, gallery, folder, tmp_path):
         (folder / "thesis.txt").touch()

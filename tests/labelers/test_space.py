@@ -153,3 +153,16 @@ def test_an_id_for_each_image(name):
         ValueError, match=rf"{name} must have shape \(3,\), got \(2,\); give one per"
     ):
         Space.of(torch.eye(3), **{name: torch.arange(2)})
+
+
+@pytest.mark.parametrize(
+    ("features", "fix"),
+    [
+        (torch.zeros(3, 4), "norm of 0 in row 0; a network that gives nothing has diverged"),
+        (torch.full((3, 4), 0.498), "normalise in 32 bits, .*normalize\\(features.float\\(\\)\\)"),
+        (torch.ones(3, 4), "norm of 2 in row 0; call torch.nn.functional.normalize\\(features\\)"),
+    ],
+)
+def test_features_of_another_norm_are_told_apart(features, fix):
+    with pytest.raises(ValueError, match=fix):
+        Space.of(features).neighbors(2)

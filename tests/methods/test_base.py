@@ -107,8 +107,8 @@ class TestStart:
     def set_up(module, stage="fit", ckpt_path=None, datamodule=None):
         module.trainer = SimpleNamespace(
             ckpt_path=ckpt_path, accumulate_grad_batches=1, check_val_every_n_epoch=1,
-            gradient_clip_val=None, log_every_n_steps=1, callbacks=[], world_size=1,
-            datamodule=datamodule,
+            gradient_clip_val=None, precision="32-true", log_every_n_steps=1, callbacks=[],
+            world_size=1, datamodule=datamodule,
         )  # fmt: skip
         module.setup(stage)
 

@@ -181,3 +181,11 @@ class TestEmbed:
             torch.load(tiny_checkpoint, weights_only=True)
         )  # to go on with new data
         assert loaded.preprocessing.image_size == (48, 16)
+
+
+def test_can_be_pickled_whole(tmp_path):
+    made = tiny()
+    torch.save(made, tmp_path / "module.pt")
+    loaded = torch.load(tmp_path / "module.pt", weights_only=False)
+    images = torch.rand(2, 3, 64, 32)
+    torch.testing.assert_close(loaded.eval()(images), made(images))

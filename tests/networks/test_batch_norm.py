@@ -106,3 +106,18 @@ def test_conversion_keeps_a_network_as_it_was(backbone):
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms
     assert all(isinstance(norm, GroupBatchNorm) and norm.group_size == 2 for norm in norms)
+
+
+@pytest.mark.parametrize("group_size", [None, 4])
+def test_without_momentum_all_batches_are_averaged(group_size):
+    """As torch does, for `torch.optim.swa_utils.update_bn` and Lightning's callback of it."""
+    norm = GroupBatchNorm(3, group_size=group_size, momentum=None).train()
+    batches = torch.randn(5, 8, 3, 4, 4) * 2 + 1
+    for batch in batches:
+        norm(batch)
+    groups = batches.reshape(-1, group_size or 8, 3, 4, 4)
+    torch.testing.assert_close(norm.running_mean, groups.mean((1, 3, 4)).mean(0))
+    torch.testing.assert_close(norm.running_var, groups.var((1, 3, 4)).mean(0))
+    plain = torch.nn.Sequential(torch.nn.BatchNorm2d(3, momentum=None))
+    group_batch_norms(plain, group_size)
+    assert plain[0].momentum is None

@@ -317,3 +317,9 @@ def test_gem_gradients_of_nothing_are_finite():
     gem.root(gem.power(feature_map).mean(dim=(2, 3))).sum().backward()
     assert feature_map.grad.isfinite().all()
     assert gem.p.grad.isfinite().all()
+
+
+def test_two_mistakes_are_told_together(tmp_path):
+    torch.save({"other.weight": torch.ones(2)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other\.pth: none of .*; and last_stride=1: "):
+        PartNetwork("mobilenetv3_small_050", weights=str(tmp_path / "other.pth"))

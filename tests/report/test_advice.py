@@ -48,7 +48,8 @@ def test_many_outliers(make, outliers, found):
         assert advice.finding == "41 % of the images are outliers and were not trained on."
         assert advice.attempt == (
             f"Raise {EPS} by 0.05, or lower pseudo_labels.labeler.min_samples (now 4), or lower "
-            "pseudo_labels.labeler.k1 (now 20)."
+            "pseudo_labels.labeler.k1 (now 20). Begin with k1: 20 neighbours are more than the 13 "
+            "images that a person has on average, so that other people are always among them."
         )
         assert advice.rule == "outliers above 40 % in the last epoch"
 
@@ -58,7 +59,7 @@ def test_few_clusters(make, clusters):
     merged = one(make(labels_clusters=clusters), "fewer clusters")
     assert merged.finding.startswith(f"{clusters} clusters are fewer than the 16 of a batch")
     assert merged.finding.endswith("people have merged.")
-    assert merged.attempt == f"Lower {EPS} by 0.05."
+    assert merged.attempt.startswith(f"Lower {EPS} by 0.05, or lower pseudo_labels.labeler.k1 (now")
     sparse = one(make(labels_clusters=clusters, labels_outliers=0.8), "fewer clusters")
     assert "merged" not in sparse.finding
     assert sparse.attempt.startswith(f"Raise {EPS}")
@@ -117,8 +118,8 @@ def test_labels_that_miss_the_identities(make, name, change):
 
 
 def test_eps_is_turned_one_way_only(make):
-    faults = {"outliers": 0.8, "clusters": 3, "precision": 0.1, "recall": 0.1}
-    for count in range(1, 5):
+    faults = {"outliers": 0.8, "clusters": 3, "precision": 0.1, "recall": 0.1, "largest": 0.9}
+    for count in range(1, 6):
         for names in itertools.combinations(faults, count):
             found = advise(make(**{f"labels_{name}": faults[name] for name in names}))
             assert len(found) == count
@@ -227,3 +228,30 @@ def test_a_run_that_left_nothing(make_run):
         "fewer epochs finished than trainer.max_epochs",
         "no evaluation in the history",
     ]
+
+
+def test_outliers_that_rise_in_every_epoch(make_run):
+    for course, found in (((0.1, 0.2, 0.25), True), ((0.1, 0.3, 0.2), False), ((0.1, 0.3), False)):
+        rows = [epoch(number, labels_outliers=share) for number, share in enumerate(course)]
+        advice = [one for one in advise(make_run(rows=rows)) if "risen" in one.rule]
+        assert bool(advice) == found
+        if found:
+            assert advice[0].finding.startswith("Outliers have risen in every epoch, from 10 % to")
+            assert advice[0].attempt.startswith(f"Raise {EPS}")
+
+
+def test_a_cluster_that_swallows_the_set(make):
+    assert advise(make(labels_largest=0.5)) == []
+    advice = one(make(labels_largest=0.62), "a cluster of more than 50 %")
+    assert advice.finding == "One cluster holds 62 % of the images: people have merged."
+    assert advice.attempt.startswith(f"Lower {EPS} by 0.05, or lower pseudo_labels.labeler.k1 (now")
+
+
+def test_k1_is_named_where_it_is_the_cause(make_run):
+    rows = [epoch(0, labels_largest=0.9)]
+    (advice,) = [one for one in advise(make_run(rows=rows)) if "cluster" in one.rule]
+    assert "Begin with k1: 20 neighbours are more than the 13 images that" in advice.attempt
+    for environment in ({}, {"data": {"training images": 5000,
+                                      "identities known of training images": 75}}):  # fmt: skip
+        run = make_run(rows=rows, environment=environment)
+        assert not any("Begin with k1" in one.attempt for one in advise(run))

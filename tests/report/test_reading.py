@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from pplr_lightning.report.reading import read_run
 
 from .conftest import epoch, evaluated, history, options
+from .test_bounded_yaml import BOMB
 
 
 def test_reads_what_a_run_left(make_folder):
@@ -163,3 +166,63 @@ class TestNoRun:
 def test_evaluation_only(make_folder):
     run = read_run(make_folder(rows=[{"epoch": -1.0, **evaluated(0.2)}]))
     assert (run.finished, len(run.evaluations), run.labelings) == (0, 1, [])
+
+
+class TestAFolderOfAnothers:
+    """What is shown of it is what it holds."""
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("figures/ranking-epoch0.png", b"\x89PNG\r\n\x1a\nsecret"),
+            ("figures/captions.json", b'{"ranking-epoch0.png": "secret"}'),
+            ("config.yaml", b"secret: 1"),
+            ("environment.json", b'{"secret": 1}'),
+            ("summary.json", b'{"secret": 1}'),
+            ("history.csv", b"epoch,secret\n0,1\n"),
+        ],
+    )
+    @pytest.mark.parametrize("above", [False, True])
+    def test_no_link_leads_out(self, make_folder, tmp_path, name, content, above):
+        folder, outside = make_folder(), tmp_path / "outside"
+        outside.mkdir()
+        (outside / Path(name).name).write_bytes(content)
+        (folder / name).unlink(missing_ok=True)
+        if above and "/" in name:
+            (folder / "figures").rmdir()
+            (folder / "figures").symlink_to(outside)
+        else:
+            (folder / name).symlink_to(outside / Path(name).name)
+        run = read_run(folder)
+        assert "secret" not in repr(run)
+        assert f"{Path(name).name} leads out of the run's folder and was left out." in run.notes
+
+    def test_a_link_within_is_followed(self, make_folder, tmp_path):
+        folder = make_folder(figures=("newest.png",))
+        (folder / "figures/ranking-epoch0.png").symlink_to("newest.png")
+        (tmp_path / "link").symlink_to(folder)
+        assert [figure.name for figure in read_run(tmp_path / "link").figures] == ["ranking"]
+
+    def test_what_is_no_picture(self, make_folder):
+        folder = make_folder()
+        (folder / "figures/ranking-epoch0.png").write_text("<script>")
+        os.mkfifo(folder / "figures/clusters-epoch0.png")
+        (folder / "figures/embedding-epoch0.png").symlink_to("embedding-epoch0.png")
+        with (folder / "figures/agreement-epoch0.png").open("wb") as huge:
+            huge.truncate(2**26)
+        run = read_run(folder)
+        assert run.figures == []
+        assert run.notes == [
+            "ranking-epoch0.png is no PNG and was left out.",
+            "clusters-epoch0.png is not readable and was left out.",
+            "embedding-epoch0.png is not readable and was left out.",
+            "agreement-epoch0.png is too large and was left out.",
+        ]
+
+    @pytest.mark.parametrize("text", [BOMB, "a: &a\n  b: *a\n", "a: &a [{x: 1}, *a]\n"])
+    def test_options_without_end(self, make_folder, text):
+        folder = make_folder()
+        (folder / "config.yaml").write_text(text)
+        run = read_run(folder)
+        assert run.config == {}
+        assert "config.yaml is not readable and was left out." in run.notes

@@ -8,7 +8,9 @@ from PIL import Image
 from pplr_lightning.gallery import Gallery, SearchEngine
 
 gradio = pytest.importorskip("gradio")
+from pplr_lightning.serving import search_page, uploads  # noqa: E402
 from pplr_lightning.serving.search_page import Answers, build_page  # noqa: E402
+from pplr_lightning.serving.uploads import read_upload as read  # noqa: E402
 
 from ..tiny import module  # noqa: E402
 
@@ -153,3 +155,21 @@ def test_the_page_says_what_it_is_not_for(answers):
 def test_says_that_a_compressed_index_is_approximate(answers, asked, monkeypatch):
     monkeypatch.setattr(answers.engine.gallery, "recall", 0.9)
     assert "recall@10 was 0.900" in answers.show(asked, 3, False, 200, None, 1, 1, 1)[0]
+
+
+def test_a_picture_of_many_pixels_is_refused_before_it_is_decoded(answers, made, monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_PIXELS", 100)
+    upload = {"path": str(made.images[4]), "orig_name": "4.png"}
+    asked, hits, _, found = answers.ask(upload, 7, False, 200, [], 1, 1, 1)
+    assert asked is None
+    assert found == []
+    assert "4.png: 32 x 64 are more than 100 pixels; drop a smaller one" in hits
+
+
+def test_one_upload_is_decoded_at_a_time(answers, made, monkeypatch):
+    held = []
+    monkeypatch.setattr(
+        search_page, "read_upload", lambda path: held.append(answers.lock.locked()) or read(path)
+    )
+    answers.ask({"path": str(made.images[4]), "orig_name": "4.png"}, 7, False, 200, [], 1, 1, 1)
+    assert held == [True]

@@ -6,9 +6,17 @@ import pytest
 
 gradio = pytest.importorskip("gradio")
 from fastapi import FastAPI  # noqa: E402
+from PIL import Image  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
-from pplr_lightning.serving.uploads import Page, is_upload  # noqa: E402
+from pplr_lightning.data.images import BadImageError  # noqa: E402
+from pplr_lightning.serving import uploads  # noqa: E402
+from pplr_lightning.serving.uploads import (  # noqa: E402
+    Page,
+    TooLargeError,
+    is_upload,
+    read_upload,
+)
 
 MARKED = {"meta": {"_type": "gradio.FileData"}}  # what Gradio copies to where it has an address
 
@@ -77,3 +85,23 @@ def test_an_upload(tmp_path):
     assert is_upload(str(tmp_path / "a.png"), tmp_path)
     (tmp_path / "link").symlink_to(tmp_path)  # as macOS has one for /tmp
     assert is_upload(str(tmp_path / "a.png"), tmp_path / "link")
+
+
+class TestReadUpload:
+    def test_many_pixels_are_not_decoded(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(uploads, "read_image", lambda _: pytest.fail("decoded"))
+        for size in ((5001, 5000), (13_000, 13_000), (20_000, 20_000)):
+            Image.new("1", size).save(tmp_path / "bomb.png")
+            with pytest.raises(TooLargeError, match="more than 25,000,000 pixels; drop a smaller"):
+                read_upload(str(tmp_path / "bomb.png"))
+
+    @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "gif", "tif"])
+    def test_kinds(self, tmp_path, ending):
+        Image.new("RGB", (20, 30)).save(tmp_path / f"a.{ending}")
+        assert read_upload(str(tmp_path / f"a.{ending}")).size == (20, 30)
+
+    def test_what_another_program_would_read(self, tmp_path):
+        Image.new("RGB", (20, 30)).save(tmp_path / "a.eps")
+        (tmp_path / "a.eps").rename(tmp_path / "a.png")
+        with pytest.raises(BadImageError):
+            read_upload(str(tmp_path / "a.png"))

@@ -226,3 +226,14 @@ class TestRefuses:
         match = r"shared: config.json: PPLRModule has no option temperature"
         with pytest.raises(ValueError, match=match):
             PPLRModule.from_pretrained(folder)
+
+
+def test_writes_through_no_link(module, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "shared").mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / "shared" / name).symlink_to(precious)
+    module.save_pretrained(tmp_path / "shared")
+    assert precious.read_text() == "precious"
+    assert type(module).from_pretrained(tmp_path / "shared").options["max_clusters"] == 8

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
+from pplr_lightning.weights.backbone_weights import read_tensors
 from pplr_lightning.weights.checkpoints import (
     WholeCheckpointIO,
     check_weights,
@@ -41,6 +42,28 @@ class TestNewestCheckpoint:
         touch(runs / "other/version_0/checkpoints/last.ckpt", 40)
         assert newest_checkpoint(trainer) == newest
 
+    def test_below_the_folder_where_a_metrics_slash_puts_it(self, trainer, tmp_path):
+        newest = touch(tmp_path / "runs/mine/version_0/checkpoints/epoch=1-val/mAP=0.1.ckpt", 10)
+        assert newest_checkpoint(trainer) == newest
+
+    def test_by_epoch_and_step_before_time(self, trainer, tmp_path):
+        """A clock may be set back, and a copy is of now."""
+        folder = tmp_path / "runs/mine/version_0/checkpoints"
+        for epoch, step, seconds in ((1, 8, 30), (2, 9, 20), (2, 12, 10), (0, 4, 40)):
+            state = {"epoch": epoch, "global_step": step, "pytorch-lightning_version": "2",
+                     "state_dict": {}, "loops": {}}  # fmt: skip
+            WholeCheckpointIO().save_checkpoint(state, folder / f"{step}.ckpt")
+            os.utime(folder / f"{step}.ckpt", (seconds, seconds))
+        touch(folder / "damaged.ckpt", 50)
+        assert newest_checkpoint(trainer) == folder / "12.ckpt"
+
+    def test_of_this_run_before_another_of_its_name(self, tmp_path):
+        logger = CSVLogger(tmp_path, name="mine", version=1)
+        trainer = Trainer(accelerator="cpu", logger=logger, default_root_dir=tmp_path)
+        touch(tmp_path / "mine/version_0/checkpoints/last.ckpt", 30)
+        own = touch(tmp_path / "mine/version_1/checkpoints/last.ckpt", 10)
+        assert newest_checkpoint(trainer) == own
+
     def test_none(self, trainer):
         assert newest_checkpoint(trainer) is None
 
@@ -52,6 +75,13 @@ class TestNewestCheckpoint:
 
 
 class TestWholeCheckpointIO:
+    def test_takes_the_weights_that_a_launchers_process_hands_back(self, tmp_path):
+        WholeCheckpointIO().save_checkpoint({"weight": torch.ones(2)}, tmp_path / ".temp.ckpt")
+        assert list(WholeCheckpointIO().load_checkpoint(tmp_path / ".temp.ckpt")) == ["weight"]
+        (tmp_path / ".temp.ckpt").rename(tmp_path / "other.ckpt")
+        with pytest.raises(ValueError, match="no checkpoint of a run of this library"):
+            WholeCheckpointIO().load_checkpoint(tmp_path / "other.ckpt")
+
     def test_replaces_what_was_there_and_leaves_nothing_else(self, tmp_path):
         for value in (1, 2):
             WholeCheckpointIO().save_checkpoint({"value": value}, tmp_path / "new/last.ckpt")
@@ -64,7 +94,7 @@ class TestWholeCheckpointIO:
         full = Path("/dev/full")  # every write to it: no space left
         write = Path.write_bytes
         monkeypatch.setattr(Path, "write_bytes", lambda _, content: write(full, content))
-        with pytest.raises(OSError, match=r"last.ckpt: the checkpoint cannot .*\(No space left"):
+        with pytest.raises(OSError, match=r"last.ckpt: cannot be written .*\(No space left"):
             WholeCheckpointIO().save_checkpoint({"value": 2}, path)
         assert torch.load(path, weights_only=True) == {"value": 1}
         assert list(tmp_path.iterdir()) == [path]
@@ -140,3 +170,28 @@ class TestLast:
             run("validate", *run_args, "--ckpt_path=last")
         error = capsys.readouterr().err.splitlines()[-1]
         assert error == "error: --ckpt_path last: there is no checkpoint of a run of this name"
+
+
+class TestOtherThings:
+    """That lie under a checkpoint's name."""
+
+    @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+                "a Git LFS pointer, .*",
+            ),
+            ("\n<!DOCTYPE html><html>Virus scan", "a web page, .*download it again"),
+        ],
+    )
+    def test_are_called_by_their_name(self, tmp_path, name, text, message):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f"{name}: {message}"):
+            read_tensors(tmp_path / name)
+
+    def test_text_executes_no_code(self, tmp_path):
+        (tmp_path / "a.pth").write_text("0123456789" * 9)
+        with pytest.raises(ValueError, match=r"a\.pth: no readable checkpoint"):
+            read_file(tmp_path / "a.pth")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ import torch
 from lightning.pytorch import Trainer
 
 from pplr_lightning.data import PPLRDataModule
+from pplr_lightning.methods.base import ReIDModule
 
 FILE = "environment.json"
+CONFIG = "config.yaml"
+SECTIONS = {"pseudo_labels": "PseudoLabeling", "evaluation": "RetrievalEvaluation"}
 PACKAGES = (
     "torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "scipy", "numba",
     "faiss-cpu", "faiss-gpu",
@@ -42,6 +47,56 @@ def describe_environment(trainer: Trainer) -> dict[str, dict[str, Any]]:
         "hardware": hardware,
         "versions": versions,
     }
+
+
+def describe_options(trainer: Trainer, module: ReIDModule) -> dict[str, Any]:
+    """Tells the options of a run that a script of one's own made, as a config file names them.
+
+    What an object does not keep of what it was made with is left out.
+    """
+    own = {name: value for name, value in module.options.items() if name != "method"}
+    options: dict[str, Any] = {
+        "trainer": {"max_epochs": trainer.max_epochs, "precision": str(trainer.precision)},
+        "model": {"class_path": _path_of(type(module)), "init_args": _plain(own)},
+        "layer_decay": module.layer_decay,
+    }
+    data = getattr(trainer, "datamodule", None)
+    if isinstance(data, PPLRDataModule):
+        options["data"] = _options_of(data)["init_args"]
+    for name in ("optimizer", "lr_scheduler"):
+        made = getattr(module, name)
+        if isinstance(made, partial):
+            init_args = {n: _plain(value) for n, value in made.keywords.items()}
+            options[name] = {"class_path": _path_of(made.func), "init_args": init_args}
+    for name in ("pseudo_labels", "evaluation"):
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if type(callback).__name__ == SECTIONS[name]:
+                options[name] = _options_of(callback)["init_args"]
+    return options
+
+
+def _path_of(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _options_of(made: Any) -> dict[str, Any]:
+    """Tells an object's class, and of its arguments those that it keeps under their names."""
+    names = [n for n in inspect.signature(type(made).__init__).parameters if hasattr(made, n)]
+    init_args = {name: _plain(getattr(made, name)) for name in names}
+    return {"class_path": _path_of(type(made)), "init_args": init_args}
+
+
+def _plain(value: Any) -> Any:
+    """Turns an option into plain values."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return _options_of(value)
 
 
 def cpu_name(table: Path = Path("/proc/cpuinfo")) -> str:

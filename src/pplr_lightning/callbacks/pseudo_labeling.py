@@ -10,12 +10,13 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
 from pplr_lightning.callbacks.progress import show_stage, track
 from pplr_lightning.callbacks.shared import History, compile_before_work
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.data.pseudo_labels import PseudoLabels
-from pplr_lightning.distributed import log_own, new_waiting_group
+from pplr_lightning.distributed import all_gather_list, log_own, new_waiting_group
 from pplr_lightning.evaluation.label_quality import label_statistics
 from pplr_lightning.functional.checks import check_count
 from pplr_lightning.functional.engines import choose_engine
@@ -25,6 +26,7 @@ from pplr_lightning.labelers.labeler import trainable_classes
 from pplr_lightning.labelers.space import Backend, Index
 from pplr_lightning.labelers.stages import Stages
 from pplr_lightning.methods.base import ReIDModule
+from pplr_lightning.methods.nan_guard import NotFiniteError
 
 
 class PseudoLabeling(Callback):
@@ -112,7 +114,10 @@ class PseudoLabeling(Callback):
             Share(len(cast(Any, loader.sampler)), self._group) as share,
         ):
             space = Space(
-                lambda: method.embed_batches(track(trainer, loader, "Extracting features")),
+                lambda: _alive(
+                    trainer,
+                    *method.embed_batches(track(trainer, loader, "Extracting features")),
+                ),
                 share=share,
                 cameras=cameras,
                 persons=persons,
@@ -144,6 +149,29 @@ class PseudoLabeling(Callback):
         self.labeler.load_state_dict(state_dict["labeler"])
         if self.refinement is not None and state_dict["refinement"] is not None:
             self.refinement.load_state_dict(state_dict["refinement"])
+
+
+def _alive(trainer: Trainer, features: Tensor, part_features: Tensor) -> tuple[Tensor, Tensor]:
+    """Checks that the network still says something of each image; every rank calls it.
+
+    Raises:
+        NotFiniteError: It does not, on some rank.
+    """
+    norms = torch.cat([features[:, :, None], part_features], dim=2).float().norm(dim=1)
+    dead = int((~(norms > 0) | norms.isinf()).any(dim=1).sum())  # NaN is not above 0
+    counts = all_gather_list([dead])
+    if any(counts):
+        why = (
+            "the weights to start from are broken (network.weights)"
+            if trainer.global_step == 0
+            else "training has diverged: lower optimizer.lr, and go on from an earlier checkpoint"
+        )
+        raise NotFiniteError(
+            f"epoch {trainer.current_epoch}: the network gives features of norm 0, or such as are "
+            f"not finite, of {sum(counts)} images; {why}",
+            trainer.global_rank,
+        )
+    return features, part_features
 
 
 def _data_of(trainer: Trainer) -> PPLRDataModule:

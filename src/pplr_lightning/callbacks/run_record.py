@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -18,6 +19,7 @@ from pplr_lightning.callbacks.progress import say
 from pplr_lightning.callbacks.pseudo_labeling import PseudoLabeling
 from pplr_lightning.callbacks.shared import History, find, harmless, run_folder, writes
 from pplr_lightning.distributed import average_, log_own
+from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.report import history
 from pplr_lightning.report.history import Row, describe_epoch
 
@@ -28,7 +30,8 @@ class RunRecord(Callback):
     `history.csv` has a row per epoch, whatever the logger: mean losses, labels, evaluation,
     learning rate and the seconds of each stage (`time/<stage>`, on the clock of the first
     process). Checkpoints hold the rows, so that a run which goes on has those of all its parts.
-    `environment.json` tells versions and machine.
+    `environment.json` tells versions and machine, `config.yaml` the options: on the command line
+    all of them, of a script of one's own those that its objects keep.
 
     Args:
         report: Write `report.html` at the end of `fit`, and where SIGTERM or Ctrl-C ends it.
@@ -49,11 +52,20 @@ class RunRecord(Callback):
         self._history = History.of(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes `environment.json`."""
+        """Writes `environment.json`; of a script of one's own the options, too."""
         if writes(trainer):
             with harmless(f"{environment.FILE} was not written"):
                 text = json.dumps(environment.describe_environment(trainer), indent=2) + "\n"
                 write_whole(run_folder(trainer) / environment.FILE, text)
+            # The command line's own callback writes all options.
+            by_command = any(hasattr(one, "config_filename") for one in trainer.callbacks)  # type: ignore[attr-defined]
+            if not by_command and isinstance(pl_module, ReIDModule):
+                with harmless(f"{environment.CONFIG} was not written"):
+                    options = environment.describe_options(trainer, pl_module)
+                    text = yaml.safe_dump(options, sort_keys=False)
+                    write_whole(run_folder(trainer) / environment.CONFIG, text)
+                    for logger in trainer.loggers:
+                        logger.log_hyperparams(options)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock; a run that goes on in mid-epoch comes by here only."""

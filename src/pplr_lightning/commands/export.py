@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pplr_lightning.functional.checks import check_image_size
 from pplr_lightning.methods import ReIDModule
 from pplr_lightning.sharing.exporter import SUFFIXES, check_destination, export_network
 
@@ -17,9 +18,8 @@ def run(args: list[str]) -> float:
     """
     options = _parse(args)
     check_destination(options.out, options.format)
-    if options.image_size is not None and min(options.image_size) < 1:
-        height, width = options.image_size
-        raise ValueError(f"--image_size {height} {width}: give height and width in pixels")
+    if options.image_size is not None:
+        check_image_size("--image_size", options.image_size)
     module = ReIDModule.load_from_checkpoint(options.ckpt_path)
     prepared = module.prepared(options.image_size)
     height, width = prepared.image_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ from typing import Any, NoReturn
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
+from omegaconf import OmegaConf
+from omegaconf.resolvers import oc
+
+from pplr_lightning.report.bounded_yaml import load_bounded
 
 # Of a line of jsonargparse's account, what says only where it stands.
 _LAYOUT = re.compile(r"^[\s-]*(Type .* expects a function or a callable class: )?")
@@ -22,6 +27,7 @@ _NOISE = re.compile(r"Does not validate|Errors:|Given value|Expected a (path|<cl
 SECTIONS = ("data", "evaluation", "figures", "model", "pseudo_labels", "record", "trainer")
 # Classes that stand for the option as long as none is named.
 _BASES = ("torch.optim.Optimizer", "typing.Union")
+_ASKED: set[str] = set()  # environment variables that options were taken from
 
 
 class OneLineParser(LightningArgumentParser):
@@ -72,7 +78,8 @@ def explain(message: str, options: list[str]) -> str:
     if unknown := re.search(r"(?:arguments: --|accept option ')([\w.]+)", reason):
         group = re.match(r"Group '([\w.]+)'", reason)
         name = f"{group[1]}.{unknown[1]}" if group else unknown[1]
-        return where + reason + _guess(name, [o for o in options if not name.startswith(f"{o}.")])
+        known = [o for o in [*options, *_inner_options()] if not name.startswith(f"{o}.")]
+        return where + reason + _guess_path(name, known)
     return where + _wrong_value(reason, lines)
 
 
@@ -89,7 +96,7 @@ def check_configs(words: list[str]) -> None:
             continue
         try:
             text = Path(name).read_text(encoding="utf-8")
-            content = yaml.safe_load(text)
+            content = load_bounded(text)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{name}: no YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
@@ -130,6 +137,41 @@ def _check_nodes(name: str, node: yaml.Node, seen: set[int]) -> None:
             _check_nodes(name, value, seen)
 
 
+def note_environment() -> None:
+    """Has OmegaConf note which environment variables a config takes by `${oc.env:NAME}`."""
+
+    def noted(name: str, *default: Any) -> str | None:
+        _ASKED.add(name)
+        return oc.env(name, *default)
+
+    _ASKED.clear()
+    # The name before OmegaConf 2.4, which warns of it.
+    register = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+    register("oc.env", noted, replace=True)
+
+
+def without_environment(options: Any) -> Any:
+    """Puts `${oc.env:NAME}` back in place of what a config took from the environment.
+
+    It may be a password, and options are passed on with reports and checkpoints. Read as a config
+    again, in the same environment, they are what they were.
+
+    Args:
+        options: Plain values, nested in any way; numbers are left as they are.
+    """
+    if isinstance(options, dict):
+        return {name: without_environment(value) for name, value in options.items()}
+    if isinstance(options, (list, tuple)):
+        return type(options)(without_environment(value) for value in options)
+    if isinstance(options, str):
+        # The longest first, of which others may be parts.
+        for name in sorted(_ASKED, key=lambda name: -len(os.environ.get(name, ""))):
+            value = os.environ.get(name)
+            if value and (value == options or len(value) > 3):
+                options = options.replace(value, f"${{oc.env:{name}}}")
+    return options
+
+
 def _refused(option: str, key: str, classes: list[str]) -> str:
     """Tells of an option that a class does not have."""
     owner = classes[-1] if classes else "it"
@@ -139,7 +181,10 @@ def _refused(option: str, key: str, classes: list[str]) -> str:
         known = list(signature(_imported(owner)).parameters)
     except (ImportError, AttributeError, ValueError, TypeError):
         known = []
-    return f"{owner} has no option {option!r}{_guess(option, known)}"
+    guess = _guess(option, known)
+    if not guess:  # perhaps one of a class within
+        guess = _guess_path(f"{key}.{option}", _inner_options())
+    return f"{owner} has no option {option!r}{guess}"
 
 
 def _wrong_value(reason: str, rest: Iterator[str]) -> str:
@@ -159,6 +204,32 @@ def _wrong_value(reason: str, rest: Iterator[str]) -> str:
     return re.sub(r"<class '([\w.]+)'>", r"\1", text)
 
 
+def _inner_options() -> list[str]:
+    """Lists the options of the classes that a training has by default, which no usage names."""
+    classes = {
+        "model": "pplr_lightning.PPLRModule",
+        "model.network": "pplr_lightning.PartNetwork",
+        "pseudo_labels.labeler": "pplr_lightning.DBSCAN",
+    }
+    names = {at: signature(_imported(path)).parameters for at, path in classes.items()}
+    return ["config", *(f"{at}.{name}" for at, found in names.items() for name in found)]
+
+
+def _guess_path(name: str, known: list[str]) -> str:
+    """Asks whether another option was meant: one deeper in the section, or in a section alike."""
+    section, _, leaf = name.rpartition(".")
+    deeper = [o for o in known if o.startswith(f"{section.partition('.')[0]}.")]
+    for option in deeper:
+        if option.rpartition(".")[2] == leaf:
+            return f", did you mean {option}?"
+    near = _guess(name, known, cutoff=0.8)
+    if near or not section:
+        return near
+    leaves = {o.rpartition(".")[2]: o for o in deeper}
+    found = get_close_matches(leaf, leaves, n=1, cutoff=0.75)
+    return f", did you mean {leaves[found[0]]}?" if found else ""
+
+
 def _names_of(kinds: list[str]) -> list[str]:
     """Names the classes of these kinds that this package offers."""
     found = [_imported(kind) for kind in kinds if kind.startswith("pplr_lightning.")]
@@ -174,7 +245,7 @@ def _imported(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _guess(word: str, known: list[str]) -> str:
+def _guess(word: str, known: list[str], cutoff: float = 0.6) -> str:
     """Asks whether the nearest of the known words was meant."""
-    near = get_close_matches(word, known, n=1)
+    near = get_close_matches(word, known, n=1, cutoff=cutoff)
     return f", did you mean {near[0]}?" if near else ""

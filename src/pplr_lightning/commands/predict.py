@@ -13,14 +13,14 @@ from torch.utils.data import DataLoader
 
 from pplr_lightning.callbacks.prediction import PartWriter
 from pplr_lightning.commands.parser import OneLineParser
-from pplr_lightning.commands.training import PPLRCLI, run_cli
+from pplr_lightning.commands.training import PPLRCLI, check_processes, run_cli
 from pplr_lightning.data import EvalBatch, ImageFolder
 from pplr_lightning.data.image_loader import whole
 from pplr_lightning.data.images import ReadableImages, outlive_sigterm
 from pplr_lightning.data.sampler import ShardSampler
 from pplr_lightning.data.transforms import EvalTransform
 from pplr_lightning.evaluation.extraction import FeatureKind
-from pplr_lightning.functional.checks import check_counts
+from pplr_lightning.functional.checks import MOST_WORKERS, check_counts, check_image_size
 from pplr_lightning.gallery.embedding_parts import EmbeddingParts
 from pplr_lightning.methods import ReIDModule
 
@@ -58,9 +58,9 @@ class FolderOptions:
         num_workers: int = 4,
     ) -> None:
         check_counts("data", batch_size=batch_size)
-        check_counts("data", least=0, num_workers=num_workers)
-        if image_size is not None and min(image_size) < 1:
-            raise ValueError(f"data.image_size={image_size}: give (height, width) in pixels")
+        check_counts("data", least=0, most=MOST_WORKERS, num_workers=num_workers)
+        if image_size is not None:
+            check_image_size("data.image_size", image_size)
         self.folder = ImageFolder(root, pattern=pattern, csv=csv, only_numbers=True)
         self.image_size = image_size
         self.batch_size = batch_size
@@ -90,6 +90,7 @@ def run(args: list[str]) -> Path | PPLRCLI:
         enable_model_summary=False,
         callbacks=[] if options.trainer.enable_progress_bar is False else [RichProgressBar()],
     )
+    check_processes(trainer)
     parts = EmbeddingParts(
         out, samples, fingerprint, block_size=data.batch_size, precision=trainer.precision
     )

@@ -54,7 +54,8 @@ def run(args: list[str]) -> None:
         # As Ctrl-C, so that the uploads are removed.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[taken])
+            config = uvicorn.Config(app, log_level="warning", proxy_headers=False)
+            uvicorn.Server(config).run(sockets=[taken])
 
 
 def _parse(args: list[str]) -> argparse.Namespace:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import warnings
 from functools import partial
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
@@ -22,6 +24,7 @@ from lightning.pytorch.cli import (
 )
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks import (
     FeatureWriter,
     Figures,
@@ -31,7 +34,12 @@ from pplr_lightning.callbacks import (
     RunRecord,
 )
 from pplr_lightning.callbacks.shared import run_folder
-from pplr_lightning.commands.parser import OneLineParser, check_configs
+from pplr_lightning.commands.parser import (
+    OneLineParser,
+    check_configs,
+    note_environment,
+    without_environment,
+)
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.lightning_internals import KeepsGivenOptions
 from pplr_lightning.methods import PPLRModule, ReIDModule
@@ -46,19 +54,21 @@ from pplr_lightning.weights.checkpoints import (
 class RunConfig(SaveConfigCallback):
     """Writes all options, resolved, as `config.yaml` into the run's folder and to every logger.
 
+    But for what they took from the environment, such as a key: it is named, and not told.
+
     Lightning's own writes the file alone, and under loggers that name only a common folder
     (Weights & Biases) over that of the last run.
     """
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes and logs; called on rank 0."""
-        options = json.loads(self.parser.dump(self.config, format="json", skip_none=False))
+        dumped = self.parser.dump(self.config, format="json", skip_none=False)
+        options = without_environment(json.loads(dumped))
         for logger in trainer.loggers:
             logger.log_hyperparams(options)
         folder = run_folder(trainer)  # which some loggers know only now
-        folder.mkdir(parents=True, exist_ok=True)
-        file = str(folder / self.config_filename)
-        self.parser.save(self.config, file, skip_none=False, overwrite=True)
+        text = yaml.safe_dump(options, sort_keys=False, allow_unicode=True)
+        write_whole(folder / self.config_filename, text)
 
 
 class PPLRCLI(KeepsGivenOptions, LightningCLI):
@@ -109,7 +119,9 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
         plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
-        return super().instantiate_trainer(plugins=plugins, **kwargs)
+        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        check_processes(trainer)
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         """Hands optimiser and schedule to the method; finds what `--ckpt_path last` means.
@@ -120,9 +132,19 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
         self.model.optimizer = config.optimizer or self.model.optimizer
         self.model.lr_scheduler = config.lr_scheduler or self.model.lr_scheduler
         self.model.layer_decay = config.layer_decay
+        for network in self.model.all_networks:  # whose options the checkpoints hold
+            network.options = without_environment(network.options)
         self.model.configure_optimizers()  # so that it complains before the data are read
         check_trainer(self.trainer)  # likewise
         self._record_defaults()
+        interval, steps = self.trainer.val_check_interval, self.datamodule.iterations
+        by_epoch = self.trainer.check_val_every_n_epoch is not None
+        if isinstance(interval, int) and interval > steps and by_epoch:  # Lightning says so late
+            raise ValueError(
+                f"trainer.val_check_interval={interval}: an epoch has {steps} steps "
+                "(data.iterations); lower it, or count steps of the whole run by "
+                "trainer.check_val_every_n_epoch=null"
+            )
         if config.get("ckpt_path") != "last":
             return
         config["ckpt_path"] = newest = newest_checkpoint(self.trainer)
@@ -148,9 +170,26 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
                 config[name] = Namespace(class_path=path, init_args=Namespace(made.keywords))
 
 
+def check_processes(trainer: Trainer) -> None:
+    """Checks that a machine's processors can be asked for as many processes.
+
+    Lightning does so for GPUs; on the CPU it would start any number of them.
+
+    Raises:
+        ValueError: There are too many.
+    """
+    most = max(8, os.cpu_count() or 1)
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > most:
+        raise ValueError(
+            f"trainer.devices={trainer.num_devices}: at most {most} processes on this machine's "
+            "CPU; lower trainer.devices"
+        )
+
+
 def run_cli(args: ArgsType = None) -> PPLRCLI:
     """Parses `args` (those of the process when None), runs the subcommand, returns the CLI."""
     if args is None or isinstance(args, list):
+        note_environment()
         args = _with_nulls(sys.argv[1:] if args is None else args)
         check_configs(args)
     # Lightning warns of arguments given from Python while the process has some of its own.

@@ -39,12 +39,18 @@ from pplr_lightning.data.transforms import (
     Preprocessing,
     contrastive_transform,
 )
-from pplr_lightning.functional.checks import check_counts, check_shape
+from pplr_lightning.functional.checks import (
+    MOST_WORKERS,
+    check_counts,
+    check_image_size,
+    check_shape,
+)
 from pplr_lightning.lightning_internals import batches_done
 
 UseCameras = bool | Literal["spread"]
 Cache = Literal["auto", "ram", "none"]
 Augmentation = Literal["pplr", "contrastive"]
+MOST_VIEWS = 64  # of an image in a batch
 
 
 class PPLRDataModule(LightningDataModule):
@@ -111,12 +117,14 @@ class PPLRDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_batch(batch_size, instances, world_size=1)
-        check_counts("data", iterations=iterations, eval_batch_size=eval_batch_size, views=views)
-        check_counts("data", least=0, num_workers=num_workers, padding=padding, seed=seed)
+        check_image_size("data.image_size", image_size)
+        check_counts("data", iterations=iterations, eval_batch_size=eval_batch_size)
+        check_counts("data", most=MOST_VIEWS, views=views)
+        check_counts("data", least=0, most=MOST_WORKERS, num_workers=num_workers)
+        check_counts("data", least=0, most=max(image_size), padding=padding)
+        check_counts("data", least=0, seed=seed)
         if not 0 <= random_erasing <= 1:
             raise ValueError(f"random_erasing={random_erasing}: must lie in [0, 1]")
-        if min(image_size) < 1:
-            raise ValueError(f"image_size={tuple(image_size)}: give (height, width) in pixels")
         for name, choice, choices in (
             ("cache", cache, get_args(Cache)),
             ("augmentation", augmentation, get_args(Augmentation)),
@@ -282,7 +290,9 @@ class PPLRDataModule(LightningDataModule):
         """
         if self.pseudo_labels is None:
             raise MisconfigurationException(
-                "there are no pseudo labels: add the callback PseudoLabeling to the Trainer"
+                "there are no pseudo labels: add the callback PseudoLabeling to the Trainer. "
+                "(Lightning's Tuner and LearningRateFinder take a Trainer's callbacks away while "
+                "they try: they cannot be used here; compare short runs instead)"
             )
         check_shape("pseudo_labels.classes", self.pseudo_labels.classes, (len(self.train_samples),))
         cameras = torch.tensor([sample.camera_id for sample in self.train_samples])

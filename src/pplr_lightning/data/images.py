@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -75,6 +76,8 @@ def read_image(path: str) -> Image.Image:
         OSError: The file cannot be opened or read, which says nothing about the image.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
+            raise ValueError("it is no regular file")
         with Image.open(path) as image:
             return as_rgb(image)
     except MemoryError:

@@ -47,7 +47,10 @@ def label_statistics(labels: PseudoLabels, person_ids: Tensor) -> dict[str, floa
         person_ids: True identities (N,); -1 where not known, which leaves out `label_quality`.
     """
     values = {"clusters": float(labels.num_classes), "outliers": labels.outlier_share}
-    alone = int((labels.classes[labels.classes >= 0].bincount() == 1).sum())
+    sizes = labels.classes[labels.classes >= 0].bincount()
+    if len(sizes):
+        values["largest"] = int(sizes.max()) / len(labels.classes)
+    alone = int((sizes == 1).sum())
     if alone:  # some labelers make no class of one image
         values["singles"] = alone / len(labels.classes)
     agreement = labels.columns.get("agreement")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
+
+LARGEST_SIDE = 2048  # of an image that a network is given, in pixels
+MOST_WORKERS = 256  # loader processes of a process
+MOST_CLASSES = 1_000_000  # rows of a classifier, used or not
 
 
 def check_features(features: Tensor, name: str = "features") -> None:
@@ -14,9 +19,14 @@ def check_features(features: Tensor, name: str = "features") -> None:
     norms = check_finite(features, name)
     far = ((norms - 1).abs() > 1e-3).nonzero()
     if len(far):
+        norm = float(norms[far[0]])
+        fix = f"call torch.nn.functional.normalize({name}) first"
+        if norm == 0:
+            fix = "a network that gives nothing has diverged, or was given nothing to see"
+        elif abs(norm - 1) < 0.02:  # they are, in 16 bits
+            fix = f"normalise in 32 bits, torch.nn.functional.normalize({name}.float())"
         raise ValueError(
-            f"{name} must be L2-normalised, got a norm of {float(norms[far[0]]):.4g} in row "
-            f"{int(far[0])}; call torch.nn.functional.normalize({name}) first"
+            f"{name} must be L2-normalised, got a norm of {norm:.4g} in row {int(far[0])}; {fix}"
         )
 
 
@@ -59,12 +69,21 @@ def check_labels(name: str, labels: Tensor, images: int, classes: int, *, lowest
         )
 
 
-def check_count(name: str, value: int, images: int | None = None, *, least: int = 1) -> None:
-    """Check that a whole number is at least `least`, and at most `images` if that is given."""
+def check_count(
+    name: str,
+    value: int,
+    images: int | None = None,
+    *,
+    least: int = 1,
+    most: int | None = None,
+) -> None:
+    """Check that a whole number is at least `least`, at most `most` and `images` if given."""
     if not isinstance(value, Integral):
         raise ValueError(f"{name} must be a whole number, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}; raise {name}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most:,}, got {value}; lower {name}")
     if images is not None and value > images:
         raise ValueError(
             f"{name} must not exceed the number of images, got {name}={value} for {images} "
@@ -73,11 +92,25 @@ def check_count(name: str, value: int, images: int | None = None, *, least: int 
 
 
 def check_counts(
-    owner: str, images: int | None = None, /, *, least: int = 1, **counts: int
+    owner: str,
+    images: int | None = None,
+    /,
+    *,
+    least: int = 1,
+    most: int | None = None,
+    **counts: int,
 ) -> None:
     """Check options by name, which the message calls those of `owner`, as `check_count` does."""
     for name, value in counts.items():
-        check_count(f"{owner}.{name}", value, images, least=least)
+        check_count(f"{owner}.{name}", value, images, least=least, most=most)
+
+
+def check_image_size(name: str, size: Sequence[int]) -> None:
+    """Check that height and width lie in 1 to `LARGEST_SIDE` pixels."""
+    if not all(1 <= side <= LARGEST_SIDE for side in size):
+        raise ValueError(
+            f"{name}={tuple(size)}: give (height, width) in pixels, 1 to {LARGEST_SIDE:,} each"
+        )
 
 
 def check_neighbors(neighbors: Tensor, images: int, columns: int) -> None:

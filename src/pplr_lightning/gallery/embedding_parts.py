@@ -60,6 +60,8 @@ class EmbeddingParts:
         self._lock: IO[str] | None = None
         check_names(self.samples)  # which else would come out when all are embedded
         self.folder = self.path.with_name(f"{self.path.name}.parts")
+        if self.folder.is_symlink():  # of somebody who would have us write elsewhere
+            raise ValueError(f"{self.folder}: is a link; remove it, or write to another file")
         record = self.folder / "run.json"
         images = hashlib.sha256(json.dumps(list(self.samples)).encode()).hexdigest()
         own = {
@@ -71,11 +73,17 @@ class EmbeddingParts:
         if not record.is_file():
             write_whole(record, json.dumps(own))  # by several ranks at once, the same content
             return
-        found = json.loads(record.read_text(encoding="utf-8"))
-        if found == own:
-            return
-        reasons = [self.fingerprint.difference(Fingerprint.from_json(found["fingerprint"]))]
-        if found["images"] != images:
+        try:
+            found = json.loads(record.read_text(encoding="utf-8"))
+            if found == own:
+                return
+            reasons = [self.fingerprint.difference(Fingerprint.from_json(found["fingerprint"]))]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{record}: damaged ({type(error).__name__}: {error}); remove that folder to start "
+                "anew, or write to another file"
+            ) from error
+        if found.get("images") != images:
             reasons.append("other images")
         for key, name in (("block_size", "batch size"), ("precision", "precision")):
             if found.get(key) != own[key]:  # an older version recorded no precision
@@ -138,11 +146,11 @@ class EmbeddingParts:
         """
         left_out: list[str] = []
         parts = sorted(self.folder.glob("*.parquet"))
-        dimension = pq.read_schema(parts[0]).field("vector").type.list_size
+        dimension = _read_part(parts[0]).column("vector").type.list_size
 
         def tables() -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
             for block, part in enumerate(parts):
-                table = pq.read_table(part)
+                table = _read_part(part)
                 kept = table.column("index").to_pylist()
                 start = block * self.block_size
                 whole = range(start, min(start + self.block_size, len(self.samples)))
@@ -153,6 +161,28 @@ class EmbeddingParts:
         write_parts(self.path, self.fingerprint, dimension, tables())
         shutil.rmtree(self.folder)
         return left_out
+
+
+def _read_part(path: Path) -> pa.Table:
+    """Reads a block; one that is damaged is removed, so that it is computed again.
+
+    Raises:
+        ValueError: It was damaged.
+    """
+    try:
+        table = pq.read_table(path)
+        if not isinstance(table.schema.field("vector").type, pa.FixedSizeListType):
+            raise ValueError("its vectors are none")
+        table.schema.field("index")
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's, not the file's
+        path.unlink()
+        raise ValueError(
+            f"{path}: was damaged ({str(error).splitlines()[0]}) and is removed; start again, "
+            "and it is computed anew"
+        ) from error
+    return table
 
 
 def _name(block: int) -> str:

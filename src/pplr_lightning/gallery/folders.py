@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -47,7 +47,7 @@ def write_gallery(
         exclusive: Take the place of that one alone.
 
     Raises:
-        FileExistsError: As of `Gallery.save`.
+        FileExistsError, OSError: As of `Gallery.save`.
     """
     folder = folder.resolve()
     if folder.is_file():
@@ -69,7 +69,10 @@ def write_gallery(
     }
     with written_whole(folder, folder=True, synced=True) as aside:
         index_path, items_path, meta_path = (aside / name for name in FILES)
-        require_faiss(PURPOSE).write_index(index, str(index_path))
+        try:
+            require_faiss(PURPOSE).write_index(index, str(index_path))
+        except RuntimeError as error:  # FAISS's way to say that the disk is full
+            raise OSError(_reason(error)) from error
         pq.write_table(items, items_path)
         meta_path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         try:
@@ -89,6 +92,12 @@ def place_of(folder: Path) -> Place:
     """Tells a folder from any that takes its name; files of a gallery are never changed in it."""
     found = folder.stat()
     return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+def _reason(error: RuntimeError) -> str:
+    """Returns what the system said, which FAISS puts in brackets at the end of its own words."""
+    text = str(error).strip()
+    return text[:-1].rpartition("(")[2] if text.endswith(")") else text.splitlines()[-1]
 
 
 def read_gallery(folder: Path) -> tuple[Any, pa.Table, Fingerprint, Kind, float | None, bool]:
@@ -113,6 +122,8 @@ def read_gallery(folder: Path) -> tuple[Any, pa.Table, Fingerprint, Kind, float 
         meta = json.loads(meta_path.read_text(encoding="utf-8"))
         fingerprint = Fingerprint.from_json(json.dumps(meta["fingerprint"]))
         kind, recall, images, version = (meta[n] for n in ("kind", "recall", "images", "format"))
+        if kind not in get_args(Kind) or not isinstance(recall, float | None):
+            raise ValueError(f"kind {kind!r}, recall {recall!r}")
         items = pq.read_table(items_path)
         mapping = getattr(faiss, "IO_FLAG_MMAP_IFC", 0) if kind == "flat" else 0
         index = faiss.read_index(str(path), mapping)

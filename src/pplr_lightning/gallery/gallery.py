@@ -272,6 +272,7 @@ class Gallery:
         Raises:
             FileExistsError: There is a file of that name, or there are other things in `folder`, or
                 `exclusive` and another gallery; all are left as they are.
+            OSError: The disk is full or the folder cannot be written to.
         """
         forget_places(self._index)
         content = self._index, self.items, self.fingerprint, self.kind, self.recall

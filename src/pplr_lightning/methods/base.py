@@ -289,6 +289,27 @@ class ReIDModule(Embedder):
         except (TypeError, ValueError) as error:
             raise ValueError(f"optimizer: {error}") from error
 
+    def _check_optimizers(self, states: list[dict[str, Any]]) -> None:
+        """Refuses to go on with an optimiser that has nothing of the checkpoint's to go on from.
+
+        Raises:
+            ValueError: It is of another kind, or for other parameters.
+        """
+        made = self.configure_optimizers()
+        optimizer = made["optimizer"] if isinstance(made, dict) else made
+        if not isinstance(optimizer, torch.optim.Optimizer) or len(states) != 1:
+            return  # of a method of its own
+        own, stored = optimizer.state_dict()["param_groups"], states[0]["param_groups"]
+        sizes = [[len(group["params"]) for group in groups] for groups in (own, stored)]
+        names = [{name for group in groups for name in group} for groups in (own, stored)]
+        # Each has what the other has not: a version of torch only adds some.
+        if sizes[0] != sizes[1] or (names[0] - names[1] and names[1] - names[0] - {"initial_lr"}):
+            raise ValueError(
+                f"the checkpoint's optimiser is not {type(optimizer).__name__} as it is set here: "
+                "go on with the same optimizer and layer_decay, or start from the checkpoint with "
+                "network.weights"
+            )
+
     # What is kept.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -316,10 +337,18 @@ class ReIDModule(Embedder):
                 "it with network.weights"
             )
         every = trainer.check_val_every_n_epoch
-        validates = trainer.enable_validation and (
-            every is None or (checkpoint["epoch"] + 1) % every == 0
-        )
-        reopen_last_epoch(checkpoint, validates=validates)
+        try:
+            self._check_optimizers(checkpoint["optimizer_states"])
+            validates = trainer.enable_validation and (
+                every is None or (checkpoint["epoch"] + 1) % every == 0
+            )
+            reopen_last_epoch(checkpoint, validates=validates)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(
+                f"{trainer.ckpt_path}: a damaged checkpoint, or one of another Lightning: its "
+                f"fields are not those of a run ({type(error).__name__}: {error}); go on from "
+                "another, or start from its weights with network.weights"
+            ) from error
 
 
 def check_trainer(trainer: Trainer) -> None:
@@ -335,6 +364,11 @@ def check_trainer(trainer: Trainer) -> None:
         raise ValueError(
             f"accumulate_grad_batches={max(counts)}: the losses compare all images of a batch; use "
             "1, and network.chunk_size to save memory"
+        )
+    if str(trainer.precision) in ("16-true", "bf16-true"):
+        raise ValueError(
+            f"trainer.precision={trainer.precision}: the losses compare cosines, for which 16 bits "
+            "are too few; use bf16-mixed (or 16-mixed)"
         )
     least = {"check_val_every_n_epoch": 1, "gradient_clip_val": 0, "log_every_n_steps": 0}
     for name, lowest in least.items():

@@ -137,7 +137,7 @@ class Embedder(HubMixin, LightningModule):
             module.load_state_dict(_fitting(checkpoint, module, strict), strict=strict)
         except KeyError as error:
             raise ValueError(f"{checkpoint_path}: a checkpoint without {error}") from error
-        except (TypeError, ValueError) as error:  # options of another version
+        except (TypeError, ValueError, AttributeError) as error:  # of another version, or damaged
             raise ValueError(f"{checkpoint_path}: {error}") from error
         return module.to(map_location)
 

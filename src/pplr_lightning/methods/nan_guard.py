@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from pplr_lightning.distributed import all_gather_list
+from pplr_lightning.distributed import all_gather_list, on_all_ranks
 from pplr_lightning.lightning_internals import has_scaler, show_on_bar
 from pplr_lightning.weights.checkpoints import newest_checkpoint
 
@@ -33,6 +33,19 @@ class Step(NamedTuple):
     def broken(self) -> list[str]:
         """Says which losses were not finite."""
         return [f"{n} is {v}" for n, v in self.losses.items() if not math.isfinite(v)]
+
+
+class NotFiniteError(FloatingPointError):
+    """Ends a run on a step that is not finite, on all ranks alike.
+
+    Args:
+        message: With epoch, step and the part of the loss that broke.
+        rank: Of this process; the command line has the first say the message.
+    """
+
+    def __init__(self, message: str, rank: int) -> None:
+        super().__init__(message)
+        self.rank = rank
 
 
 class NaNGuard:
@@ -86,8 +99,8 @@ class NaNGuard:
     ) -> None:
         """Keeps a gradient that is not finite from the weights.
 
-        After the ranks' gradients are averaged, one rank's NaN is every rank's, so all stop here.
-        With a gradient scaler (16-mixed) infinite gradients are in order; there the loss is read.
+        All ranks stop where one's is not: alone it would leave the others waiting for it. With a
+        gradient scaler (16-mixed) infinite gradients are in order; there the loss is read.
         A fused optimiser on a GPU skips the step itself, and the run stops at the next one: in
         between the host does not wait for the device.
 
@@ -97,16 +110,15 @@ class NaNGuard:
             losses: Scalars by name, of this step.
 
         Raises:
-            FloatingPointError: As `check`.
+            NotFiniteError: As `check`.
         """
         trainer = module.trainer
         self.check(trainer)
         if has_scaler(trainer):
-            own = bool(torch.stack(list(losses.values())).isfinite().all())
-            every = trainer.strategy.reduce_boolean_decision(own, all=True)
-            finite = torch.tensor(every, device=module.device)
+            finite = torch.stack(list(losses.values())).isfinite().all()
         else:  # a norm of infinity clips nothing
             finite = torch.nn.utils.clip_grad_norm_(module.parameters(), math.inf).isfinite()
+        finite = on_all_ranks(finite)
         self.note(finite, losses, epoch=module.current_epoch, number=module.global_step)
         if skips_steps(optimizer, trainer):
             cast(Any, optimizer).found_inf = (~finite).float()
@@ -117,7 +129,7 @@ class NaNGuard:
         """Shows the losses of the step that is held, and raises if it was not finite.
 
         Raises:
-            FloatingPointError: With epoch, step and the part of the loss that broke.
+            NotFiniteError: It was not.
         """
         step = self.take()
         if step is None or trainer is None:
@@ -128,10 +140,11 @@ class NaNGuard:
         broken = sorted(set(all_gather_list(step.broken)))
         broken = broken or ["the loss is finite, its gradient is not"]
         newest = newest_checkpoint(trainer)
-        raise FloatingPointError(
+        raise NotFiniteError(
             f"epoch {step.epoch}, step {step.number}: {', '.join(broken)}; lower "
             "optimizer.lr or use a wider trainer.precision, and go on from "
-            + (f"the last good checkpoint, {newest}" if newest else "the start: no checkpoint yet")
+            + (f"the last good checkpoint, {newest}" if newest else "the start: no checkpoint yet"),
+            trainer.global_rank,
         )
 
 

@@ -21,7 +21,7 @@ from pplr_lightning.functional import (
     softmax_triplet_loss,
 )
 from pplr_lightning.functional.agreement import overlap
-from pplr_lightning.functional.checks import check_counts
+from pplr_lightning.functional.checks import MOST_CLASSES, check_counts
 from pplr_lightning.functional.clustering import camera_pairs
 from pplr_lightning.functional.losses import refined_labels
 from pplr_lightning.labelers.space import Space
@@ -89,7 +89,7 @@ class PPLRModule(ReIDModule):
                 f"camera_weight={camera_weight}: must be finite and not negative; 0 turns it off"
             )
         check_counts("model", agreement_k=agreement_k)
-        check_counts("model", least=2, max_clusters=max_clusters)
+        check_counts("model", least=2, most=MOST_CLASSES, max_clusters=max_clusters)
         check_counts("model", least=0, aals_start_epoch=aals_start_epoch)
         network = network or PartNetwork()
         super().__init__(network)

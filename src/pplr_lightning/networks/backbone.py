@@ -177,7 +177,7 @@ def remove_last_stride(backbone: Any, name: str) -> None:
     if not strided:
         raise ValueError(
             f"last_stride=1: backbone {name!r} has no strided last stage to open; set last_stride "
-            "to 2, which leaves the backbone as it is (a ViT has one grid of patches throughout)"
+            "to 2, which leaves the backbone as it is"
         )
     for module in strided:
         if isinstance(module, nn.AvgPool2d):  # the shortcut of resnet*d: nothing left to average

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,7 +29,7 @@ class GroupBatchNorm(nn.BatchNorm2d):
         group_size: Images per group; None takes the whole batch of the process as one group, the
             ordinary batch normalisation.
         eps: Added to the variance.
-        momentum: Weight of the new statistics, in [0, 1].
+        momentum: Weight of the new statistics, in [0, 1]; None averages all batches, as torch does.
     """
 
     running_mean: Tensor
@@ -42,7 +42,7 @@ class GroupBatchNorm(nn.BatchNorm2d):
         *,
         group_size: int | None = None,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
     ) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum)
         self.group_size = group_size
@@ -98,10 +98,12 @@ class GroupBatchNorm(nn.BatchNorm2d):
             self._held[1] += variances.sum(0)
             self._held[2] += len(means)
             return
-        momentum = cast(float, self.momentum)
-        self.running_mean.lerp_(means.mean(0), momentum)
-        self.running_var.lerp_(variances.mean(0), momentum)
         self.num_batches_tracked += 1
+        weight: Any = self.momentum
+        if weight is None:  # set by averagers of weights, such as torch.optim.swa_utils.update_bn
+            weight = self.num_batches_tracked.reciprocal()
+        self.running_mean.lerp_(means.mean(0), weight)
+        self.running_var.lerp_(variances.mean(0), weight)
 
     def hold(self) -> None:
         """Keeps the running statistics as they are until `let_go`."""
@@ -208,8 +210,9 @@ def group_batch_norms(module: nn.Module, group_size: int | None) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             kind = GroupBatchNormAct if isinstance(child, BatchNormAct2d) else GroupBatchNorm
-            momentum = cast(float, child.momentum)
-            norm = kind(child.num_features, group_size=group_size, eps=child.eps, momentum=momentum)
+            norm = kind(
+                child.num_features, group_size=group_size, eps=child.eps, momentum=child.momentum
+            )
             if isinstance(norm, GroupBatchNormAct):
                 norm.drop, norm.act = child.drop, child.act  # type: ignore[assignment]
             norm.load_state_dict(child.state_dict())

@@ -148,19 +148,28 @@ class PartNetwork(nn.Module):
         self.norm_batch_size = norm_batch_size
         self.chunk_size = chunk_size
         self.backbone = create_backbone(backbone, self.image_size)
+        refused: list[str] = []  # told together: two mistakes are to take one attempt
         if weights not in (None, PRETRAINED):
-            check_weights_file(weights, self.backbone)
+            try:
+                check_weights_file(weights, self.backbone)
+            except ValueError as error:
+                refused.append(str(error))
         if pooling == "gem" and gives_tokens(self.backbone):
             raise ValueError(
                 f"pooling='gem': means maps without negative values, which the tokens of backbone "
                 f"{backbone!r} have; choose 'avg'"
             )
         if last_stride == 1:
-            remove_last_stride(self.backbone, backbone)
+            try:
+                remove_last_stride(self.backbone, backbone)
+            except ValueError as error:
+                refused.append(str(error))
         elif last_stride != 2:
-            raise ValueError(f"last_stride={last_stride}: choose 1 (as the paper) or 2")
+            refused.append(f"last_stride={last_stride}: choose 1 (as the paper) or 2")
+        if refused:
+            raise ValueError("; and ".join(refused))
         group_batch_norms(self.backbone, norm_batch_size)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.channels_last = channels_last
         self.backbone.to(memory_format=self.memory_format)
         self.is_compiled = compile
         self.num_features = cast(int, self.backbone.num_features)
@@ -173,6 +182,11 @@ class PartNetwork(nn.Module):
         cast(Any, self.backbone).waits_for_weights = weights is not None
         self.backbone.register_load_state_dict_pre_hook(_note_weights)
         self.register_state_dict_pre_hook(_load_weights)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How images and maps lie in memory; not kept, as torch cannot pickle it."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def load_weights(self) -> None:
         """Loads the weights to start from, unless the backbone was given some already.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pplr_lightning.report.history import first_best_last, working_times
+from pplr_lightning.report.history import as_number, first_best_last, working_times
 from pplr_lightning.report.reading import LABELER, Run
 
 OUTLIERS = 0.4
@@ -14,9 +15,11 @@ DISAGREEMENT = 0.1
 PAIRS = 0.5
 FALL = 0.02
 RISE = 0.01
+GROWTH = 0.1
+SWALLOWED = 0.5
 # What to change of a labeler, where it has such an option.
 WIDER = {"eps": "raise {} by 0.05", "min_samples": "lower {}", "k1": "lower {}"}
-NARROWER = {"eps": "lower {} by 0.05"}
+NARROWER = {"eps": "lower {} by 0.05", "k1": "lower {}"}
 
 
 class Advice(NamedTuple):
@@ -49,20 +52,37 @@ def _clusters(run: Run) -> Iterator[Advice]:
     row, found = run.labelings[-1], []
     clusters, outliers = row["labels/clusters"], row.get("labels/outliers", 0.0)
     precision, recall = (row.get(f"labels/{name}", 1.0) for name in ("precision", "recall"))
-    many = outliers > OUTLIERS
-    if many:
+    if outliers > OUTLIERS:
         finding = f"{100 * outliers:.0f} % of the images are outliers and were not trained on."
         found.append((finding, f"outliers above {100 * OUTLIERS:.0f} %", WIDER))
+    shares = [one["labels/outliers"] for one in run.labelings if "labels/outliers" in one]
+    rises = all(before < after for before, after in itertools.pairwise(shares))
+    if len(shares) > 2 and rises and shares[-1] - shares[0] > GROWTH:
+        finding = (
+            f"Outliers have risen in every epoch, from {100 * shares[0]:.0f} % to "
+            f"{100 * shares[-1]:.0f} % of the images: training drives them apart."
+        )
+        rule = (
+            f"outliers risen from labelling to labelling, by more than {100 * GROWTH:.0f} points,"
+        )
+        found.append((finding, rule, WIDER))
+    largest = row.get("labels/largest", 0.0)
+    if largest > SWALLOWED:
+        finding = f"One cluster holds {100 * largest:.0f} % of the images: people have merged."
+        found.append(
+            (finding, f"a cluster of more than {100 * SWALLOWED:.0f} % of the images", NARROWER)
+        )
     places = run.number("data.batch_size") / max(run.number("data.instances"), 1)
+    apart = any(change is WIDER for _, _, change in found)
     if clusters < places:
-        merged = "" if many else ": with so few outliers, people have merged"
+        merged = "" if apart else ": with so few outliers, people have merged"
         finding = (
             f"{clusters:.0f} clusters are fewer than the {places:.0f} of a batch, in which they "
             f"are repeated{merged}."
         )
         rule = "fewer clusters than data.batch_size / data.instances"
-        found.append((finding, rule, WIDER if many else NARROWER))
-    unsupervised = len(found)
+        found.append((finding, rule, WIDER if apart else NARROWER))
+    unsupervised = len(found)  # of which the identities know nothing
     if precision < PAIRS:
         finding = f"Of the pairs in one cluster {100 * precision:.0f} % are one person."
         found.append((finding, f"precision of pairs below {100 * PAIRS:.0f} %", NARROWER))
@@ -90,7 +110,21 @@ def _turn(run: Run, changes: list[dict[str, str]]) -> str:
         if run.option(f"{LABELER}.{name}") is not None
     ]
     told = ", or ".join(steps) or f"try other options of {LABELER}"
-    return f"{told[0].upper()}{told[1:]}."
+    k1, size = run.number(f"{LABELER}.k1"), _images_per_person(run)
+    first = ""
+    if k1 > size > 0:
+        first = (
+            f" Begin with k1: {k1:.0f} neighbours are more than the {size:.0f} images that a "
+            "person has on average, so that other people are always among them."
+        )
+    return f"{told[0].upper()}{told[1:]}.{first}"
+
+
+def _images_per_person(run: Run) -> float:
+    """Averages the training images of a person; 0 where the number of people is not known."""
+    names = ("training images", "identities known of training images")
+    images, persons = (as_number(run.known("data").get(name)) for name in names)
+    return images / persons if persons else 0.0
 
 
 def _labels(run: Run) -> Iterator[Advice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from pplr_lightning.report.bounded_yaml import load_bounded
 from pplr_lightning.report.history import BEFORE, FILE, Row, as_number, read_history, sound
 
 METRICS = "metrics.csv"  # of Lightning's CSVLogger
@@ -19,6 +21,9 @@ PARTS = (FILE, METRICS, "summary.json", "config.yaml")  # any of them makes a fo
 FIGURE = re.compile(r"(?P<name>\w+)-epoch(?P<epoch>-?\d+)\.png")
 LABELER = "pseudo_labels.labeler"
 FIXED = ("Identities", "Instances")  # labelers whose labels are known before and stay
+LARGEST = {".csv": 2**28, ".png": 2**25}  # bytes of a file that is read
+LARGEST_OTHER = 2**20
+PNG = b"\x89PNG\r\n\x1a\n"  # how each begins
 FIGURES = ("ranking", "clusters", "embedding", "label_quality", "agreement", "refinement")
 
 
@@ -108,6 +113,7 @@ def read_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give that of a run, with metrics.csv")
+    folder = folder.resolve()
     if not any((folder / name).is_file() for name in PARTS):
         inside = sorted({p.parent.name for part in PARTS for p in folder.glob(f"*/{part}")})
         raise ValueError(
@@ -115,17 +121,17 @@ def read_run(folder: Path) -> Run:
             + (f"; inside it are the runs {', '.join(inside)}: give one of them" if inside else "")
         )
     notes: list[str] = []
-    summary = _read(folder / "summary.json", json.loads, notes)
-    config = _read(folder / "config.yaml", yaml.safe_load, notes)
+    summary = _read(folder, "summary.json", json.loads, notes)
+    config = _read(folder, "config.yaml", load_bounded, notes)
     if not config:
         notes.append("There is no config.yaml, so the options of this run are not known.")
     run = Run(
-        name="/".join(folder.resolve().parts[-2:]),
+        name="/".join(folder.parts[-2:]),
         rows=_read_rows(folder, summary, notes),
         config=config,
-        environment=_read(folder / "environment.json", json.loads, notes),
+        environment=_read(folder, "environment.json", json.loads, notes),
         summary=summary,
-        figures=_read_figures(folder / "figures", notes),
+        figures=_read_figures(folder, notes),
         notes=notes,
     )
     if run.kind(LABELER) not in FIXED:
@@ -134,16 +140,44 @@ def read_run(folder: Path) -> Run:
     return replace(run, rows=rows)
 
 
-def _read(file: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[str, Any]:
+def _own(run: Path, file: Path) -> Path:
+    """Checks that a file of a run is one to be shown to whoever is given the report.
+
+    The folder may be another's, who would have a link in it show a file of the reader's.
+
+    Raises:
+        OSError: It is none: a link out of the run's folder, no regular file, or a very large one.
+    """
+    try:
+        found = file.resolve(strict=True)
+    except RuntimeError as error:  # links in a circle, before Python 3.13
+        raise OSError(errno.ELOOP, str(error)) from error
+    if not found.is_relative_to(run):
+        raise OSError("leads out of the run's folder")
+    if not found.is_file():
+        raise OSError(errno.EINVAL, "no file")
+    if found.stat().st_size > LARGEST.get(file.suffix, LARGEST_OTHER):
+        raise OSError("is too large")
+    return found
+
+
+def _left_out(file: Path, error: Exception | None) -> str:
+    """Says why a file was left out, as far as `_own` said it."""
+    own = isinstance(error, OSError) and error.errno is None
+    return f"{file.name} {error if own else 'is not readable'} and was left out."
+
+
+def _read(run: Path, name: str, parse: Callable[[str], Any], notes: list[str]) -> dict[str, Any]:
     """Reads a file of named values; an empty dict where there is none that can be read."""
+    file, values, reason = run / name, None, None
     if not file.is_file():
         return {}
     try:
-        values = parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        values = None
+        values = parse(_own(run, file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = error
     if not isinstance(values, dict):
-        notes.append(f"{file.name} is not readable and was left out.")
+        notes.append(_left_out(file, reason))
         return {}
     return values
 
@@ -156,7 +190,10 @@ def _read_rows(folder: Path, summary: dict[str, Any], notes: list[str]) -> list[
     """
     name = next((name for name in (FILE, METRICS) if (folder / name).is_file()), None)
     nothing = f"There is neither {FILE} nor {METRICS}, so there are no curves."
-    rows, found = ([], [nothing]) if name is None else read_history(folder / name)
+    try:
+        rows, found = ([], [nothing]) if name is None else read_history(_own(folder, folder / name))
+    except OSError as error:
+        rows, found = [], [_left_out(folder / str(name), error)]
     notes += found
     if name == FILE:
         return rows
@@ -183,19 +220,21 @@ def _read_rows(folder: Path, summary: dict[str, Any], notes: list[str]) -> list[
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
 
-def _read_figures(folder: Path, notes: list[str]) -> list[Figure]:
-    captions = _read(folder / "captions.json", json.loads, notes)
+def _read_figures(run: Path, notes: list[str]) -> list[Figure]:
+    captions = _read(run, "figures/captions.json", json.loads, notes)
     found: dict[str, list[tuple[int, Path]]] = {}
-    for file in sorted(folder.glob("*.png")):
+    for file in sorted(run.glob("figures/*.png")):
         if match := FIGURE.fullmatch(file.name):
             found.setdefault(match["name"], []).append((int(match["epoch"]), file))
     figures = []
     for name in [*(n for n in FIGURES if n in found), *sorted(found.keys() - {*FIGURES})]:
         epoch, file = max(found[name])
         try:
-            content = file.read_bytes()
-        except OSError:  # a folder, or not ours to read
-            notes.append(f"{file.name} is not readable and was left out.")
+            content = _own(run, file).read_bytes()
+            if not content.startswith(PNG):
+                raise OSError("is no PNG")
+        except OSError as error:
+            notes.append(_left_out(file, error))
             continue
         source = "data:image/png;base64," + base64.b64encode(content).decode()
         figures.append(Figure(name, epoch, str(captions.get(file.name, "")), source))

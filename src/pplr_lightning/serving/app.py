@@ -7,53 +7,17 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
-from starlette.datastructures import MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pplr_lightning.gallery import SearchEngine
+from pplr_lightning.serving.gate import Gate
 from pplr_lightning.serving.search_page import build_page
 
 STYLE = Path(__file__).parent / "templates" / "style.css"
 LARGEST = "50mb"  # upload
 LOCAL = ["localhost", "127.0.0.1", "[::1]", "::1"]
+UNDOCUMENTED: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
-# A browser obeys this whatever Gradio's own code may ask of it.
-POLICY = "; ".join(
-    (
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio's templates are compiled
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "font-src 'self' data:",
-        "worker-src 'self' blob:",
-        "base-uri 'self'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-        "object-src 'none'",
-    )
-)
-
-
-class Headers:
-    """Adds to every answer what it tells the browser: reach nothing else, keep no picture."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Passes a request on."""
-
-        async def answer(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = POLICY
-                headers["Referrer-Policy"] = "no-referrer"
-                headers["X-Content-Type-Options"] = "nosniff"
-                if "/file=" in scope.get("path", ""):  # uploads
-                    headers["Cache-Control"] = "no-store"
-            await send(message)
-
-        await self.app(scope, receive, answer)
 
 
 def build_app(engine: SearchEngine, *, hosts: list[str] | None = None) -> FastAPI:
@@ -64,8 +28,8 @@ def build_app(engine: SearchEngine, *, hosts: list[str] | None = None) -> FastAP
         hosts: Names it may be called by in a request, so that no other site's page reaches it by a
             name that leads here; this machine's if None.
     """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Headers)
+    app = FastAPI(**UNDOCUMENTED)
+    app.add_middleware(Gate)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts or LOCAL, www_redirect=False)
     # Names of fonts alone: none is fetched. The greys are darker than Gradio's, to be read.
     theme = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]).set(
@@ -86,4 +50,5 @@ def build_app(engine: SearchEngine, *, hosts: list[str] | None = None) -> FastAP
         pwa=False,
         enable_monitoring=False,
         show_error=True,
+        app_kwargs=dict(UNDOCUMENTED),
     )

@@ -10,10 +10,10 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from markupsafe import escape
 
-from pplr_lightning.data.images import BadImageError, read_image
+from pplr_lightning.data.images import BadImageError
 from pplr_lightning.gallery import Hit, Query, SearchEngine
 from pplr_lightning.gallery.branches import CANDIDATES
-from pplr_lightning.serving.uploads import Page, is_upload
+from pplr_lightning.serving.uploads import Page, TooLargeError, is_upload, read_upload
 from pplr_lightning.serving.views import as_uri, hits_view, why_view
 
 MOST = 100  # results
@@ -172,12 +172,14 @@ class Answers:
             message = f"{name}: was not uploaded, or is removed by now; drop the image again"
             return None, _said(message, error=True), "", []
         try:
-            image = read_image(path)
+            with self.lock:  # of several large ones only one at a time is in memory
+                image = read_upload(path)
+                asked = Asked(self.engine.embed(image), as_uri(image))
+        except TooLargeError as error:
+            return None, _said(f"{name}: {error}", error=True), "", []
         except (BadImageError, OSError):
             message = f"{name}: this is no image, or a broken one; drop a JPEG, PNG or WebP file"
             return None, _said(message, error=True), "", []
-        with self.lock:
-            asked = Asked(self.engine.embed(image), as_uri(image))
         return asked, *self.show(asked, *options)
 
     def show(

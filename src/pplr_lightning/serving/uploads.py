@@ -6,6 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image
+
+from pplr_lightning.data.images import BadImageError, read_image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # not what others would run, as EPS
+MOST_PIXELS = 25_000_000  # 75 MB when decoded; a file of 20 KB can be of 170 million
+
+
+class TooLargeError(ValueError):
+    """An upload has more pixels than are decoded."""
 
 
 class Page(gr.Blocks):  # type: ignore[misc] # of which mypy knows nothing
@@ -35,6 +45,27 @@ def is_upload(path: str, folder: Path) -> bool:
         return folder.resolve() in file.parents and file.is_file()
     except (OSError, ValueError):  # no path at all, or one too long
         return False
+
+
+def read_upload(path: str) -> Image.Image:
+    """Decodes an image that was dropped on the page, as RGB.
+
+    Raises:
+        BadImageError: It is no image, or a broken one.
+        TooLargeError: It has more than `MOST_PIXELS`.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:  # reads its size alone
+            width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"has more than {MOST_PIXELS:,} pixels; drop a smaller one") from error
+    except Exception as error:  # as of `read_image`
+        raise BadImageError(f"{path}: no image") from error
+    if width * height > MOST_PIXELS:
+        raise TooLargeError(
+            f"{width:,} x {height:,} are more than {MOST_PIXELS:,} pixels; drop a smaller one"
+        )
+    return read_image(path)
 
 
 def _as_upload(value: Any) -> dict[str, str] | None:

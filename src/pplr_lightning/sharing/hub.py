@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pplr_lightning.atomic_write import write_whole, written_whole
 from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.sharing.model_card import write_card
 from pplr_lightning.weights.checkpoints import check_weights
@@ -39,12 +40,13 @@ class HubMixin(ModelHubMixin, library_name="pplr_lightning", tags=TAGS):
         """Writes weights and options; the mixin calls it, and writes the card."""
         module = cast(Any, self)
         weights = {name: tensor.contiguous() for name, tensor in _shared(module).items()}
-        save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
+        with written_whole(save_directory / WEIGHTS) as aside:
+            save_file(weights, aside, metadata={"format": "pt"})
         config = _without_folders(module.options)
         if module.preprocessing is not None:
             config["preprocessing"] = module.preprocessing._asdict()
         text = json.dumps(config, indent=2)
-        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+        write_whole(save_directory / CONFIG, text + "\n")
 
     @classmethod
     def _from_pretrained(
@@ -77,7 +79,7 @@ class HubMixin(ModelHubMixin, library_name="pplr_lightning", tags=TAGS):
             weights = load_file(file)
         except SafetensorError as error:
             raise ValueError(f"{file}: no readable safetensors file ({error})") from error
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{model_id}: {CONFIG}: {error}") from error
         for network in module.all_networks:
             network.expect_weights()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from pplr_lightning.weights.checkpoints import read_file
+from pplr_lightning.weights.checkpoints import check_is_no_text, read_file
 from pplr_lightning.weights.known_backbones import KnownBackbone, convert, recognise_backbone
 
 SHOWN = 3  # names of a list that a message gives
@@ -140,6 +140,7 @@ def read_tensors(path: str | Path, *, mmap: bool = False) -> dict[str, Tensor]:
     path = Path(path)
     if path.suffix != ".safetensors" or not path.is_file():
         return dict(_tensors(read_file(path, mmap=mmap)))
+    check_is_no_text(path)
     try:
         return load_file(path)
     except SafetensorError as error:

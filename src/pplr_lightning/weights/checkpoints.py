@@ -13,7 +13,13 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from pplr_lightning.atomic_write import written_whole
-from pplr_lightning.lightning_internals import PathLike, is_local
+from pplr_lightning.lightning_internals import HANDED_BACK, PathLike, is_local
+
+# Of a run's checkpoint, as far as Lightning and this library read them.
+FIELDS: dict[str, type[Any]] = {
+    "state_dict": dict, "loops": dict, "hyper_parameters": dict, "callbacks": dict,
+    "optimizer_states": list, "lr_schedulers": list, "epoch": int, "global_step": int,
+}  # fmt: skip
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -42,9 +48,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
                 aside.write_bytes(buffer.getbuffer())
         except OSError as error:
             raise OSError(
-                f"{path}: the checkpoint cannot be written ({error.strerror}); what stood there "
-                "before is still whole. Make room or choose another folder, and go on from the "
-                "last checkpoint with --ckpt_path last"
+                f"{error}; what stood there before is still whole. Make room or choose another "
+                "folder, and go on from the last checkpoint with --ckpt_path last"
             ) from error
 
     def load_checkpoint(
@@ -53,6 +58,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """Reads a checkpoint, tensors and plain values only."""
         if not is_local(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
+        if Path(path).name == HANDED_BACK:
+            return read_file(path)
         return read_checkpoint(path)
 
 
@@ -69,6 +76,7 @@ def read_file(path: PathLike, *, mmap: bool = False) -> Any:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
+    check_is_no_text(path)
     mmap = mmap and zipfile.is_zipfile(path)  # files of torch before 1.6 are none
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
@@ -80,13 +88,33 @@ def read_file(path: PathLike, *, mmap: bool = False) -> Any:
                 f"{path}: refused, a TorchScript archive holds code; save its weights alone with "
                 "torch.save(torch.jit.load(FILE).state_dict(), OTHER) and give that file"
             ) from error
-        unsafe = "Unsupported" in str(error) or "weights_only" in str(error)
+        unsafe = _is_pickle(path) and ("Unsupported" in str(error) or "weights_only" in str(error))
         raise ValueError(
             f"{path}: refused, the file holds objects that would execute code when loaded; only "
             "tensors and plain values are read"
             if unsafe
             else f"{path}: no readable checkpoint ({reason[0] if reason else type(error).__name__})"
         ) from error
+
+
+def check_is_no_text(path: PathLike) -> None:
+    """Refuses what often lies under a checkpoint's name: where it is to be had, instead of it.
+
+    Raises:
+        ValueError: It is Git LFS's pointer or a web page.
+    """
+    with Path(path).open("rb") as file:
+        begin = file.read(512).lstrip().lower()
+    if begin.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path}: a Git LFS pointer, not the file itself; run git lfs pull")
+    if begin.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise ValueError(f"{path}: a web page, not the file that it offers; download it again")
+
+
+def _is_pickle(path: PathLike) -> bool:
+    """Tells whether torch would load objects from a file: an archive of its own, or a pickle."""
+    with Path(path).open("rb") as file:
+        return file.read(2) in (b"PK", *(b"\x80" + bytes([version]) for version in range(2, 6)))
 
 
 def _ignored(module: str, name: str) -> type:
@@ -123,6 +151,12 @@ def read_checkpoint(path: PathLike, *, mmap: bool = False) -> dict[str, Any]:
             "weights can be given as network.weights, and those of another project be made a "
             "checkpoint by python -m pplr_lightning convert"
         )
+    for key, kind in FIELDS.items():
+        if not isinstance(checkpoint.get(key, kind()), kind):
+            raise ValueError(
+                f"{path}: a damaged checkpoint, {key} is a {type(checkpoint[key]).__name__} "
+                f"instead of a {kind.__name__}; take another"
+            )
     return checkpoint
 
 
@@ -158,13 +192,37 @@ def _shape(value: Any) -> str:
 
 
 def newest_checkpoint(trainer: Trainer) -> Path | None:
-    """Finds the newest checkpoint of the run's name, whatever version folder it lies in."""
-    folders = [Path(trainer.default_root_dir, "checkpoints")]
+    """Finds the checkpoint that has come farthest: of this run, or else of any run of its name.
+
+    By epoch and step first, then by the file's time, which copies and clocks change. Files that
+    cannot be read count least.
+    """
+    own, others = [Path(trainer.default_root_dir, "checkpoints")], list[Path]()
     for logger in trainer.loggers:
         root = Path(logger.save_dir or trainer.default_root_dir, str(logger.name))
-        folders += root.glob("*/checkpoints")
+        others += root.glob("*/checkpoints")
+        own.append(root / _version(logger.version) / "checkpoints")
     for callback in trainer.checkpoint_callbacks:
         if getattr(callback, "dirpath", None) is not None:
-            folders.append(Path(callback.dirpath))  # type: ignore[attr-defined]
-    files = {path for folder in folders for path in folder.glob("*.ckpt") if path.is_file()}
-    return max(files, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+            own.append(Path(callback.dirpath))  # type: ignore[attr-defined]
+    for folders in (own, others):
+        # In folders of their own where a metric's slash is in the name: epoch=1-val/mAP=0.5.ckpt.
+        found = {path for folder in folders for path in folder.rglob("*.ckpt") if path.is_file()}
+        if found:
+            return max(found, key=_progress)
+    return None
+
+
+def _version(version: int | str | None) -> str:
+    """Names the folder of a logger's version."""
+    return f"version_{version}" if isinstance(version, int) else str(version)
+
+
+def _progress(path: Path) -> tuple[int, int, int, str]:
+    """Tells how far the run of a checkpoint had come, its time, and its name, to be compared."""
+    try:
+        checkpoint = read_checkpoint(path, mmap=True)
+        epoch, step = int(checkpoint["epoch"]), int(checkpoint["global_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        epoch, step = -1, -1
+    return epoch, step, path.stat().st_mtime_ns, str(path)
