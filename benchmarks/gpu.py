@@ -136,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"{name}, torch {torch.__version__}, Python {sys.version.split()[0]}\n", file)
         for part in plan.parts:
             words = [*part.words, *(part.tiny if options.dry_run else [])]
-            limit = min(part.seconds, end - time.monotonic())
+            left = end - time.monotonic()
+            limit = left if options.dry_run else min(part.seconds, left)
             say(f"```bash\npython {' '.join(words)}\n```\n", file)
             before = options.out.stat().st_size
             ending = run(words, limit, file) if limit > 1 else "left out: no time is left\n"

@@ -70,6 +70,7 @@ def run_options(drawn: Path, folder: Path) -> list[str]:
         "--data.iterations=3",
         "--data.num_workers=0",
         "--model.network.backbone=test_resnet",
+        "--model.network.last_stride=1",
         "--model.network.norm_batch_size=8",
         "--model.max_clusters=64",
         "--pseudo_labels.labeler.k1=6",

@@ -155,7 +155,7 @@ def test_commands_of_the_colab_notebook_parse(crops, desk, monkeypatch):
     for source in middle:
         exec(source, scope)
         scope["pplr"] = parse
-    assert len(calls) == (1 if crops else 2)
+    assert len(calls) == 1
     (scope["run"]).mkdir(parents=True)
     (scope["run"] / "report.html").write_text("<p class='x'>a & b</p>")
     exec(report, scope)

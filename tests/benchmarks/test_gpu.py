@@ -69,7 +69,7 @@ def test_all_ends_within_the_time_given(plan):
 
 
 def test_a_dry_run_runs_every_command_of_the_short_plan(tmp_path, capsys):
-    benchmark.main(["--dry_run", "--out", str(tmp_path / "out.md")])
+    benchmark.main(["--dry_run", "--minutes", "30", "--out", str(tmp_path / "out.md")])
     written = (tmp_path / "out.md").read_text()
     assert "ended with" not in written
     assert "stopped" not in written

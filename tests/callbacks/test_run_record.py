@@ -58,7 +58,7 @@ class TestFit:
         assert [row["iterations"] for row in trained] == [3, 3]
         assert [row["step"] for row in trained] == [3, 6]
         assert [row["finished"] for row in trained] == [1, 1]
-        assert [row["lr"] for row in trained] == [2e-4, 2e-4]
+        assert [row["lr"] for row in trained] == [3.5e-4, 3.5e-4]
 
     def test_with_the_means_of_the_losses_that_were_logged(self, folder):
         for name in ("train/loss", "train/loss_pglr", "train/loss_parts", "train/loss_triplet"):

@@ -137,7 +137,7 @@ class TestRefused:
     def test_output_that_cannot_be_written(self, run, capsys, spcl, tmp_path):
         (tmp_path / "file").touch()
         error = self.refusal(run, capsys, spcl, tmp_path / "file/new.ckpt", RESNET18)
-        assert f"{tmp_path / 'file/new.ckpt'}: the checkpoint cannot be written" in error
+        assert f"{tmp_path / 'file/new.ckpt'}: cannot be written" in error
 
     def test_weights_that_cannot_be_read_before_any_work(self, run, run_args, capsys, tmp_path):
         (tmp_path / "odd.pth").write_bytes(b"text")

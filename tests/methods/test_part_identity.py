@@ -100,7 +100,7 @@ def test_is_built_again_from_its_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_clusters": 0}, "model.max_clusters must be at least 1"),
+        ({"max_clusters": 0}, "model.max_clusters must be at least 2"),
         ({"hidden": 0}, "model.hidden must be at least 1"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"triplet_margin": 0.0}, "triplet_margin=0.0: must be finite and above 0, or null"),

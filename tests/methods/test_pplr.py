@@ -171,7 +171,7 @@ def test_bad_options(name, value):
         ({"camera_weight": -1.0}, "camera_weight=-1.0: must be finite and not negative"),
         ({"camera_weight": math.nan}, "camera_weight=nan"),
         ({"aals_start_epoch": -1}, "model.aals_start_epoch must be at least 0, got -1"),
-        ({"max_clusters": 0}, "max_clusters must be at least 1, got 0"),
+        ({"max_clusters": 0}, "max_clusters must be at least 2, got 0"),
     ],
 )
 def test_options_out_of_range(options, message):

@@ -13,7 +13,7 @@ from pplr_lightning.functional.clustering import (
     dbscan,
     neighbor_components,
 )
-from pplr_lightning.functional.consensus import cluster_mapping, propagate_labels
+from pplr_lightning.functional.clustering_consensus import cluster_mapping, propagate_labels
 from pplr_lightning.functional.hierarchy import hdbscan
 from pplr_lightning.functional.jaccard import jaccard_distance
 from pplr_lightning.functional.losses import (

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pplr_lightning.functional.consensus import cluster_mapping, propagate_labels
+from pplr_lightning.functional.clustering_consensus import cluster_mapping, propagate_labels
 from pplr_lightning.labelers.space import Space
 
 
