@@ -59,7 +59,7 @@ def main() -> None:
     panels = {
         "crops without names": (crops, IMAGES),
         "clusters, the labels to train on": (clusters, IMAGES),
-        "someone new, and the nearest to them": (matches, IMAGES + 1),
+        "someone new: who is nearest?": (matches, IMAGES + 1),
     }
     draw(panels).savefig(Path(__file__).with_name("overview.jpg"), pil_kwargs={"quality": 90})
 
