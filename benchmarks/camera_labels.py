@@ -87,7 +87,7 @@ def embed(shift: float, identities: int, weights: str, seed: int) -> Images:
     data.setup("fit")
     network = PartNetwork("mobilenetv2_100", weights=weights, num_parts=2, last_stride=2)
     features, _ = extract_features(network, data.labeling_dataloader())
-    ids, cameras = torch.tensor([sample[1:] for sample in data.train_samples]).unbind(1)
+    ids, cameras = torch.tensor([sample[1:3] for sample in data.train_samples]).unbind(1)
     return Images(features, ids, cameras)
 
 

@@ -85,6 +85,24 @@ def test_the_setting_with_cameras_trains_as_one(run, run_several, run_args, tmp_
     assert max(column(one, "train/loss_camera")) > 0
 
 
+def test_tracklets_train_as_one(run, run_several, run_args, tmp_path):
+    """Their frames are shared out to the processes in blocks that know nothing of them."""
+    tracklets = (
+        "--data.dataset.init_args.tracklets=names",
+        "--pseudo_labels.labeler.k1=5",
+        "--pseudo_labels.labeler.eps=0.8",
+        "--trainer.max_epochs=2",
+    )
+    run("fit", *run_args, *FLOAT64, *tracklets, "--trainer.logger.init_args.version=one")
+    options = (*several(2), *tracklets, "--trainer.logger.init_args.version=two")
+    done = run_several(2, "fit", *run_args, *options)
+    assert done.returncode == 0, done.stderr
+    assert "labels are of 43 tracklets of 96 images" in done.stderr
+    one, two = tmp_path / "demo/one", tmp_path / "demo/two"
+    for name in (*COMPARED, "labels/agreement_mean"):
+        assert column(two, name) == pytest.approx(column(one, name), rel=1e-6), name
+
+
 def test_frozen_layers_and_layer_decay_train_as_one(run, run_several, run_args, tmp_path):
     """Layers that learn again in mid-run have the same gradients on every process."""
     recipe = (

@@ -12,9 +12,10 @@ from pplr_lightning import PPLRDataModule, PPLRModule, PseudoLabeling
 from pplr_lightning.callbacks.pseudo_labeling import _alive
 from pplr_lightning.callbacks.shared import History
 from pplr_lightning.data import Market1501
+from pplr_lightning.data.datasets import tracklet_numbers
 from pplr_lightning.evaluation.extraction import extract_features
-from pplr_lightning.labelers import DBSCAN, CameraDBSCAN, Instances, Space
-from pplr_lightning.methods import ReIDModule
+from pplr_lightning.labelers import DBSCAN, CameraDBSCAN, Consensus, Instances, SelfPaced, Space
+from pplr_lightning.methods import ReIDModule, SpCLModule
 from pplr_lightning.networks import PartNetwork
 
 
@@ -175,6 +176,64 @@ def test_instances_need_no_neighbours_of_a_method_without_columns(data):
     (row,) = History.of(trainer).rows
     assert row["labels/clusters"] == len(data.train_samples)
     assert "labels/agreement_mean" not in row
+
+
+@pytest.fixture
+def tracked(data):
+    """The same images, most of them frames of tracklets of the names, the rest alone."""
+    numbers = tracklet_numbers(Market1501(data.dataset.root, tracklets="names").load().train)
+    train = [
+        sample._replace(tracklet_id=number if row % 8 else -1)
+        for row, (sample, number) in enumerate(zip(data.splits.train, numbers, strict=True))
+    ]
+    data.splits = data.splits._replace(train=train)
+    return data
+
+
+def test_frames_of_a_tracklet_get_its_labels(tracked):
+    numbers = torch.tensor(tracklet_numbers(tracked.train_samples))
+    assert len(numbers.unique()) < 0.7 * len(numbers)
+
+    def alike(values):
+        return all(len(values[numbers == number].unique(dim=0)) == 1 for number in numbers.unique())
+
+    fit(PseudoLabeling(dbscan()), tracked)
+    labels = tracked.pseudo_labels
+    assert alike(labels.classes)
+    assert alike(labels.columns["agreement"])
+    fit(PseudoLabeling(dbscan(), pool_tracklets=False), tracked)
+    assert not alike(tracked.pseudo_labels.columns["agreement"])
+
+
+def test_a_run_of_tracklets_goes_on_as_if_never_stopped(tracked, tmp_path):
+    def run(**options):
+        torch.manual_seed(0)
+        module = PPLRModule(network(), agreement_k=4)
+        trainer = fit(PseudoLabeling(dbscan(), refinement=Consensus()), tracked, module, **options)
+        return trainer, module.state_dict(), tracked.pseudo_labels
+
+    _, weights, labels = run(max_epochs=2)
+    run(max_epochs=1)[0].save_checkpoint(tmp_path / "one.ckpt")
+    _, again, found = run(max_epochs=2, ckpt_path=tmp_path / "one.ckpt")
+    assert torch.equal(found.classes, labels.classes)
+    assert all(torch.equal(found.columns[name], labels.columns[name]) for name in labels.columns)
+    assert "soft_labels" in found.columns
+    assert all(
+        torch.equal(again[name], value) for name, value in weights.items() if torch.is_tensor(value)
+    )
+
+
+def test_more_neighbours_than_tracklets(tracked):
+    images = len(tracked.train_samples)
+    with pytest.raises(ValueError, match=r"number of images, got labeler.k1="):
+        fit(PseudoLabeling(dbscan(k1=images)), tracked)
+
+
+def test_a_method_that_keeps_every_image_labels_them_so(tracked):
+    tracked.repeat_images = False
+    module = SpCLModule(PartNetwork("resnet10t", weights=None, num_parts=0))
+    with pytest.raises(ValueError, match=r"SpCLModule keeps a feature of every image.* to false"):
+        fit(PseudoLabeling(SelfPaced(k1=6, k2=2)), tracked, module)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

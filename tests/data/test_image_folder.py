@@ -18,14 +18,31 @@ class TestImageFolder:
             "b/x y.png",
             "z.webp",
         ]
-        assert {sample[1:] for sample in splits.train} == {(-1, -1)}
+        assert {sample[1:3] for sample in splits.train} == {(-1, -1)}
         assert splits.query == []
         assert splits.gallery == []
 
     def test_pattern_gives_cameras_and_persons(self, tmp_path):
         touch(tmp_path / "north/ann_1.png", tmp_path / "south/bob_1.png")
         splits = ImageFolder(tmp_path, pattern=r"(?P<camera>\w+)/(?P<person>\w+)_").load()
-        assert [sample[1:] for sample in splits.train] == [(0, 0), (1, 1)]
+        assert [sample[1:3] for sample in splits.train] == [(0, 0), (1, 1)]
+
+    def test_tracklets(self, tmp_path):
+        touch(*(tmp_path / f"i/c{camera}/t{tracklet}_{n}.png" for camera, tracklet, n in (
+            (1, 5, 0), (1, 5, 1), (1, "", 0), (2, 5, 0),
+        )))  # fmt: skip
+        train = (
+            ImageFolder(tmp_path / "i", pattern=r"c(?P<camera>\d)/t(?P<tracklet>\d*)_").load().train
+        )
+        assert [sample[1:] for sample in train] == [(-1, 1, 5), (-1, 1, 5), (-1, 1, -1), (-1, 2, 5)]
+        table = tmp_path / "tracks.csv"
+        rows = (
+            f"{Path(one.path).relative_to(tmp_path / 'i')},{n // 2}.0"
+            for n, one in enumerate(train)
+        )
+        table.write_text("\n".join(["path,tracklet_id", *rows]))
+        train = ImageFolder(tmp_path / "i", csv=table).load().train
+        assert [sample[1:] for sample in train] == [(-1, -1, n // 2) for n in range(4)]
 
     def test_numeric_ids_stay(self, tmp_path):
         touch(tmp_path / "cam12/1.png", tmp_path / "cam3/1.png")
@@ -59,7 +76,7 @@ class TestImageFolder:
         table = tmp_path / "cameras.csv"
         table.write_text("path,camera_id\n1.png,4\n2.png,5\n")
         splits = ImageFolder(tmp_path / "images", csv=table).load()
-        assert [sample[1:] for sample in splits.train] == [(-1, 4), (-1, 5)]
+        assert [sample[1:3] for sample in splits.train] == [(-1, 4), (-1, 5)]
 
     def test_csv_without_a_row(self, tmp_path):
         touch(tmp_path / "images/1.png", tmp_path / "images/2.png")

@@ -38,7 +38,7 @@ def members() -> list[Listed]:
 
 
 def ids(samples) -> list[tuple[int, int]]:
-    return [sample[1:] for sample in samples]
+    return [sample[1:3] for sample in samples]
 
 
 def test_ids_are_shared_by_no_two_sets(members):
@@ -47,6 +47,13 @@ def test_ids_are_shared_by_no_two_sets(members):
     assert ids(train) == [(2, 1), (7, 3), (-1, -1), (-1, -1), (8, 8), (11, 9)]
     assert [Path(sample.path).parent.name for sample in train] == list("aabbcc")
     assert (query, gallery) == (members[0].splits.query, members[0].splits.gallery)
+
+
+def test_tracklets_of_two_sets_stay_apart():
+    # Of cameras that are not known, which no shift tells apart.
+    members = [Listed("a", [(1, -1, 4), (1, -1, -1)]), Listed("b", [(1, -1, 4), (1, -1, 4)])]
+    train = Joined(members).load().train
+    assert [sample.tracklet_id for sample in train] == [4, -1, 9, 9]
 
 
 def test_each_can_be_evaluated(members):

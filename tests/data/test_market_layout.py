@@ -13,6 +13,7 @@ from pplr_lightning.data import (
     PersonX,
     VeRi776,
 )
+from pplr_lightning.data.datasets import tracklet_numbers
 
 from .trees import plant, touch
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*as published has", "ignore:.*t
 
 
 def ids(samples) -> list[tuple[int, int]]:
-    return [sample[1:] for sample in samples]
+    return [sample[1:3] for sample in samples]
 
 
 @pytest.fixture
@@ -53,6 +54,27 @@ class TestMarket1501:
         assert ids(splits.query) == [(1, 1)]
         assert ids(splits.gallery) == [(-1, 2), (0, 6), (1, 2)]
         assert all(Path(sample.path).is_file() for split in splits for sample in split)
+
+    def test_tracklets_from_the_names(self, market):
+        names = ["0002_c1s1_000476_01.jpg", "0002_c1s2_000476_01.jpg", "0007_c1s1_000476_01.jpg"]
+        plant(market, {"bounding_box_train": names})
+        assert {sample.tracklet_id for sample in Market1501(market).load().train} == {-1}
+        splits = Market1501(market, tracklets="names").load()
+        assert [Path(sample.path).name[:9] for sample in splits.train] == [
+            "0002_c1s1", "0002_c1s1", "0002_c1s2", "0007_c1s1", "0007_c3s3"
+        ]  # fmt: skip
+        assert tracklet_numbers(splits.train) == [0, 0, 1, 2, 3]
+        assert "5 images, 2 identities, 2 cameras, 4 tracklets; query" in splits.describe()
+        assert {sample.tracklet_id for sample in splits.query + splits.gallery} == {-1}
+
+    def test_tracklets_that_the_names_do_not_say(self, market):
+        plant(market, {"bounding_box_train": ["0002_c2_f0046182.jpg"]})
+        with pytest.raises(
+            ValueError, match=r"0002_c2_f0046182.jpg: tracklets=names, but the name"
+        ):
+            Market1501(market, tracklets="names").load()
+        with pytest.raises(ValueError, match="tracklets='frames': choose 'names', or leave it out"):
+            Market1501(market, tracklets="frames")
 
     def test_other_counts_than_published(self, market):
         with pytest.warns(UserWarning, match=r"has 12,936 \+ 3,368 \+ 19,732"):

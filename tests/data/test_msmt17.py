@@ -30,9 +30,9 @@ def root(tmp_path) -> Path:
 
 def test_v1(root):
     splits = MSMT17(root).load()
-    assert [sample[1:] for sample in splits.train] == [(0, 1), (1, 15)]  # train and val
-    assert [sample[1:] for sample in splits.query] == [(0, 1)]
-    assert [sample[1:] for sample in splits.gallery] == [(0, 1), (1, 15)]
+    assert [sample[1:3] for sample in splits.train] == [(0, 1), (1, 15)]  # train and val
+    assert [sample[1:3] for sample in splits.query] == [(0, 1)]
+    assert [sample[1:3] for sample in splits.gallery] == [(0, 1), (1, 15)]
     assert splits.train[0].path == str(root / "train" / TRAIN)
     assert splits.query[0].path == str(root / "test" / TRAIN)
 
@@ -58,7 +58,7 @@ def test_list_edited_elsewhere(root):
     touch(root / "test" / name)
     (root / "list_query.txt").write_bytes(f"\ufeff{name} 2\r\n\r\n".encode())
     query = MSMT17(root).load().query
-    assert query == [(str(root / "test" / name), 2, 3)]
+    assert query == [(str(root / "test" / name), 2, 3, -1)]
 
 
 def test_list_of_another_encoding(root):

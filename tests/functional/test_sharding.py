@@ -42,6 +42,31 @@ def _exchange(rank):
         }
 
 
+def _divide(rank, broken=4):
+    with Share((3, 0, 5, 1)[rank], new_waiting_group()) as share:
+        others = share.divide(6)
+        if rank == broken:
+            raise ValueError("broken")
+        rows = torch.arange(6.0)[others.start : others.stop]
+        return others.rows, others.largest, others.gather(rows).tolist(), share.total
+
+
+def _divide_broken(rank):
+    return _divide(rank, broken=2)
+
+
+def test_divides_other_rows_among_the_same_processes(tmp_path):
+    assert Share(5).divide(3).rows == range(3)
+    results = launch(_divide, 4, tmp_path)
+    assert [result[0] for result in results] == [range(1), range(1, 3), range(3, 4), range(4, 6)]
+    assert [result[1:] for result in results] == [(2, [0, 1, 2, 3, 4, 5], 9)] * 4
+
+
+def test_an_error_is_told_once_whichever_rows_the_others_exchange(tmp_path):
+    told = "ValueError: rank 2 stopped with ValueError: broken"
+    assert launch(_divide_broken, 4, tmp_path) == [told, told, "ValueError: broken", told]
+
+
 def test_exchanges_rows_in_the_order_of_ranks(tmp_path):
     counts = (3, 0, 5, 1)
     results = launch(_exchange, 4, tmp_path)

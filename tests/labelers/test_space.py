@@ -8,7 +8,7 @@ import torch.nn.functional as nnf
 
 from pplr_lightning import functional as F
 from pplr_lightning.functional.sharding import Share
-from pplr_lightning.labelers import Space
+from pplr_lightning.labelers import DBSCAN, Space
 from pplr_lightning.labelers.stages import Stages
 
 from ..processes import launch
@@ -102,6 +102,73 @@ def test_a_bad_feature_on_one_rank_stops_all(tmp_path):
     first, second = launch(_everything_broken, 2, tmp_path)
     assert second.startswith("ValueError: features must be finite, got NaN or Inf in 1 of 50")
     assert first == f"ValueError: rank 1 stopped with {second}"
+
+
+def _tracklets(rank, broken=False):
+    """What a space of 90 tracklets gives, whose frames lie on several ranks, on this one."""
+    frames = shared_space(rank, broken=broken)
+    with frames.share:
+        space = frames.of_tracklets(torch.arange(360) % 90)
+        classes = DBSCAN(k1=12, k2=4, min_samples=2).label(space)
+        gathered = space.share.gather(torch.cat([space.features, space.part_features[..., 0]]))
+        agreement = space.share.gather(space.search(space.part_features[..., 1], 5))
+        return classes, space.centroids(classes)[0], agreement, len(gathered), space.total
+
+
+def _tracklets_broken(rank):
+    return _tracklets(rank, broken=True)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_tracklets_may_span_ranks(world_size, tmp_path):
+    classes, centroids, *alone = _tracklets(0)
+    assert classes.max() > 1
+    for found in launch(_tracklets, world_size, tmp_path):
+        assert torch.equal(found[0], classes)
+        torch.testing.assert_close(found[1], centroids, rtol=1e-6, atol=1e-7)
+        assert torch.equal(found[2], alone[0])
+        assert list(found[3:]) == alone[1:] == [180, 90]
+
+
+def test_a_bad_frame_on_one_rank_stops_all(tmp_path):
+    first, second = launch(_tracklets_broken, 2, tmp_path)
+    assert second.startswith("ValueError: features must be finite, got NaN or Inf in 1 of 50")
+    assert first == f"ValueError: rank 1 stopped with {second}"
+
+
+def test_a_tracklet_is_the_mean_of_its_frames():
+    whole, parts = features(spread=0.4)
+    numbers = torch.arange(40) // 3
+    persons = torch.arange(40) // 8
+    frames = Space.of(whole, parts, cameras=torch.arange(40) % 3, persons=persons)
+    frames.neighbors(4)
+    space = frames.of_tracklets(numbers)
+    assert space.total == 14
+    torch.testing.assert_close(space.features[2], nnf.normalize(whole[6:9].mean(0), dim=0))
+    torch.testing.assert_close(space.part_features[13, :, 1], parts[39, :, 1])
+    assert space.cameras.tolist() == [0] * 14
+    assert space.persons.tolist()[:4] == [0, 0, -1, 1]  # frames 6 and 7 are of 0, 8 is of 1
+    assert torch.equal(space.neighbors(4), F.nearest_neighbors(space.features, 4))
+    assert frames.neighbors(4).shape == (40, 4)
+    with pytest.raises(ValueError, match=r"tracklets must have shape \(40,\), got \(39,\)"):
+        frames.of_tracklets(numbers[1:])
+
+
+def test_frames_are_embedded_once_and_let_go():
+    calls, told = [], []
+
+    @contextmanager
+    def show(name, count):
+        told.append(name)
+        yield lambda: None
+
+    frames = Space(lambda: calls.append(0) or features(), share=Share(40), stages=Stages(show))
+    space = frames.of_tracklets(torch.arange(40) // 4)
+    assert (calls, space.total) == ([], 10)
+    space.jaccard(k1=4, k2=2)
+    assert calls == [0]
+    assert told == ["extraction", "neighbors", "jaccard"]
+    assert "_embedded" not in vars(frames)
 
 
 def test_features_that_do_not_fit():

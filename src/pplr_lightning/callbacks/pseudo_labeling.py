@@ -9,12 +9,14 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from pplr_lightning.callbacks.progress import show_stage, track
 from pplr_lightning.callbacks.shared import History, compile_before_work
-from pplr_lightning.data import PPLRDataModule
+from pplr_lightning.data import PPLRDataModule, Sample
+from pplr_lightning.data.datasets import UNKNOWN, tracklet_numbers
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.distributed import all_gather_list, log_own, new_waiting_group
 from pplr_lightning.evaluation.label_quality import label_statistics
@@ -43,6 +45,10 @@ class PseudoLabeling(Callback):
         index: `flat` finds the nearest neighbours. `ivf` finds most of them, much faster, for
             50,000 images and more; each epoch's recall is measured on a sample and printed.
         probes: Cells that `ivf` searches for each image; more find more.
+        pool_tracklets: Where the data have tracklets, label these, each by the mean of its frames'
+            features, and give all frames what their tracklet gets; options that count images, such
+            as k1, min_samples and agreement_k, then count tracklets. `false` labels every image by
+            itself.
 
     Attributes:
         stages: The clock of the last labelling.
@@ -53,6 +59,7 @@ class PseudoLabeling(Callback):
 
     stages: Stages
     _group: dist.ProcessGroup | None = None
+    _tracklets: Tensor | None = None  # of each image, (N,), where these are labelled
 
     def __init__(
         self,
@@ -62,6 +69,7 @@ class PseudoLabeling(Callback):
         backend: Backend = "auto",
         index: Index = "flat",
         probes: int = 64,
+        pool_tracklets: bool = True,
     ) -> None:
         check_count("pseudo_labels.probes", probes)
         self.labeler = labeler or DBSCAN()
@@ -70,6 +78,7 @@ class PseudoLabeling(Callback):
         self.backend: Backend = backend
         self.index: Index = index
         self.probes = probes
+        self.pool_tracklets = pool_tracklets
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks what can be known before any work; has the labeler forget another run.
@@ -90,13 +99,30 @@ class PseudoLabeling(Callback):
                 f"{type(pl_module).__name__} do not take; leave it out"
             )
         self.load_state_dict(deepcopy(self._start))
-        self.labeler.check(data.train_samples)
-        pl_module.check_images(data.train_samples)
+        samples = self._labelled(data.train_samples, pl_module)
+        self.labeler.check(samples)
+        pl_module.check_images(samples)
         choose_engine(self.backend, self.index)
         compile_before_work()
         self._group = new_waiting_group()
         self.stages = Stages()
         History.of(trainer)
+
+    def _labelled(self, samples: list[Sample], method: ReIDModule) -> list[Sample]:
+        """Lists what gets labels of its own: the images, or a frame of each tracklet."""
+        self._tracklets = None
+        if not self.pool_tracklets or all(one.tracklet_id == UNKNOWN for one in samples):
+            return samples
+        if method.keeps_images:
+            raise ValueError(
+                f"the data have tracklets, but {type(method).__name__} keeps a feature of every "
+                "image, each with a label of its own: set pseudo_labels.pool_tracklets to false"
+            )
+        numbers = tracklet_numbers(samples)
+        self._tracklets = torch.tensor(numbers)
+        firsts = dict(zip(reversed(numbers), reversed(samples), strict=True))
+        rank_zero_info(f"labels are of {len(firsts):,} tracklets of {len(samples):,} images")
+        return [firsts[number] for number in range(len(firsts))]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lets go of the ranks, which another run may not have."""
@@ -127,11 +153,15 @@ class PseudoLabeling(Callback):
                 probes=self.probes,
                 num_neighbors=method.num_neighbors,
             )
+            if self._tracklets is not None:
+                space = space.of_tracklets(self._tracklets)
             classes = trainable_classes(self.labeler.label(space), method.max_classes)
             columns = method.begin_epoch(space, classes)
             if self.refinement is not None:
                 columns = {**columns, **self.refinement.refine(space, classes)}
             labels = PseudoLabels(classes, columns)
+            if self._tracklets is not None:
+                labels = labels.of_frames(self._tracklets)
         data.pseudo_labels = labels
         found = label_statistics(labels, persons)  # the same on every rank
         values = {f"labels/{name}": value for name, value in found.items()}

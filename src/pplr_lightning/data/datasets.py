@@ -12,15 +12,20 @@ from typing import NamedTuple
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-UNKNOWN = -1  # person or camera id of an image that names none
+UNKNOWN = -1  # person, camera or tracklet id of an image that names none
 
 
 class Sample(NamedTuple):
-    """One image file with its ids; an id that is not known is -1."""
+    """One image file with its ids; an id that is not known is -1.
+
+    Images of one camera and one tracklet id are frames of one tracklet: what a tracker followed. An
+    image without such an id is a tracklet of its own.
+    """
 
     path: str
     person_id: int
     camera_id: int
+    tracklet_id: int = UNKNOWN
 
 
 class Splits(NamedTuple):
@@ -62,9 +67,11 @@ class Splits(NamedTuple):
 def _count(samples: list[Sample]) -> str:
     persons = {sample.person_id for sample in samples if sample.person_id >= 0}
     cameras = {sample.camera_id for sample in samples if sample.camera_id >= 0}
+    tracked = any(sample.tracklet_id != UNKNOWN for sample in samples)
     return (
         f"{len(samples):,} images, {len(persons) or 'unknown'} identities, "
         f"{len(cameras) or 'unknown'} cameras"
+        + (f", {max(tracklet_numbers(samples)) + 1:,} tracklets" if tracked else "")
     )
 
 
@@ -72,6 +79,22 @@ def file_numbers(samples: Iterable[Sample]) -> list[int]:
     """Numbers the files of images; one file has one number, whatever links lead to it."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(os.path.realpath(one.path), len(numbers)) for one in samples]
+
+
+def tracklet_numbers(samples: Iterable[Sample]) -> list[int]:
+    """Numbers the tracklets of images 0 to T - 1, in the order of their first frames.
+
+    Example:
+        >>> ids = [(1, 7), (2, 7), (1, 7), (1, -1), (1, -1)]
+        >>> tracklet_numbers(Sample("x.jpg", -1, camera, tracklet) for camera, tracklet in ids)
+        [0, 1, 0, 2, 3]
+    """
+    numbers: dict[object, int] = {}
+    keys = (
+        row if one.tracklet_id == UNKNOWN else (one.camera_id, one.tracklet_id)
+        for row, one in enumerate(samples)
+    )
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
 
 
 def check_queries(splits: Splits, *, same_camera: bool = False) -> None:

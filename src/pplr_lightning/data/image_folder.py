@@ -20,6 +20,8 @@ from pplr_lightning.data.datasets import (
 )
 
 NUMBER = re.compile(r"-?\d{1,18}")  # of 64 bits
+ID_COLUMNS = ("person_id", "camera_id", "tracklet_id")
+Names = tuple[str, str, str]  # an image's ids as they are written, in the order of the columns
 
 
 class ImageFolder(ReIDDataset):
@@ -30,14 +32,16 @@ class ImageFolder(ReIDDataset):
         query: Folder of query images for evaluation; needs `pattern` or `csv` to name persons.
         gallery: Folder of gallery images, likewise.
         pattern: Regular expression searched in each path below its folder, with the named groups
-            `camera` and, where known, `person`; for instance `cam(?P<camera>[0-9]+)/`.
-        csv: Table in UTF-8 with a column `path` (relative to the image's folder) and the columns
-            `camera_id` and/or `person_id`, a row for each image; instead of `pattern`. Rows of no
-            image are warned of.
+            `camera` and, where known, `person` and `tracklet`; for instance
+            `cam(?P<camera>[0-9]+)/`.
+        csv: Table in UTF-8 with a column `path` (relative to the image's folder) and any of the
+            columns `camera_id`, `person_id` and `tracklet_id`, a row for each image; instead of
+            `pattern`. Rows of no image are warned of.
         only_numbers: Refuse ids that are no numbers instead of numbering them, for ids that must
             mean the same beside those of another folder.
 
-    Ids that are no numbers are numbered in sorted order. Person ids of training images are used
+    Ids that are no numbers are numbered in sorted order. A tracklet is what a tracker followed
+    under one camera; another camera may give its id again. Person ids of training images are used
     for analysis only.
     """
 
@@ -90,10 +94,10 @@ class ImageFolder(ReIDDataset):
             )
         if self.only_numbers:
             _check_numbers((image for images in paths for image in images), ids)
-        persons = iter(_number(person for person, _ in ids))  # over all: the same name, one id
-        cameras = iter(_number(camera for _, camera in ids))
+        # Over all: the same name, one id.
+        numbers = zip(*(_number(names[kind] for names in ids) for kind in range(3)), strict=True)
         train, query, gallery = (
-            [Sample(str(path), next(persons), next(cameras)) for path in images] for images in paths
+            [Sample(str(path), *next(numbers)) for path in images] for images in paths
         )
         if any(sample.person_id == UNKNOWN for sample in query):
             raise ValueError(
@@ -111,8 +115,8 @@ class ImageFolder(ReIDDataset):
         query = [s._replace(camera_id=-2) if s.camera_id == UNKNOWN else s for s in query]
         return Splits(train, query, gallery)
 
-    def _ids(self, name: str, folder: Path, table: dict[str, tuple[str, str]]) -> tuple[str, str]:
-        """Reads (person, camera) of one image, each an empty string where not known."""
+    def _ids(self, name: str, folder: Path, table: dict[str, Names]) -> Names:
+        """Reads the ids of one image, each an empty string where not known."""
         if self.csv is not None:
             if name in table:
                 return table[name]
@@ -128,12 +132,12 @@ class ImageFolder(ReIDDataset):
                 f"{folder}, with slashes"
             )
         if self.pattern is None:
-            return "", ""
+            return "", "", ""
         match = self.pattern.search(name)
         if match is None:
             raise ValueError(f"{name}: does not match the pattern {self.pattern.pattern!r}")
         groups = match.groupdict()
-        return groups.get("person") or "", groups.get("camera") or ""
+        return groups.get("person") or "", groups.get("camera") or "", groups.get("tracklet") or ""
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -141,23 +145,27 @@ def _compile(pattern: str) -> re.Pattern[str]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from error
-    if not {"camera", "person"} & set(compiled.groupindex):
-        raise ValueError(f"pattern {pattern!r} has no group (?P<camera>...) or (?P<person>...)")
+    if not {"camera", "person", "tracklet"} & set(compiled.groupindex):
+        raise ValueError(
+            f"pattern {pattern!r} has no group (?P<camera>...), (?P<person>...) or "
+            "(?P<tracklet>...)"
+        )
     return compiled
 
 
-def _read_table(path: Path) -> dict[str, tuple[str, str]]:
+def _read_table(path: Path) -> dict[str, Names]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such csv file")
     reader = csv.DictReader(io.StringIO(read_utf8(path), newline=""), skipinitialspace=True)
     columns = reader.fieldnames or []
-    if "path" not in columns or not {"camera_id", "person_id"} & {*columns}:
+    if "path" not in columns or not {*ID_COLUMNS} & {*columns}:
         raise ValueError(
-            f"{path}: needs the column path and camera_id or person_id, has {sorted(columns)}"
+            f"{path}: needs the column path and one of {', '.join(ID_COLUMNS)}, has "
+            f"{sorted(columns)}"
         )
     if len({*columns}) < len(columns):
         raise ValueError(f"{path}: has a column twice, of {columns}; take one of them out")
-    table: dict[str, tuple[str, str]] = {}
+    table: dict[str, Names] = {}
     try:
         for row in reader:
             where = f"{path}, line {reader.line_num}"
@@ -166,7 +174,8 @@ def _read_table(path: Path) -> dict[str, tuple[str, str]]:
             name = PurePosixPath(row["path"]).as_posix()  # ./1.png is 1.png
             if name in table:
                 raise ValueError(f"{where}: a second row for {name}; take one of them out")
-            table[name] = (_id(row.get("person_id")), _id(row.get("camera_id")))
+            person, camera, tracklet = (_id(row.get(column)) for column in ID_COLUMNS)
+            table[name] = (person, camera, tracklet)
     except csv.Error as error:
         raise ValueError(f"{path}: no table ({error}); save it as CSV in UTF-8") from error
     return table
@@ -177,9 +186,9 @@ def _id(value: str | None) -> str:
     return re.sub(r"^(-?\d+)\.0*$", r"\1", (value or "").strip())
 
 
-def _check_numbers(paths: Iterable[Path], ids: Iterable[tuple[str, str]]) -> None:
-    for path, names in zip(paths, ids, strict=True):
-        for kind, name in zip(("person", "camera"), names, strict=True):
+def _check_numbers(paths: Iterable[Path], ids: Iterable[Names]) -> None:
+    for path, (person, camera, _) in zip(paths, ids, strict=True):
+        for kind, name in (("person", person), ("camera", camera)):
             if name and not NUMBER.fullmatch(name):
                 raise ValueError(
                     f"{path}: the {kind} {name!r} is no number: ids must mean the same in every "

@@ -11,9 +11,9 @@ from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
 class Joined(ReIDDataset):
     """Several data sets, joined for training, of which one is evaluated at a time.
 
-    The training images are those of all, one set after the other; person and camera ids are
-    shifted, so that two sets share none. Query and gallery are those of one set: a figure over a
-    mixture would compare with nothing. Evaluate the others by `test` with another `evaluate`.
+    The training images are those of all, one set after the other; person, camera and tracklet ids
+    are shifted, so that two sets share none. Query and gallery are those of one set: a figure over
+    a mixture would compare with nothing. Evaluate the others by `test` with another `evaluate`.
 
     Args:
         datasets: The sets to join, at least one.
@@ -64,20 +64,23 @@ class Joined(ReIDDataset):
 def _disjoint(loaded: list[Splits]) -> list[Splits]:
     """Shifts the ids of each set past those of the sets before; negative ones stay."""
     shifted = []
-    person = camera = 0  # the first ids still free
+    person = camera = tracklet = 0  # the first ids still free
     for splits in loaded:
         shifted.append(
-            Splits(*([_shift(sample, person, camera) for sample in split] for split in splits))
+            Splits(
+                *(
+                    [_shift(sample, person, camera, tracklet) for sample in split]
+                    for split in splits
+                )
+            )
         )
         samples = [sample for split in shifted[-1] for sample in split]
         person = max([person, *(sample.person_id + 1 for sample in samples)])
         camera = max([camera, *(sample.camera_id + 1 for sample in samples)])
+        tracklet = max([tracklet, *(sample.tracklet_id + 1 for sample in samples)])
     return shifted
 
 
-def _shift(sample: Sample, person: int, camera: int) -> Sample:
-    return Sample(
-        sample.path,
-        sample.person_id + person if sample.person_id >= 0 else sample.person_id,
-        sample.camera_id + camera if sample.camera_id >= 0 else sample.camera_id,
-    )
+def _shift(sample: Sample, *by: int) -> Sample:
+    ids = (number if number < 0 else number + n for number, n in zip(sample[1:], by, strict=True))
+    return Sample(sample.path, *ids)

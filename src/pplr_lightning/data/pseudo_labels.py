@@ -29,6 +29,11 @@ class PseudoLabels:
         for name, column in self.columns.items():
             check_shape(f"columns[{name!r}]", column, (len(self.classes), *column.shape[1:]))
 
+    def of_frames(self, tracklets: Tensor) -> PseudoLabels:
+        """Gives each image the labels of its tracklet, whose number is in `tracklets`, (N,)."""
+        columns = {name: column[tracklets] for name, column in self.columns.items()}
+        return PseudoLabels(self.classes[tracklets], columns)
+
     @property
     def num_classes(self) -> int:
         """The number of classes, K."""

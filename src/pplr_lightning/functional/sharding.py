@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import copy
+from itertools import pairwise
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -34,7 +37,7 @@ class Share:
 
     def __init__(self, rows: int, group: dist.ProcessGroup | None = None) -> None:
         self._group = group
-        self._failed = False
+        self._failed = Event()
         self.rank = dist.get_rank(group) if group is not None else 0
         self.received = 0
         self._counts: list[int] = self._exchange(rows)
@@ -56,6 +59,16 @@ class Share:
     def largest(self) -> int:
         """Return the rows of the process that has most."""
         return max(self._counts)
+
+    def divide(self, total: int) -> Share:
+        """Divide other rows evenly among the same processes, within the same context."""
+        other = copy(self)  # an error that either hears of is no news to the other
+        world = len(self._counts)
+        bounds = [total * rank // world for rank in range(world + 1)]
+        other._counts = [stop - start for start, stop in pairwise(bounds)]
+        other.start, other.stop, other.total = bounds[self.rank], bounds[self.rank + 1], total
+        other.received = 0
+        return other
 
     def blocks(self, rows: Tensor, *, whole: bool = False) -> Iterator[tuple[int, Tensor]]:
         """Yield the rows of all processes, (start, block) in order, a block at a time.
@@ -118,7 +131,7 @@ class Share:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # The last exchange, so that an error after all others still reaches every process. After
         # an interrupt there is none: the process ends, and with it the others' connection.
-        if not self._failed and (error is None or isinstance(error, Exception)):
+        if not self._failed.is_set() and (error is None or isinstance(error, Exception)):
             self._exchange(None, error)
 
     def _exchange(self, value: Any, error: BaseException | None = None) -> list[Any]:
@@ -137,7 +150,7 @@ class Share:
         dist.all_gather_object(said, (value, complaint), group=self._group)
         for rank, (_, other) in enumerate(said):
             if other is not None and error is None:
-                self._failed = True
+                self._failed.set()
                 raise (ValueError if other[0] else RuntimeError)(
                     f"rank {rank} stopped with {other[1]}"
                 )

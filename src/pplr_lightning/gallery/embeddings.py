@@ -90,8 +90,12 @@ def items_table(samples: Sequence[Sample]) -> pa.Table:
     def known(ids: Sequence[int]) -> list[int | None]:
         return [None if number == UNKNOWN else number for number in ids]
 
-    paths, persons, cameras = zip(*samples, strict=True) if samples else ((), (), ())
-    return pa.table([list(paths), known(persons), known(cameras)], schema=ITEMS)
+    columns = [
+        [one.path for one in samples],
+        known([one.person_id for one in samples]),
+        known([one.camera_id for one in samples]),
+    ]
+    return pa.table(columns, schema=ITEMS)
 
 
 def write_parts(

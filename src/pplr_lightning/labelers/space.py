@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from scipy.sparse import csr_matrix
@@ -91,6 +93,49 @@ class Space:
         parts = features.new_empty(*features.shape, 0) if part_features is None else part_features
         share = Share(len(features))
         return cls(lambda: (features, parts), share=share, cameras=cameras, persons=persons)
+
+    def of_tracklets(self, numbers: Tensor) -> Space:
+        """Makes the space of the T tracklets that these images are frames of.
+
+        A tracklet's feature is the mean of its frames' unit features, normalised again, in each
+        space. Its camera is that of its frames; its person, too, or -1 where they are of several.
+        The ranks divide the tracklets evenly, whoever embedded their frames; the features of
+        frames are let go as soon as they are pooled.
+
+        Args:
+            numbers: Tracklet of each image, each of 0 to T - 1 at least once, (N,).
+
+        Raises:
+            ValueError: There is not a tracklet for each image.
+
+        Example:
+            >>> features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+            >>> Space.of(features).of_tracklets(torch.tensor([0, 1, 1])).features
+            tensor([[1., 0.],
+                    [0., 1.]])
+        """
+        check_shape("tracklets", numbers, (self.total,))
+        first = torch.from_numpy(np.unique(numbers.numpy(), return_index=True)[1])
+        tracklets = copy(self)
+        tracklets._neighbors = None
+        tracklets.__dict__.pop("_embedded", None)
+        share = tracklets.share = self.share.divide(len(first))
+
+        def embed() -> tuple[Tensor, Tensor]:
+            frames = copy(self)
+            frames.stages = Stages()  # the time is that of the tracklets' extraction
+            features, part_features = frames.centroids(numbers)
+            own = slice(share.start, share.stop)
+            return features[own].clone(), part_features[own].clone()
+
+        tracklets._embed = embed
+        if self.cameras is not None:
+            tracklets.cameras = self.cameras[first]
+        if self.persons is not None:
+            tracklets.persons = self.persons[first]
+            others = numbers[self.persons != tracklets.persons[numbers]]
+            tracklets.persons[others] = -1
+        return tracklets
 
     @property
     def total(self) -> int:

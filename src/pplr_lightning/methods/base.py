@@ -73,6 +73,7 @@ class ReIDModule(Embedder):
     # What a method may define.
 
     takes_soft_labels = False  # whether its losses are of `label_targets`
+    keeps_images = False  # whether it keeps a row for each image, and so needs their own labels
 
     @property
     def max_classes(self) -> int | None:

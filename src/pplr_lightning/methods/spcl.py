@@ -50,6 +50,7 @@ class SpCLModule(ReIDModule):
     """
 
     takes_soft_labels = True
+    keeps_images = True
 
     def __init__(
         self,
