@@ -75,7 +75,7 @@ sys.path.insert(0, {path!r})
 from forked_map import forked_map
 
 def tell(number):
-    os.write(1, f"{os.getpid()}\n".encode())  # whole, whatever others write
+    os.write(1, b"%d\\n" % os.getpid())  # whole, whatever others write
     time.sleep(60)
 
 with forked_map(2) as map_in_processes:
