@@ -78,7 +78,7 @@ def run(args: list[str]) -> list[GridLabels]:
         bad_images=options.bad_images,
     )
     data.prepare_data()
-    data.setup("fit")
+    data.setup("predict")
     network = module.network.to("cuda" if torch.cuda.is_available() else "cpu")
     batches = data.labeling_dataloader()
     features, _ = extract_features(network, track(batches, "Embedding"))

@@ -227,14 +227,12 @@ def _doubts(space: Space, values: dict[str, float], images_per_person: float | N
 
 def _persistence(grid: Sequence[GridLabels]) -> Iterator[float]:
     """Compares each setting's labels with those one step away along one option."""
-    axes: list[list[Any]] = [
-        sorted({labels.setting[axis] for labels in grid}) for axis in (0, 2, 3)
-    ]
+    settings = [labels.setting for labels in grid]
+    axes: list[list[Any]] = [sorted({one[axis] for one in settings}) for axis in (0, 2, 3)]
     places: dict[tuple[int, ...], int] = {}
-    for number, labels in enumerate(grid):
-        k1, k2, eps, least = labels.setting
+    for number, (k1, k2, eps, least) in enumerate(settings):
         # k2 either goes with k1, or has steps of its own for each.
-        of_k1 = sorted({one.setting.k2 for one in grid if one.setting.k1 == k1})
+        of_k1 = sorted({one.k2 for one in settings if one.k1 == k1})
         steps = zip((of_k1, *axes), (k2, k1, eps, least), strict=True)
         places[tuple(axis.index(value) for axis, value in steps)] = number
     agreed: dict[int, list[float]] = {number: [] for number in range(len(grid))}
