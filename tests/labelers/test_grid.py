@@ -66,6 +66,11 @@ class TestGrid:
             ]
             across = int(sizes[torch.tensor(spans)].sum()) / int(sizes.sum())
             assert values["across_cameras"] == pytest.approx(across)
+            cameras, one = torch.arange(96) % 2, labels.classes
+            pairs = (persons[:, None] == persons) & (cameras[:, None] != cameras)
+            pairs &= (one[:, None] >= 0) & (one >= 0)
+            joined = int((pairs & (one[:, None] == one)).sum()) / int(pairs.sum())
+            assert values["recall_across"] == pytest.approx(joined)
         assert max(labels.values["ari"] for labels in grid) > 0.7
 
     def test_persistence_is_of_the_settings_one_step_away(self, grid):

@@ -54,8 +54,8 @@ class GridLabels:
             cluster spans more than one camera, where cameras are known; `score`, of
             `functional.label_score`; `persistence`, the mean adjusted Rand index with the labels
             of the neighbouring settings, those one step away along one option. Where all identities
-            are known `ari`, over all images, each outlier a cluster of its own, and `precision` and
-            `recall` of pairs of clustered images.
+            are known `ari`, over all images, each outlier a cluster of its own, `precision` and
+            `recall` of pairs of clustered images, and `recall_across` of those in two cameras.
         doubts: Why it is no candidate, in words; empty where it may be one.
     """
 
@@ -192,7 +192,21 @@ def _measure(space: Space, classes: Tensor) -> dict[str, float]:
         values["ari"] = rand_index(classes, space.persons)
         quality = label_quality(classes, space.persons)
         values |= {"precision": quality.precision, "recall": quality.recall}
+        if "across_cameras" in values:
+            found = torch.stack([space.persons, space.cameras, classes])  # type: ignore[list-item]
+            values["recall_across"] = _recall_across(*found[:, classes >= 0])
     return values
+
+
+def _recall_across(persons: Tensor, cameras: Tensor, classes: Tensor) -> float:
+    """Counts the pairs of one person in two cameras, and the share of them in one cluster."""
+
+    def pairs(*ids: Tensor) -> int:
+        counts = torch.stack(ids).unique(dim=1, return_counts=True)[1]
+        return int((counts * (counts - 1)).sum())
+
+    joined = pairs(persons, classes) - pairs(persons, classes, cameras)
+    return joined / max(pairs(persons) - pairs(persons, cameras), 1)
 
 
 def knows_cameras(space: Space) -> bool:

@@ -30,6 +30,7 @@ COLUMNS = {
     "ari": ("ARI", "ARI", "{:.3f}"),
     "precision": ("precision of pairs", "precision", "{:.2f}"),
     "recall": ("recall of pairs", "recall", "{:.2f}"),
+    "recall_across": ("recall of pairs in two cameras", "across", "{:.2f}"),
 }
 
 
