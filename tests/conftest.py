@@ -197,6 +197,8 @@ def desk(drawn: Path, trained: Path, searchable: Path, tmp_path: Path, monkeypat
     shutil.copytree(searchable, tmp_path, dirs_exist_ok=True)
     shutil.copy(trained / "checkpoints/last.ckpt", tmp_path)
     shutil.copytree(trained, tmp_path / "runs/market1501/version_0")
+    (tmp_path / "my_labels").mkdir()
+    (tmp_path / "my_labels/candidate1.yaml").write_text("pseudo_labels: {labeler: DBSCAN}\n")
     return tmp_path
 
 

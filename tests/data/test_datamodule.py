@@ -37,6 +37,22 @@ def data(drawn: Path) -> PPLRDataModule:
     return data
 
 
+@pytest.mark.parametrize(
+    ("iterations", "message"),
+    [
+        (
+            1,
+            r"1 steps sees each of 96 images 0.17 times .* raise data.iterations, up to 6 ",
+        ),
+        (200, r"200 steps sees .* 33 times .* lower data.iterations to 6 to 24, and raise"),
+    ],
+)
+def test_warns_of_iterations_that_do_not_fit_the_images(drawn, iterations, message):
+    data = PPLRDataModule(Market1501(drawn), batch_size=16, iterations=iterations, cache="none")
+    with pytest.warns(UserWarning, match=message):
+        data.setup("fit")
+
+
 def test_training_without_labels_says_what_is_missing(data):
     with pytest.raises(MisconfigurationException, match="add the callback PseudoLabeling"):
         next(iter(data.train_dataloader()))

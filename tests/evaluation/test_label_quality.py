@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sklearn.metrics import adjusted_rand_score
 
 from pplr_lightning.data.pseudo_labels import PseudoLabels
-from pplr_lightning.evaluation.label_quality import label_quality, label_statistics
+from pplr_lightning.evaluation.label_quality import label_quality, label_statistics, rand_index
 
 
 class TestLabelQuality:
@@ -22,6 +23,17 @@ class TestLabelQuality:
 
     def test_outliers_only(self):
         assert label_quality(torch.tensor([-1, -1]), torch.tensor([1, 2])) == (0.0, 0.0, 0.0)
+
+
+class TestRandIndex:
+    def test_an_outlier_is_a_cluster_of_its_own(self):
+        truth = torch.tensor([0, 0, 0, 1, 1, 1])
+        alone = torch.tensor([0, 0, 2, 1, 1, 3])
+        assert rand_index(torch.tensor([0, 0, -1, 1, 1, -1]), truth) == pytest.approx(
+            adjusted_rand_score(truth, alone)
+        )
+        assert rand_index(truth, truth) == 1
+        assert rand_index(torch.full((6,), -1), truth) == 0
 
 
 class TestLabelStatistics:

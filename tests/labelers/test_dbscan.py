@@ -22,6 +22,15 @@ def test_finds_well_separated_groups():
     assert torch.equal(classes, torch.arange(5).repeat_interleave(8))
 
 
+@pytest.mark.filterwarnings("error")
+def test_warns_of_a_k1_that_is_large_for_the_images():
+    images = [Sample(f"{number}.jpg", -1, -1) for number in range(660)]
+    message = r"labeler.k1=30 suits people of about 30 images each, of whom 660 images show 22"
+    with pytest.warns(UserWarning, match=message):
+        DBSCAN().check(images)
+    DBSCAN(k1=10).check(images)
+
+
 def test_is_the_functions_in_their_order():
     whole, _ = features(spread=0.4)
     classes = DBSCAN(k1=8, k2=3, eps=0.6, min_samples=3).label(Space.of(whole))

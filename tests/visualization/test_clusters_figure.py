@@ -45,8 +45,18 @@ def test_without_identities_none_is_spoken_of(train, tmp_path):
     figure = clusters_figure(crops, labels)
     assert not any("mixed" in text or "identit" in text for text in texts(figure)[2:])
     assert "Identities are not known" in caption_of(figure)
-    assert len(images(figure)) == 36
+    assert len(images(figure)) == 48
     check_readable(figure, tmp_path)
+
+
+def test_without_identities_those_of_median_size_are_shown(train):
+    crops = [one._replace(person_id=-1) for one in train]
+    sizes = [12, 11, 10, 4, 4, 4, 4, 9, 2, 1, 1, 1]
+    labels = torch.full((len(crops),), -1)
+    labels[: sum(sizes)] = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    written = texts(clusters_figure(crops, labels))
+    typical = [text.split("\n")[1:3] for text in written if text.startswith("of median size")]
+    assert typical == [[f"cluster {c}", "4 images"] for c in (3, 5, 6)]
 
 
 def test_no_cluster_one_and_five_hundred(train, many, tmp_path):

@@ -51,6 +51,7 @@ UseCameras = bool | Literal["spread"]
 Cache = Literal["auto", "ram", "none"]
 Augmentation = Literal["pplr", "contrastive"]
 MOST_VIEWS = 64  # of an image in a batch
+SEEN = 0.25, 20  # times in an epoch, on average, that an image is seen at least and at most
 
 
 class PPLRDataModule(LightningDataModule):
@@ -187,6 +188,8 @@ class PPLRDataModule(LightningDataModule):
                 f"data.use_cameras has no effect: the training images are of {len(cameras)} known "
                 "cameras; have the data set give their ids, or set it to false"
             )
+        if stage == "fit":
+            self._tell_epoch(len(self.splits.train))
         test_images = len(self.splits.query) + len(self.splits.gallery)
         missing = [name for name in ("query", "gallery") if not getattr(self.splits, name)]
         if missing and (test_images or stage in ("validate", "test")):
@@ -196,6 +199,24 @@ class PPLRDataModule(LightningDataModule):
             )
         if 0 < test_images < self.world_size:
             raise ValueError(f"{test_images} test images on {self.world_size} processes: use fewer")
+
+    def _tell_epoch(self, images: int) -> None:
+        """Says how often an epoch sees an image, and warns where that is far from once."""
+        times = self.iterations * self.batch_size / max(images, 1)
+        line = (
+            f"an epoch of {self.iterations:,} steps sees each of {images:,} images "
+            f"{times:.2g} times on average (data.iterations x data.batch_size / images)"
+        )
+        once = max(1, round(images / self.batch_size))
+        if times < SEEN[0]:
+            rank_zero_warn(f"{line}: most in none; raise data.iterations, up to {once:,} or more")
+        elif times > SEEN[1]:
+            rank_zero_warn(
+                f"{line}, by labels that are made once: lower data.iterations to {once:,} to "
+                f"{4 * once:,}, and raise trainer.max_epochs instead"
+            )
+        else:
+            rank_zero_info(line)
 
     def _decoded(self, splits: Splits) -> Splits:
         """Decodes every image once, into the cache if there is one, and deals with bad ones."""

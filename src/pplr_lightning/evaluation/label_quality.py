@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from pplr_lightning.data.pseudo_labels import PseudoLabels
@@ -37,6 +38,28 @@ def label_quality(labels: Tensor, person_ids: Tensor) -> LabelQuality:
         precision=float(both / max(both + only_found, 1)),
         recall=float(both / max(both + only_truth, 1)),
     )
+
+
+def rand_index(labels: Tensor, others: Tensor) -> float:
+    """Compares two labellings of all images, (N,) each, by the adjusted Rand index, at most 1.
+
+    Each outlier (-1) is a cluster of its own, so that leaving images out does not raise it.
+
+    Example:
+        >>> import torch
+        >>> truth = torch.tensor([0, 0, 0, 1, 1, 1])
+        >>> rand_index(truth, truth), rand_index(torch.tensor([0, 0, -1, 1, 1, -1]), truth) < 1
+        (1.0, True)
+    """
+    from sklearn.metrics import adjusted_rand_score  # takes long to import
+
+    return float(adjusted_rand_score(*(_alone(some).numpy() for some in (others, labels))))
+
+
+def _alone(labels: Tensor) -> Tensor:
+    outliers = labels < 0
+    numbers = torch.arange(int(outliers.sum())) + int(labels.max()) + 1
+    return labels.masked_scatter(outliers, numbers)
 
 
 def label_statistics(labels: PseudoLabels, person_ids: Tensor) -> dict[str, float]:

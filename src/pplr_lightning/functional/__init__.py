@@ -31,6 +31,7 @@ from pplr_lightning.functional.prototypes import (
 from pplr_lightning.functional.reliability import cluster_overlap, keep_reliable
 from pplr_lightning.functional.reranking import rerank_distance
 from pplr_lightning.functional.retrieval import retrieval_metrics
+from pplr_lightning.functional.silhouette import label_score, simplified_silhouette
 from pplr_lightning.functional.supports import label_preserving_loss, support_samples
 from pplr_lightning.functional.teacher_losses import (
     consistency_loss,
@@ -61,6 +62,7 @@ __all__ = [
     "keep_reliable",
     "kmeans",
     "label_preserving_loss",
+    "label_score",
     "margin_triplet_loss",
     "nearest_neighbors",
     "neighbor_components",
@@ -70,6 +72,7 @@ __all__ = [
     "relative_agreement",
     "rerank_distance",
     "retrieval_metrics",
+    "simplified_silhouette",
     "soft_cross_entropy",
     "soft_triplet_loss",
     "softmax_triplet_loss",

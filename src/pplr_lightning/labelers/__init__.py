@@ -3,6 +3,7 @@
 from pplr_lightning.labelers.camera_dbscan import CameraDBSCAN
 from pplr_lightning.labelers.consensus import Consensus
 from pplr_lightning.labelers.dbscan import DBSCAN
+from pplr_lightning.labelers.grid import GridLabels, Setting, candidates, label_grid
 from pplr_lightning.labelers.hdbscan import HDBSCAN
 from pplr_lightning.labelers.identities import Identities
 from pplr_lightning.labelers.instances import Instances
@@ -17,11 +18,15 @@ __all__ = [
     "HDBSCAN",
     "CameraDBSCAN",
     "Consensus",
+    "GridLabels",
     "Identities",
     "Instances",
     "KMeans",
     "Labeler",
     "NeighborComponents",
     "SelfPaced",
+    "Setting",
     "Space",
+    "candidates",
+    "label_grid",
 ]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lightning.pytorch.utilities import rank_zero_warn
 from scipy.sparse import csr_matrix
 
 from pplr_lightning.data import Sample
 from pplr_lightning.functional.checks import check_counts
 from pplr_lightning.labelers.density import DensityLabeler
 from pplr_lightning.labelers.space import Space
+
+FEWEST_PEOPLE = 25  # that images are expected to be of
 
 
 class DBSCAN(DensityLabeler):
@@ -50,12 +53,19 @@ class DBSCAN(DensityLabeler):
         self.k2 = k2
 
     def check(self, samples: Sequence[Sample]) -> None:
-        """Checks that there are as many images as neighbours.
+        """Checks that there are as many images as neighbours; warns of a k1 that is large for them.
 
         Raises:
             ValueError: There are not.
         """
-        check_counts("labeler", len(samples), k1=self.k1, k2=self.k2)
+        images = len(samples)
+        check_counts("labeler", images, k1=self.k1, k2=self.k2)
+        if self.k1 * FEWEST_PEOPLE > images:
+            rank_zero_warn(
+                f"labeler.k1={self.k1} suits people of about {self.k1} images each, of whom "
+                f"{images} images show {images // self.k1}; if yours have fewer, clusters will be "
+                "of backgrounds: lower k1 (`pplr labels` shows what each setting finds)"
+            )
 
     def distance(self, space: Space, max_distance: float) -> csr_matrix:
         """Computes the Jaccard distance."""

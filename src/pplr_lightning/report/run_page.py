@@ -48,7 +48,7 @@ def write_report(folder: Path, file: Path | None = None) -> Path:
         "environment": list(flatten(run.environment)),
         "config": list(flatten(run.config)),
     }
-    return _write(file or folder / REPORT, "report.html.jinja", page)
+    return write_page(file or folder / REPORT, "report.html.jinja", page)
 
 
 def write_comparison(one: Path, other: Path, file: Path) -> Path:
@@ -72,7 +72,7 @@ def write_comparison(one: Path, other: Path, file: Path) -> Path:
         "config": _differing(*(run.config for run in runs)),
         "environment": _differing(*(run.environment for run in runs)),
     }
-    return _write(file, "comparison.html.jinja", page)
+    return write_page(file, "comparison.html.jinja", page)
 
 
 def _tiles(run: Run) -> list[tuple[str, str]]:
@@ -111,7 +111,12 @@ def _differing(
     return [row for row in _beside(dict(flatten(left)), dict(flatten(right))) if row[3]]
 
 
-def _write(file: Path, template: str, content: dict[str, Any]) -> Path:
+def write_page(file: Path, template: str, content: dict[str, Any]) -> Path:
+    """Fills in one of the templates; every text in it is escaped.
+
+    Returns:
+        The file's path.
+    """
     environment = Environment(
         loader=PackageLoader("pplr_lightning.report"),
         autoescape=True,

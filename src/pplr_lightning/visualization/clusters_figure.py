@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pplr_lightning.data import Sample
-from pplr_lightning.visualization.layout import Sheet, on_white, sample
+from pplr_lightning.visualization.layout import Sheet, on_white, sample, spread
 
 COLUMNS = 12
-LARGEST, MIXED = 3, 3
+LARGEST, MIXED, TYPICAL = 3, 3, 3
 OUTLIERS = 1
 
 Row = tuple[str, dict[int, str]]  # its name, and what to write below each image
@@ -23,7 +23,9 @@ Row = tuple[str, dict[int, str]]  # its name, and what to write below each image
 def clusters_figure(
     samples: Sequence[Sample], labels: Tensor, *, when: str = "", seed: int = 0
 ) -> Figure:
-    """Draws the largest clusters, the most mixed where identities are known, and outliers.
+    """Draws the largest clusters, the most mixed or else those of median size, and outliers.
+
+    The most mixed are those of several identities, where these are known.
 
     Args:
         samples: N images.
@@ -38,6 +40,9 @@ def clusters_figure(
     if known:
         mixed = _most_mixed(samples, labels, sizes, largest)
         rows += [_cluster("most mixed", cluster, samples, labels, seed) for cluster in mixed]
+    else:
+        typical = _typical(sizes, largest)
+        rows += [_cluster("of median size", cluster, samples, labels, seed) for cluster in typical]
     outside = (labels < 0).nonzero()[:, 0].tolist()
     if outside:
         drawn = [outside[place] for place in sample(len(outside), COLUMNS, seed)]
@@ -54,7 +59,7 @@ def clusters_figure(
                 "Below an image: its true identity in this cluster, A the most common. The most "
                 "mixed are those of the other clusters with the smallest share of A."
                 if known
-                else "Identities are not known."
+                else "Identities are not known. Median size is that of the clusters in the middle."
             )
         ),
         below=0.2,
@@ -65,6 +70,17 @@ def clusters_figure(
         for column, (index, words) in enumerate(images.items()):
             sheet.image(number, column, samples[index].path, words=words)
     return sheet.figure
+
+
+def _typical(sizes: Tensor, without: list[int]) -> list[int]:
+    """Returns clusters whose size is about the median, at even distances among those."""
+    if not len(sizes):
+        return []
+    middle = sizes.double().quantile(0.5)
+    order = (sizes - middle).abs().argsort(stable=True).tolist()
+    others = [cluster for cluster in order if cluster not in without]
+    near = [c for c in others if sizes[c] == sizes[others[0]]]
+    return spread(near, TYPICAL) if len(near) >= TYPICAL else others[:TYPICAL]
 
 
 def _most_mixed(
