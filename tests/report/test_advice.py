@@ -93,22 +93,11 @@ def test_agreement_that_falls_since_aals_began(make_run, course, aals, found):
             "Since AALS began in epoch 5, global and part features agree less: on 28 % of their "
             "neighbours in epoch 11, before on 50 %."
         )
-        assert "seen an unknown number of times under each set of labels" in advice[0].finding
-        assert "raise data.iterations" in advice[0].attempt
-
-
-@pytest.mark.parametrize(("images", "found"), [(100, False), (400, True)])
-def test_agreement_may_fall_where_each_image_is_seen_often(make_run, images, found):
-    rows = [epoch(number, labels_agreement_mean=value) for number, value in enumerate(WITH_AALS)]
-    config = options(
-        trainer__max_epochs=12, model__aals=True, model__aals_start_epoch=5, data__iterations=20,
-        data__batch_size=16,
-    )  # fmt: skip
-    run = make_run(rows=rows, config=config, environment={"data": {"training images": images}})
-    advice = [one for one in advise(run) if "AALS" in one.rule]
-    assert bool(advice) == found
-    if found:
-        assert "seen 0.8 times under each set of labels" in advice[0].finding
+        assert advice[0].attempt == (
+            "Compare with a run without either refinement, model.aals false and model.pglr false: "
+            "of what was measured (docs/benchmarks.md), now the one was ahead, now the other. "
+            "model.aals_agreement relative smooths less."
+        )
 
 
 def test_low_agreement(make):
