@@ -31,6 +31,9 @@ from pplr_lightning.labelers import Labeler
         (["--pseudo_labels.eps=0.4"], "eps=0.4, did you mean pseudo_labels.labeler.eps?"),
         (["--modle.beta=1"], "--modle.beta=1, did you mean model.beta?"),
         (["--confg=a.yaml"], "--confg=a.yaml, did you mean config?"),
+        (["--data.padding=1:30"], "data.padding: expected int. Got value: 1:30;"),
+        (["--data.random_erasing=0:0.5"], "data.random_erasing: expected float. Got value: 0:0.5;"),
+        (["--data.image_size=[064,32]"], "data.image_size: expected tuple. Got value: [064,32];"),
         (["--data.lr=1"], "unrecognized arguments: --data.lr=1; see"),
         (["--data.dataset=Market1502"], "no class 'Market1502', did you mean Market1501?"),
         (
@@ -86,6 +89,25 @@ def test_names_a_config_that_is_none(run, tmp_path, capsys, content, message):
         (line,) = capsys.readouterr().err.splitlines()
         colon = "" if message.startswith(",") else ": "
         assert line.startswith(f"error: {tmp_path}/a.yaml{colon}{message}")
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{c}: &{c} [{','.join([f'*{p}'] * 10)}]\n"
+    for p, c in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize("option", ["data", "data.dataset", "model.network", "optimizer"])
+@pytest.mark.parametrize("content", [BOMB, "a: &a [*a]\n", "{a: " * 2000 + "}" * 2000])
+def test_any_file_of_options_is_read_in_bounded_time(
+    run, run_args, tmp_path, capsys, option, content
+):
+    (tmp_path / "odd.yaml").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        run("fit", *run_args, f"--{option}={tmp_path}/odd.yaml")
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {option}: ")
 
 
 def test_anchors_and_quoted_numbers_are_no_surprise(tmp_path):

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse._loaders_dumpers import get_yaml_default_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
-from pplr_lightning.report.bounded_yaml import load_bounded
+from pplr_lightning.report.bounded_yaml import bounded_node, load_bounded
 
 # Of a line of jsonargparse's account, what says only where it stands.
 _LAYOUT = re.compile(r"^[\s-]*(Type .* expects a function or a callable class: )?")
@@ -27,6 +28,7 @@ _NOISE = re.compile(r"Does not validate|Errors:|Given value|Expected a (path|<cl
 SECTIONS = ("data", "evaluation", "figures", "model", "pseudo_labels", "record", "trainer")
 # Classes that stand for the option as long as none is named.
 _BASES = ("torch.optim.Optimizer", "typing.Union")
+LONGEST_NUMBER = 400  # characters; Python itself refuses to read some thousands
 _ASKED: set[str] = set()  # environment variables that options were taken from
 
 
@@ -101,21 +103,41 @@ def check_configs(words: list[str]) -> None:
             raise ValueError(f"{name}: no YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
             raise ValueError(f"{name}: holds no options; write them as `data: {{batch_size: 64}}`")
-        if (root := yaml.compose(text, yaml.SafeLoader)) is not None:
-            _check_nodes(name, root, set())
+        _check_nodes(f"{name}, ", yaml.compose(text, yaml.SafeLoader), set())
         for section in SECTIONS:
             if section in content and content[section] is None:
                 raise ValueError(f"{name}: {section} is empty; leave it out, or give its options")
 
 
-def _check_nodes(name: str, node: yaml.Node, seen: set[int]) -> None:
+def _checked_node(loader: yaml.SafeLoader) -> yaml.Node | None:
+    """Reads what stands on the command line or in a file that it names as `check_configs` does.
+
+    Raises:
+        yaml.YAMLError: It would be refused there; jsonargparse then takes it for text.
+    """
+    node = bounded_node(super(_Loader, loader))
+    try:
+        _check_nodes("", node, set())
+    except ValueError as error:
+        raise yaml.YAMLError(str(error)) from error
+    return node
+
+
+# jsonargparse reads most with a loader that can be set, and numbers always with this one.
+_Loader: Any = get_yaml_default_loader()
+_Loader.get_single_node = _checked_node
+
+
+def _check_nodes(name: str, node: yaml.Node | None, seen: set[int]) -> None:
     """Refuses keys that stand twice and numbers in base 8 or 60, in nodes that were not `seen`."""
-    if id(node) in seen:
+    if node is None or id(node) in seen:
         return
     seen.add(id(node))
-    where = f"{name}, line {node.start_mark.line + 1}"
+    where = f"{name}line {node.start_mark.line + 1}"
     if isinstance(node, yaml.ScalarNode):
-        number = node.tag.endswith((":int", ":float")) and node.style is None
+        number = node.tag.endswith((":int", ":float")) and not node.style
+        if number and len(node.value) > LONGEST_NUMBER:
+            raise ValueError(f"{where}: a number of {len(node.value)} characters; write fewer")
         if number and re.match(r"[-+]?(0[0-7_]+$|.*:)", node.value):
             read = yaml.safe_load(node.value)
             raise ValueError(
@@ -130,7 +152,7 @@ def _check_nodes(name: str, node: yaml.Node, seen: set[int]) -> None:
             line = key.start_mark.line + 1
             if key.value in lines:
                 raise ValueError(
-                    f"{name}, line {line}: {key.value} stands in line {lines[key.value]}, too; "
+                    f"{name}line {line}: {key.value} stands in line {lines[key.value]}, too; "
                     "give it once"
                 )
             lines[key.value] = line
