@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from functools import partial
 from typing import Any, cast
@@ -14,9 +15,14 @@ from torch import Tensor
 
 from pplr_lightning.callbacks.progress import show_stage, track
 from pplr_lightning.callbacks.shared import History, compile_before_work
-from pplr_lightning.data import PPLRDataModule
+from pplr_lightning.data import EvalBatch, PPLRDataModule
 from pplr_lightning.data.pseudo_labels import PseudoLabels
-from pplr_lightning.distributed import all_gather_list, log_own, new_waiting_group
+from pplr_lightning.distributed import (
+    all_gather_list,
+    log_own,
+    new_waiting_group,
+    raised_on_all,
+)
 from pplr_lightning.evaluation.label_quality import label_statistics
 from pplr_lightning.functional.checks import check_count
 from pplr_lightning.functional.engines import choose_engine
@@ -90,10 +96,11 @@ class PseudoLabeling(Callback):
                 f"{type(pl_module).__name__} do not take; leave it out"
             )
         self.load_state_dict(deepcopy(self._start))
-        self.labeler.check(data.train_samples)
-        pl_module.check_images(data.train_samples)
-        choose_engine(self.backend, self.index)
-        compile_before_work()
+        with raised_on_all():
+            self.labeler.check(data.train_samples)
+            pl_module.check_images(data.train_samples)
+            choose_engine(self.backend, self.index)
+            compile_before_work()
         self._group = new_waiting_group()
         self.stages = Stages()
         History.of(trainer)
@@ -114,10 +121,7 @@ class PseudoLabeling(Callback):
             Share(len(cast(Any, loader.sampler)), self._group) as share,
         ):
             space = Space(
-                lambda: _alive(
-                    trainer,
-                    *method.embed_batches(track(trainer, loader, "Extracting features")),
-                ),
+                lambda: _embedded(trainer, method, track(trainer, loader, "Extracting features")),
                 share=share,
                 cameras=cameras,
                 persons=persons,
@@ -151,12 +155,16 @@ class PseudoLabeling(Callback):
             self.refinement.load_state_dict(state_dict["refinement"])
 
 
-def _alive(trainer: Trainer, features: Tensor, part_features: Tensor) -> tuple[Tensor, Tensor]:
-    """Checks that the network still says something of each image; every rank calls it.
+def _embedded(
+    trainer: Trainer, method: ReIDModule, batches: Iterable[EvalBatch]
+) -> tuple[Tensor, Tensor]:
+    """Embeds this rank's images; every rank calls it, and all raise what one does.
 
     Raises:
-        NotFiniteError: It does not, on some rank.
+        NotFiniteError: The network says nothing any more of some image, on some rank.
     """
+    with raised_on_all():
+        features, part_features = method.embed_batches(batches)
     norms = torch.cat([features[:, :, None], part_features], dim=2).float().norm(dim=1)
     dead = int((~(norms > 0) | norms.isinf()).any(dim=1).sum())  # NaN is not above 0
     counts = all_gather_list([dead])
