@@ -59,7 +59,6 @@ class TestRanks:
         assert last_line(done).startswith("python -m pplr_lightning fit --config=")
         assert last_line(done).endswith(f"--ckpt_path={checkpoint}")
 
-
     @pytest.mark.parametrize(
         ("options", "message"),
         [

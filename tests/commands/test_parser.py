@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from pplr_lightning.commands.parser import check_configs, explain
@@ -72,6 +74,11 @@ def test_says_in_one_line_what_is_wrong(run, run_args, capsys, options, message)
         (b"", "holds no options; write them as `data: {batch_size: 64}`"),
         (b"- data\n", "holds no options"),
         (b"data: null\n", "data is empty; leave it out, or give its options"),
+        (b"data: [3]\n", "data is no mapping; leave it out, or give its options"),
+        (b"data: !!binary aGk=\n", "data is no mapping; leave it out, or give"),
+        (b"1: {}\n", "1 is no option's name"),
+        (b"~: {}\n", "None is no option's name"),
+        (b'data: {cache: "\\ud800"}\n', ", line 1: holds half a character; write the whole one"),
         (b"trainer:\ndata: {padding: 3}\n", "trainer is empty; leave it out"),
         (b"data:\n  padding: 3\nmodel: {}\ndata:\n", ", line 4: data stands in line 1, too; giv"),
         (b"data:\n  padding: 3\n  padding: 3\n", ", line 3: padding stands in line 2, too; give"),
@@ -92,8 +99,7 @@ def test_names_a_config_that_is_none(run, tmp_path, capsys, content, message):
 
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
-    f"{c}: &{c} [{','.join([f'*{p}'] * 10)}]\n"
-    for p, c in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{c}: &{c} [{','.join([f'*{p}'] * 10)}]\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
 
@@ -108,6 +114,22 @@ def test_any_file_of_options_is_read_in_bounded_time(
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {option}: ")
+
+
+@pytest.mark.parametrize("option", ["config", "data", "model.network"])
+def test_a_pipe_is_not_waited_for(run, tmp_path, capsys, option):
+    os.mkfifo(tmp_path / "a.yaml")
+    for words in ([f"--{option}={tmp_path}/a.yaml"], [f"--{option}", f"{tmp_path}/a.yaml"]):
+        with pytest.raises(SystemExit):
+            run("fit", *words)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {tmp_path}/a.yaml: no regular file")
+
+
+def test_a_config_that_cannot_be_read(run, capsys):
+    with pytest.raises(SystemExit):
+        run("fit", "--config=/proc/self/mem")
+    assert "error: /proc/self/mem: cannot be read (Input/output" in capsys.readouterr().err
 
 
 def test_anchors_and_quoted_numbers_are_no_surprise(tmp_path):

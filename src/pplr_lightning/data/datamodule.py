@@ -122,7 +122,9 @@ class PPLRDataModule(LightningDataModule):
         super().__init__()
         check_batch(batch_size, instances, world_size=1)
         check_image_size("data.image_size", image_size)
-        check_counts("data", most=MOST_STEPS, iterations=iterations, eval_batch_size=eval_batch_size)
+        check_counts(
+            "data", most=MOST_STEPS, iterations=iterations, eval_batch_size=eval_batch_size
+        )
         check_counts("data", most=MOST_VIEWS, views=views)
         check_counts("data", least=0, most=MOST_WORKERS, num_workers=num_workers)
         check_counts("data", least=0, most=max(image_size), padding=padding)
