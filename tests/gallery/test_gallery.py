@@ -231,7 +231,7 @@ class TestBuild:
 
 @pytest.mark.parametrize("limit", [0, -1, float("nan")])
 def test_a_limit_of_memory_that_is_none(limit):
-    with pytest.raises(ValueError, match="memory_limit=.*: must be above 0 GiB"):
+    with pytest.raises(ValueError, match=r"memory_limit=.*: must be above 0 GiB"):
         Gallery.build(embeddings(vectors(4)), memory_limit=limit)
 
 
