@@ -326,7 +326,9 @@ def option_cases(bench: Bench) -> Iterator[Case]:
         for value in some(values, turn):
             words = ["fit", *bench.options(), *base, f"--{option}={value}"]
             yield Case(
-                f"option {option}={value}", words, (option.rpartition(".")[2], "learning rate")
+                f"option {option}={value}",
+                words,
+                (option.rpartition(".")[2], value or "''", "learning rate"),
             )
     for command in ("validate", "test", "predict"):
         for option, value in (
