@@ -472,9 +472,10 @@ def word_cases(bench: Bench) -> Iterator[Case]:
             ]
             named += [
                 "following arguments are required",
+                "for building a gallery",
                 "usage",
                 "''",
-                "not in the gallery",
+                "in the gallery",
                 "no run's folder",
                 ". is there already",
                 ".: the folder",
