@@ -158,13 +158,18 @@ class PseudoLabeling(Callback):
 def _embedded(
     trainer: Trainer, method: ReIDModule, batches: Iterable[EvalBatch]
 ) -> tuple[Tensor, Tensor]:
-    """Embeds this rank's images; every rank calls it, and all raise what one does.
-
-    Raises:
-        NotFiniteError: The network says nothing any more of some image, on some rank.
-    """
+    """Embeds this rank's images; every rank calls it, and all raise what one does."""
     with raised_on_all():
         features, part_features = method.embed_batches(batches)
+    return _alive(trainer, features, part_features)
+
+
+def _alive(trainer: Trainer, features: Tensor, part_features: Tensor) -> tuple[Tensor, Tensor]:
+    """Checks that the network still says something of each image; every rank calls it.
+
+    Raises:
+        NotFiniteError: It does not, on some rank.
+    """
     norms = torch.cat([features[:, :, None], part_features], dim=2).float().norm(dim=1)
     dead = int((~(norms > 0) | norms.isinf()).any(dim=1).sum())  # NaN is not above 0
     counts = all_gather_list([dead])
