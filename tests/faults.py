@@ -8,6 +8,9 @@ from pathlib import Path
 
 from lightning.pytorch import Callback
 
+from pplr_lightning.data import Market1501, Splits
+from pplr_lightning.labelers import DBSCAN
+
 
 class Fault(Callback):
     """Does `happen` before a step, on one rank."""
@@ -71,3 +74,31 @@ class BreaksGradient(Fault):
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if trainer.global_step == self.step and trainer.global_rank == self.rank:
             next(pl_module.parameters()).grad[0] = float("inf")
+
+
+class Unequal(Market1501):
+    """Is one rank's alone: another image is missing there, or all of them."""
+
+    def __init__(self, root: str, rank: int = 1, everything: bool = False) -> None:
+        super().__init__(root)
+        self.rank, self.everything = rank, everything
+
+    def load(self):
+        train, query, gallery = super().load()
+        if os.environ.get("RANK") != str(self.rank):
+            return Splits(train, query, gallery)
+        if self.everything:
+            raise FileNotFoundError(2, "No such file or directory", str(self.root))
+        return Splits(train[1:], query, gallery)
+
+
+class Unable(DBSCAN):
+    """Refuses the images on one rank."""
+
+    def __init__(self, rank: int = 1, k1: int = 6, k2: int = 2, min_samples: int = 2) -> None:
+        super().__init__(k1=k1, k2=k2, min_samples=min_samples)
+        self.rank = rank
+
+    def check(self, samples):
+        if os.environ.get("RANK") == str(self.rank):
+            raise ValueError(f"the labeler of rank {self.rank} cannot")

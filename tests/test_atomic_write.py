@@ -92,3 +92,9 @@ def test_reaches_the_disk_before_its_name_does(tmp_path, monkeypatch):
     with written_whole(tmp_path / "last.ckpt", synced=True):
         pass
     assert synced == [False]
+
+
+def test_text_that_has_no_utf8(tmp_path):
+    """Such as half of a character, which a YAML or a file's name may hold."""
+    write_whole(tmp_path / "a.txt", "ä\ud800")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "ä\\ud800"

@@ -59,6 +59,29 @@ class TestRanks:
         assert last_line(done).startswith("python -m pplr_lightning fit --config=")
         assert last_line(done).endswith(f"--ckpt_path={checkpoint}")
 
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--pseudo_labels.labeler=tests.faults.Unable"], "the labeler of rank 1 cannot"),
+            (["--data.dataset=tests.faults.Unequal"], "process 1 finds other images than process"),
+            (
+                ["--data.dataset=tests.faults.Unequal", "--data.dataset.everything=true"],
+                "[Errno 2] No such file or directory: '",
+            ),
+        ],
+    )
+    def test_what_one_finds_before_work_ends_all_with_one_message(
+        self, run_several, run_args, drawn, options, message
+    ):
+        root = [f"--data.dataset.root={drawn}"] if "Unequal" in options[0] else []
+        began = time.monotonic()
+        done = run_several(2, "fit", *run_args, *TWO, *options, *root, timeout=60)
+        assert time.monotonic() - began < 45
+        assert done.returncode == 1, done.stderr
+        (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+        assert error.startswith(f"error: {message}")
+        assert "Traceback" not in done.stderr
+
 
 class TestNotFinite:
     def test_names_epoch_step_and_part_and_keeps_the_last_good_checkpoint(

@@ -60,7 +60,10 @@ def _named(error: OSError, path: Path) -> OSError:
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Writes UTF-8 whole or not at all, as `written_whole`, and returns the file."""
+    """Writes UTF-8 whole or not at all, as `written_whole`, and returns the file.
+
+    What has no UTF-8, such as half a character of a file's name, is written as its number.
+    """
     with written_whole(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -62,6 +65,34 @@ def all_gather_list(values: list[T]) -> list[T]:
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, values)
     return [value for part in gathered for value in part]
+
+
+@contextmanager
+def raised_on_all() -> Iterator[None]:
+    """Has all ranks raise what one of them raises within, so that none waits for it afterwards.
+
+    All ranks must come to it, and what stands within talks to no other rank.
+
+    Raises:
+        Exception: That of the first rank that failed, with the attribute `rank` of this one.
+    """
+    failed: list[Exception] = []
+    try:
+        yield
+    except Exception as error:
+        failed = [_portable(error)]
+    if failed := all_gather_list(failed):
+        failed[0].rank = dist.get_rank() if is_distributed() else 0  # type: ignore[attr-defined]
+        raise failed[0]
+
+
+def _portable(error: Exception) -> Exception:
+    """Gives an error that another process can be told of."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever the error's class makes of it
+        return RuntimeError(f"{type(error).__name__}: {error}") if is_distributed() else error
+    return error
 
 
 def on_all_ranks(holds: Tensor) -> Tensor:

@@ -73,3 +73,12 @@ def test_missing_configs(tmp_path, run, capsys):
         run("demo", "--configs", str(tmp_path))
     assert stop.value.code not in (0, None)
     assert "demo.yaml" in capsys.readouterr().err
+
+
+def test_places_that_are_none_are_told_before_any_work(tmp_path, run, capsys):
+    (tmp_path / "file").touch()
+    for option, what in (("weights", "no such file"), ("runs", "is a file; name a folder")):
+        path = tmp_path / ("file" if option == "runs" else "nope.pth")
+        with pytest.raises(SystemExit):
+            run("demo", f"--{option}={path}")
+        assert capsys.readouterr().err == f"error: --{option} {path}: {what}\n"

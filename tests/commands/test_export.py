@@ -11,7 +11,7 @@ from pplr_lightning import PPLRModule, SimCLRModule
 from pplr_lightning.networks import PartNetwork
 from pplr_lightning.sharing import exporter
 
-from ..tiny import save
+from ..tiny import module, save
 
 pytest.importorskip("onnxruntime")
 SIZE = ["--image_size", "64", "32"]
@@ -174,3 +174,17 @@ class TestRefuses:
         monkeypatch.setattr(exporter, "TOLERANCE", -1.0)
         match = r"a.pt2: not written, because its features differ from the network's by"
         refused(match, "--ckpt_path", checkpoint, *SIZE)
+
+
+@pytest.mark.parametrize("which", ["neck.weight", "neck.running_mean", "part_necks.0.bias"])
+def test_weights_that_are_not_finite(run, tmp_path, capsys, which):
+    broken = module()
+    with torch.no_grad():
+        broken.network.state_dict()[which][0] = torch.nan
+    path, out = save(broken, tmp_path / "nan.ckpt"), tmp_path / "a.pt2"
+    with pytest.raises(SystemExit) as stop:
+        run("export", f"--ckpt_path={path}", "--format=torch", f"--out={out}")
+    assert stop.value.code == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {out}: not written, because the weights of {which} are not")
+    assert not out.exists()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from pplr_lightning.commands.parser import check_configs, explain
@@ -31,6 +33,9 @@ from pplr_lightning.labelers import Labeler
         (["--pseudo_labels.eps=0.4"], "eps=0.4, did you mean pseudo_labels.labeler.eps?"),
         (["--modle.beta=1"], "--modle.beta=1, did you mean model.beta?"),
         (["--confg=a.yaml"], "--confg=a.yaml, did you mean config?"),
+        (["--data.padding=1:30"], "data.padding: expected int. Got value: 1:30;"),
+        (["--data.random_erasing=0:0.5"], "data.random_erasing: expected float. Got value: 0:0.5;"),
+        (["--data.image_size=[064,32]"], "data.image_size: expected tuple. Got value: [064,32];"),
         (["--data.lr=1"], "unrecognized arguments: --data.lr=1; see"),
         (["--data.dataset=Market1502"], "no class 'Market1502', did you mean Market1501?"),
         (
@@ -69,6 +74,11 @@ def test_says_in_one_line_what_is_wrong(run, run_args, capsys, options, message)
         (b"", "holds no options; write them as `data: {batch_size: 64}`"),
         (b"- data\n", "holds no options"),
         (b"data: null\n", "data is empty; leave it out, or give its options"),
+        (b"data: [3]\n", "data is no mapping; leave it out, or give its options"),
+        (b"data: !!binary aGk=\n", "data is no mapping; leave it out, or give"),
+        (b"1: {}\n", "1 is no option's name"),
+        (b"~: {}\n", "None is no option's name"),
+        (b'data: {cache: "\\ud800"}\n', ", line 1: holds half a character; write the whole one"),
         (b"trainer:\ndata: {padding: 3}\n", "trainer is empty; leave it out"),
         (b"data:\n  padding: 3\nmodel: {}\ndata:\n", ", line 4: data stands in line 1, too; giv"),
         (b"data:\n  padding: 3\n  padding: 3\n", ", line 3: padding stands in line 2, too; give"),
@@ -86,6 +96,40 @@ def test_names_a_config_that_is_none(run, tmp_path, capsys, content, message):
         (line,) = capsys.readouterr().err.splitlines()
         colon = "" if message.startswith(",") else ": "
         assert line.startswith(f"error: {tmp_path}/a.yaml{colon}{message}")
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{c}: &{c} [{','.join([f'*{p}'] * 10)}]\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize("option", ["data", "data.dataset", "model.network", "optimizer"])
+@pytest.mark.parametrize("content", [BOMB, "a: &a [*a]\n", "{a: " * 2000 + "}" * 2000])
+def test_any_file_of_options_is_read_in_bounded_time(
+    run, run_args, tmp_path, capsys, option, content
+):
+    (tmp_path / "odd.yaml").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        run("fit", *run_args, f"--{option}={tmp_path}/odd.yaml")
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {option}: ")
+
+
+@pytest.mark.parametrize("option", ["config", "data", "model.network"])
+def test_a_pipe_is_not_waited_for(run, tmp_path, capsys, option):
+    os.mkfifo(tmp_path / "a.yaml")
+    for words in ([f"--{option}={tmp_path}/a.yaml"], [f"--{option}", f"{tmp_path}/a.yaml"]):
+        with pytest.raises(SystemExit):
+            run("fit", *words)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {tmp_path}/a.yaml: no regular file")
+
+
+def test_a_config_that_cannot_be_read(run, capsys):
+    with pytest.raises(SystemExit):
+        run("fit", "--config=/proc/self/mem")
+    assert "error: /proc/self/mem: cannot be read (Input/output" in capsys.readouterr().err
 
 
 def test_anchors_and_quoted_numbers_are_no_surprise(tmp_path):

@@ -39,6 +39,23 @@ def test_all_ranks_hear_of_a_file_that_is_gone(tmp_path):
         assert found.startswith("FileNotFoundError: [Errno 2]")
 
 
+def test_all_ranks_hear_of_any_other_error(tmp_path):
+    """Such as want of memory, or a cache that an image does not fit."""
+    paths = [str(tmp_path / f"{number}.png") for number in range(2)]
+    for path in paths:
+        Image.new("RGB", (8, 16)).save(path)
+
+    class Full:
+        def put(self, path, image):
+            if path == paths[1]:
+                raise MemoryError("no room")
+
+    def work(rank):
+        return decode_all(paths, Full(), node=Node(rank, rank, 2), world_size=2)
+
+    assert launch(work, 2, tmp_path, timeout=30) == ["MemoryError: no room"] * 2
+
+
 class TestBadImages:
     @pytest.fixture
     def folder(self, tmp_path):

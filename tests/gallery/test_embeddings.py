@@ -112,6 +112,22 @@ class TestBadFile:
         with pytest.raises(ValueError, match=r"wrong columns; needs path .*, has path \(string\)"):
             read_embeddings(path)
 
+    @pytest.mark.parametrize("what", [b"b/c.jpg", vectors(3).numpy().tobytes()[-9:], b"\x15"])
+    def test_of_which_a_byte_was_changed(self, path, what):
+        """Of a path, a vector or a page's head: none would be missed without a checksum."""
+        write_embeddings(path, SAMPLES, vectors(3), FINGERPRINT)
+        content = bytearray(path.read_bytes())
+        content[content.index(what)] ^= 0x55
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{path}: "):
+            read_embeddings(path).vectors[0:]
+
+    def test_of_which_the_first_byte_is_gone(self, path):
+        write_embeddings(path, SAMPLES, vectors(3), FINGERPRINT)
+        path.write_bytes(path.read_bytes()[1:])
+        with pytest.raises(ValueError, match=f"{path}: no whole parquet file"):
+            read_embeddings(path)
+
     def test_of_an_unknown_model(self, path):
         write_embeddings(path, SAMPLES, vectors(3), FINGERPRINT)
         pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)

@@ -116,7 +116,7 @@ class TestFolder:
         assert len(Gallery.load(folder)) == 60
 
     def test_an_error_while_saving_leaves_the_old_one(self, folder, gallery, monkeypatch):
-        monkeypatch.setattr(pq, "write_table", lambda *_: 1 / 0)
+        monkeypatch.setattr(pq, "write_table", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             gallery.save(folder)
         assert len(Gallery.load(folder)) == 60

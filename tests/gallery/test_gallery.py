@@ -227,3 +227,14 @@ class TestBuild:
         assert engines.import_faiss() is None
         with pytest.raises(ImportError, match=r"needs FAISS, .*: pip install pplr-lightning\[cpu"):
             Gallery.build(embeddings(ROWS))
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan")])
+def test_a_limit_of_memory_that_is_none(limit):
+    with pytest.raises(ValueError, match=r"memory_limit=.*: must be above 0 GiB"):
+        Gallery.build(embeddings(vectors(4)), memory_limit=limit)
+
+
+def test_a_name_that_no_gallery_holds():
+    with pytest.raises(ValueError, match=r"not in the gallery: '.udcff.png'"):
+        Gallery.build(embeddings(vectors(4))).remove(["\udcff.png"])

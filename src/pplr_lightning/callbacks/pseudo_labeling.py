@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from functools import partial
 from typing import Any, cast
@@ -15,10 +16,15 @@ from torch import Tensor
 
 from pplr_lightning.callbacks.progress import show_stage, track
 from pplr_lightning.callbacks.shared import History, compile_before_work
-from pplr_lightning.data import PPLRDataModule, Sample
+from pplr_lightning.data import EvalBatch, PPLRDataModule, Sample
 from pplr_lightning.data.datasets import UNKNOWN, tracklet_numbers
 from pplr_lightning.data.pseudo_labels import PseudoLabels
-from pplr_lightning.distributed import all_gather_list, log_own, new_waiting_group
+from pplr_lightning.distributed import (
+    all_gather_list,
+    log_own,
+    new_waiting_group,
+    raised_on_all,
+)
 from pplr_lightning.evaluation.label_quality import label_statistics
 from pplr_lightning.functional.checks import check_count
 from pplr_lightning.functional.engines import choose_engine
@@ -100,10 +106,11 @@ class PseudoLabeling(Callback):
             )
         self.load_state_dict(deepcopy(self._start))
         samples = self._labelled(data.train_samples, pl_module)
-        self.labeler.check(samples)
-        pl_module.check_images(samples)
-        choose_engine(self.backend, self.index)
-        compile_before_work()
+        with raised_on_all():
+            self.labeler.check(samples)
+            pl_module.check_images(samples)
+            choose_engine(self.backend, self.index)
+            compile_before_work()
         self._group = new_waiting_group()
         self.stages = Stages()
         History.of(trainer)
@@ -140,10 +147,7 @@ class PseudoLabeling(Callback):
             Share(len(cast(Any, loader.sampler)), self._group) as share,
         ):
             space = Space(
-                lambda: _alive(
-                    trainer,
-                    *method.embed_batches(track(trainer, loader, "Extracting features")),
-                ),
+                lambda: _embedded(trainer, method, track(trainer, loader, "Extracting features")),
                 share=share,
                 cameras=cameras,
                 persons=persons,
@@ -179,6 +183,15 @@ class PseudoLabeling(Callback):
         self.labeler.load_state_dict(state_dict["labeler"])
         if self.refinement is not None and state_dict["refinement"] is not None:
             self.refinement.load_state_dict(state_dict["refinement"])
+
+
+def _embedded(
+    trainer: Trainer, method: ReIDModule, batches: Iterable[EvalBatch]
+) -> tuple[Tensor, Tensor]:
+    """Embeds this rank's images; every rank calls it, and all raise what one does."""
+    with raised_on_all():
+        features, part_features = method.embed_batches(batches)
+    return _alive(trainer, features, part_features)
 
 
 def _alive(trainer: Trainer, features: Tensor, part_features: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,10 @@ def run(args: list[str]) -> dict[str, dict[str, float]]:
         The metrics of each stage; after PPLR those of the last epoch.
     """
     options = _parse(args)
+    if options.runs.is_file():
+        raise NotADirectoryError(f"--runs {options.runs}: is a file; name a folder")
+    if options.weights is not None and not options.weights.is_file():  # before minutes of work
+        raise FileNotFoundError(f"--weights {options.weights}: no such file")
     weights = options.weights or imagenet_mobilenetv2()
     start = f"weights of {weights.name}" if options.weights else "ImageNet's weights"
     shared = [

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from pplr_lightning.callbacks.prediction import PartWriter
 from pplr_lightning.commands.parser import OneLineParser
-from pplr_lightning.commands.training import PPLRCLI, check_processes, run_cli
+from pplr_lightning.commands.training import PPLRCLI, check_numbers, check_processes, run_cli
 from pplr_lightning.data import EvalBatch, ImageFolder
 from pplr_lightning.data.image_loader import whole
 from pplr_lightning.data.images import ReadableImages, outlive_sigterm
@@ -83,6 +83,7 @@ def run(args: list[str]) -> Path | PPLRCLI:
     module.predict_kind = options.features
     samples = data.folder.load().train
     fingerprint = module.fingerprint(kind=options.features, image_size=data.image_size)
+    check_numbers(options.trainer)
     trainer = Trainer(  # before anything is written, as it may refuse its options
         **options.trainer,
         logger=False,

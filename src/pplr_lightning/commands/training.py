@@ -37,10 +37,12 @@ from pplr_lightning.callbacks.shared import run_folder
 from pplr_lightning.commands.parser import (
     OneLineParser,
     check_configs,
+    check_nulls,
     note_environment,
     without_environment,
 )
 from pplr_lightning.data import PPLRDataModule
+from pplr_lightning.functional.checks import check_image_size
 from pplr_lightning.lightning_internals import KeepsGivenOptions
 from pplr_lightning.methods import PPLRModule, ReIDModule
 from pplr_lightning.methods.base import check_trainer
@@ -49,6 +51,8 @@ from pplr_lightning.weights.checkpoints import (
     newest_checkpoint,
     read_checkpoint,
 )
+
+MOST = 10**9  # of any whole number of the Trainer's options
 
 
 class RunConfig(SaveConfigCallback):
@@ -108,13 +112,16 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
         parser.link_arguments("data.image_size", "model.init_args.network.init_args.image_size")
 
     def before_instantiate_classes(self) -> None:
-        """Checks what would else come out only after the data are read."""
+        """Checks what would else come out only after the data are read, or from within a class."""
+        check_nulls(self.config[self.subcommand])
+        check_image_size("data.image_size", self.config[self.subcommand].data.image_size)
         checkpoint = self.config[self.subcommand].get("ckpt_path")
         if checkpoint not in (None, "best", "last", "hpc"):
             read_checkpoint(checkpoint, mmap=True)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Builds the Trainer, with `WholeCheckpointIO` where the config names no other."""
+        check_numbers(self.config_init[self.subcommand].trainer)
         plugins = self.config_init[self.subcommand].trainer.get("plugins") or []
         plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -168,6 +175,18 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
             if config.get(name) is None and isinstance(made, partial):
                 path = f"{made.func.__module__}.{made.func.__qualname__}"
                 config[name] = Namespace(class_path=path, init_args=Namespace(made.keywords))
+
+
+def check_numbers(options: Namespace) -> None:
+    """Checks what Lightning would make lists of, or count into numbers of 64 bits.
+
+    Raises:
+        ValueError: An option of the Trainer is above `MOST`.
+    """
+    for name, value in options.items():
+        # Lightning reads devices from a text, too.
+        if re.fullmatch(r"\d+", str(value)) and int(value) > MOST:
+            raise ValueError(f"trainer.{name}={value}: must be at most {MOST:,}; lower it")
 
 
 def check_processes(trainer: Trainer) -> None:

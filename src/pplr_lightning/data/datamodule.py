@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -39,6 +41,7 @@ from pplr_lightning.data.transforms import (
     Preprocessing,
     contrastive_transform,
 )
+from pplr_lightning.distributed import all_gather_list, raised_on_all
 from pplr_lightning.functional.checks import (
     MOST_WORKERS,
     check_counts,
@@ -52,6 +55,7 @@ Cache = Literal["auto", "ram", "none"]
 Augmentation = Literal["pplr", "contrastive"]
 MOST_VIEWS = 64  # of an image in a batch
 SEEN = 0.25, 20  # times in an epoch, on average, that an image is seen at least and at most
+MOST_STEPS = 10**9  # of an epoch; no list holds more than some times that
 
 
 class PPLRDataModule(LightningDataModule):
@@ -119,7 +123,9 @@ class PPLRDataModule(LightningDataModule):
         super().__init__()
         check_batch(batch_size, instances, world_size=1)
         check_image_size("data.image_size", image_size)
-        check_counts("data", iterations=iterations, eval_batch_size=eval_batch_size)
+        check_counts(
+            "data", most=MOST_STEPS, iterations=iterations, eval_batch_size=eval_batch_size
+        )
         check_counts("data", most=MOST_VIEWS, views=views)
         check_counts("data", least=0, most=MOST_WORKERS, num_workers=num_workers)
         check_counts("data", least=0, most=max(image_size), padding=padding)
@@ -175,12 +181,15 @@ class PPLRDataModule(LightningDataModule):
 
         Raises:
             OSError: An image file cannot be opened or read.
-            ValueError: An image is no image, a split needed is empty, or the batch does
-                not divide over the processes.
+            ValueError: An image is no image, a split needed is empty, the batch does not divide
+                over the processes, or they find other images.
         """
         check_batch(self.batch_size, self.instances, self.world_size)
         if self.splits is None:
-            self.splits = self._decoded(self.dataset.load())
+            with raised_on_all():
+                splits = self.dataset.load()
+            _check_same(splits)
+            self.splits = self._decoded(splits)
             rank_zero_info(self.splits.describe())
         cameras = {sample.camera_id for sample in self.splits.train} - {UNKNOWN}
         if stage == "fit" and self.use_cameras and len(cameras) < 2:
@@ -381,3 +390,21 @@ class PPLRDataModule(LightningDataModule):
             options["num_workers"] = self.num_workers
             options["pin_memory"] = torch.cuda.is_available()
         return ImageLoader(images, collate_fn=whole, worker_init_fn=outlive_sigterm, **options)
+
+
+def _check_same(splits: Splits) -> None:
+    """Checks that all ranks have found the same images; a folder may lie elsewhere on each.
+
+    Raises:
+        ValueError: They have not; labels of one rank's images would be given to another's.
+    """
+    images = [[(Path(path).name, *ids) for path, *ids in split] for split in splits]
+    digest = zlib.crc32(repr(images).encode(errors="surrogateescape"))
+    found = all_gather_list([(digest, splits.describe())])
+    with raised_on_all():
+        for rank, one in enumerate(found):
+            if one != found[0]:
+                raise ValueError(
+                    f"process {rank} finds other images than process 0 ({one[1]}, not "
+                    f"{found[0][1]}): give all of them the same data"
+                )

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from pplr_lightning.data.cache import ImageCache, Node
 from pplr_lightning.data.datasets import Splits
 from pplr_lightning.data.images import BadImageError, read_image
-from pplr_lightning.distributed import all_gather_list
+from pplr_lightning.distributed import all_gather_list, raised_on_all
 
 BadImages = Literal["raise", "skip"]
 
@@ -34,7 +34,7 @@ def decode_all(
         By its path, what is wrong with each image that cannot be decoded; on all ranks the same.
 
     Raises:
-        OSError: A file cannot be opened or read, on any rank; all raise it.
+        OSError: A file cannot be opened or read, on any rank; all raise it, or what else one does.
     """
     share = paths[node.rank :: world_size]
     if cache is not None:
@@ -49,15 +49,9 @@ def decode_all(
             cache.put(path, image)
         return None
 
-    bad: list[tuple[str, str]] = []
-    failed: list[OSError] = []
-    try:
-        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-            bad = [found for found in pool.map(decode, share) if found is not None]
-    except OSError as error:
-        failed = [error]  # for the others to hear of before this rank ends
-    if failed := all_gather_list(failed):
-        raise failed[0]
+    # Decoding releases the interpreter lock.
+    with raised_on_all(), ThreadPoolExecutor() as pool:
+        bad = [found for found in pool.map(decode, share) if found is not None]
     return dict(sorted(all_gather_list(bad)))
 
 

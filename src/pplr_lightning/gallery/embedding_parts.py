@@ -136,7 +136,7 @@ class EmbeddingParts:
         table = pa.table({"index": indices[kept], "vector": as_column(vectors[kept])})
         path = self.folder / f"{_name(block)}.parquet"
         with written_whole(path, synced=True) as aside:
-            pq.write_table(table, aside, compression="none")
+            pq.write_table(table, aside, compression="none", write_page_checksum=True)
 
     def merge(self) -> list[str]:
         """Writes the embeddings file, in the order of the images, and removes the parts.
@@ -170,7 +170,7 @@ def _read_part(path: Path) -> pa.Table:
         ValueError: It was damaged.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         if not isinstance(table.schema.field("vector").type, pa.FixedSizeListType):
             raise ValueError("its vectors are none")
         table.schema.field("index")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -118,7 +119,7 @@ def write_parts(
     held: list[pa.Table] = []
     with (
         written_whole(path, synced=True) as aside,
-        pq.ParquetWriter(aside, schema, compression="none") as file,
+        pq.ParquetWriter(aside, schema, compression="none", write_page_checksum=True) as file,
     ):
         for items, vectors in parts:
             held.append(pa.table([*items.columns, as_column(vectors)], schema=schema))
@@ -161,7 +162,8 @@ def write_embeddings(
 class _FileRows:
     """The column `vector` of a file, of which the row groups asked for last are held."""
 
-    def __init__(self, file: pq.ParquetFile, dimension: int) -> None:
+    def __init__(self, path: Path, file: pq.ParquetFile, dimension: int) -> None:
+        self.path = path
         self.file = file
         self.shape = (file.metadata.num_rows, dimension)
         counts = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
@@ -174,7 +176,8 @@ class _FileRows:
         groups = range(first, int(np.searchsorted(self.ends, stop)))
         if self.held is None or self.held[0] != groups:
             self.held = None  # before the next are read
-            table = self.file.read_row_groups(list(groups), columns=["vector"])
+            with _broken_is_named(self.path):
+                table = self.file.read_row_groups(list(groups), columns=["vector"])
             self.held = (groups, table.column("vector"))
         column = self.held[1].slice(start - int(self.ends[first]), stop - start)
         return as_vectors(column).copy()
@@ -190,10 +193,8 @@ def read_embeddings(path: str | Path) -> Embeddings:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such embeddings file; predict writes one")
-    try:
-        file = pq.ParquetFile(path, memory_map=True)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: no whole parquet file ({str(error).splitlines()[0]})") from error
+    with _broken_is_named(path):
+        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
     schema = file.schema_arrow
     types = {field.name: field.type for field in schema}
     vector = types.get("vector")
@@ -214,4 +215,15 @@ def read_embeddings(path: str | Path) -> Embeddings:
             f"{path}: does not say which model its vectors are of; write it with predict or "
             f"write_embeddings ({error})"
         ) from error
-    return Embeddings(_FileRows(file, vector.list_size), file.read(ITEMS.names), fingerprint)
+    with _broken_is_named(path):
+        items = file.read(ITEMS.names)
+    return Embeddings(_FileRows(path, file, vector.list_size), items, fingerprint)
+
+
+@contextmanager
+def _broken_is_named(path: Path) -> Iterator[None]:
+    """Names the file in what is said of it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: no whole parquet file ({str(error).splitlines()[0]})") from error

@@ -73,7 +73,7 @@ def write_gallery(
             require_faiss(PURPOSE).write_index(index, str(index_path))
         except RuntimeError as error:  # FAISS's way to say that the disk is full
             raise OSError(_reason(error)) from error
-        pq.write_table(items, items_path)
+        pq.write_table(items, items_path, write_page_checksum=True)
         meta_path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         try:
             folder.rename(old)  # of two processes one
@@ -124,7 +124,7 @@ def read_gallery(folder: Path) -> tuple[Any, pa.Table, Fingerprint, Kind, float 
         kind, recall, images, version = (meta[n] for n in ("kind", "recall", "images", "format"))
         if kind not in get_args(Kind) or not isinstance(recall, float | None):
             raise ValueError(f"kind {kind!r}, recall {recall!r}")
-        items = pq.read_table(items_path)
+        items = pq.read_table(items_path, page_checksum_verification=True)
         mapping = getattr(faiss, "IO_FLAG_MMAP_IFC", 0) if kind == "flat" else 0
         index = faiss.read_index(str(path), mapping)
     except (ValueError, KeyError, TypeError, pa.ArrowException, OSError, RuntimeError) as error:

@@ -100,13 +100,16 @@ class Gallery:
             probes: Cells that a compressed index compares a query with.
 
         Raises:
-            ValueError: There is no image, one is there twice, or its vector is not normalised.
+            ValueError: There is no image, one is there twice, or its vector is not normalised; or
+                an option is out of range.
             ImportError: FAISS is not installed.
         """
         images, dimension = embeddings.vectors.shape
         if not images:
             raise ValueError("there is no image to build a gallery of")
         check_count("probes", probes)
+        if not memory_limit > 0:  # NaN, too
+            raise ValueError(f"memory_limit={memory_limit}: must be above 0 GiB; raise it")
         _check_paths(embeddings.items)
         if kind == "auto":
             kind = kind_within(memory_limit * 2**30, images, dimension)
@@ -148,7 +151,10 @@ class Gallery:
         Raises:
             ValueError: A path is not in the gallery.
         """
-        wanted = pa.array(list(paths), pa.string())
+        try:
+            wanted = pa.array(list(paths), pa.string())
+        except UnicodeEncodeError as error:  # no gallery holds such a name
+            raise ValueError(f"not in the gallery: {error.object!a}") from error
         unknown = pc.filter(wanted, pc.invert(pc.is_in(wanted, self.items["path"])))
         if len(unknown):
             raise ValueError(f"not in the gallery: {_first(unknown)}")

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from pplr_lightning.functional.checks import check_counts
+from pplr_lightning.functional.checks import check_counts, check_image_size
 from pplr_lightning.networks.backbone import (
     check_feature_map,
     create_backbone,
@@ -129,6 +129,7 @@ class PartNetwork(nn.Module):
         options = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
         super().__init__()
         check_counts("network", least=0, num_parts=num_parts)
+        check_image_size("image_size", image_size)
         if norm_batch_size is not None and norm_batch_size < 2:
             raise ValueError(f"norm_batch_size={norm_batch_size}: a group needs at least 2 images")
         if chunk_size is not None and (

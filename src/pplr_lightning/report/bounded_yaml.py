@@ -20,13 +20,23 @@ def load_bounded(text: str) -> Any:
     """
     loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _count(node, {})
-        return loader.construct_document(node)
+        node = bounded_node(loader)
+        return None if node is None else loader.construct_document(node)
+    except ValueError as error:  # of a date that is none, a number of thousands of digits
+        raise yaml.YAMLError(str(error)) from error
     finally:
         loader.dispose()
+
+
+def bounded_node(loader: Any) -> yaml.Node | None:
+    """Gives the root of what a loader of PyYAML's is to read, likewise checked."""
+    try:
+        node = loader.get_single_node()
+        if node is not None:
+            _count(node, {})
+        return node
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deeply") from error
 
 
 def _count(node: yaml.Node, known: dict[int, int | None]) -> int:

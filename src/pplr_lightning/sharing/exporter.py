@@ -67,10 +67,17 @@ def export_network(
         FileNotFoundError: There is no such folder to write into.
         ImportError: A package that writes or runs ONNX is missing.
         IsADirectoryError: The file's name is that of a folder.
-        ValueError: The file's name or the image size does not fit, or the difference is too large.
+        ValueError: The file's name or the image size does not fit, weights are not finite, or the
+            difference is too large.
     """
     path = Path(path)
     check_destination(path, format)
+    for name, tensor in network.state_dict().items():
+        if isinstance(tensor, Tensor) and not tensor.isfinite().all():
+            raise ValueError(
+                f"{path}: not written, because the weights of {name} are not finite; take a "
+                "checkpoint of before training diverged"
+            )
     network = copy.deepcopy(network).cpu().float().eval()
     example = torch.zeros(2, 3, *preprocessing.image_size)
     _try_size(network, example)

@@ -75,7 +75,7 @@ def read_file(path: PathLike, *, mmap: bool = False) -> Any:
         ValueError: It is none of torch's, or one that holds more than tensors and values.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
+        raise FileNotFoundError(f"{path or repr('')}: no such checkpoint")
     check_is_no_text(path)
     mmap = mmap and zipfile.is_zipfile(path)  # files of torch before 1.6 are none
     try:
