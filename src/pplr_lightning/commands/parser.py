@@ -294,7 +294,11 @@ def _names_of(kinds: list[str]) -> list[str]:
         found += kind.__subclasses__()
     own = [kind for kind in found if kind.__module__.startswith("pplr_lightning.")]
     rooms = {kind: import_module(".".join(kind.__module__.split(".")[:2])) for kind in own}
-    return [kind.__name__ for kind, room in rooms.items() if kind.__name__ in room.__all__]
+    return [
+        kind.__name__
+        for kind, room in rooms.items()
+        if kind.__name__ in getattr(room, "__all__", ())
+    ]
 
 
 def _imported(path: str) -> Any:

@@ -214,7 +214,7 @@ class PPLRDataModule(LightningDataModule):
         times = self.iterations * self.batch_size / max(images, 1)
         line = (
             f"an epoch of {self.iterations:,} steps sees each of {images:,} images "
-            f"{times:.2g} times on average (data.iterations x data.batch_size / images)"
+            f"{times:,.2f} times on average (data.iterations x data.batch_size / images)"
         )
         once = max(1, round(images / self.batch_size))
         if times < SEEN[0]:
