@@ -44,7 +44,7 @@ def data(drawn: Path) -> PPLRDataModule:
             1,
             r"1 steps sees each of 96 images 0.17 times .* raise data.iterations, up to 6 ",
         ),
-        (200, r"200 steps sees .* 33 times .* lower data.iterations to 6 to 24, and raise"),
+        (200, r"200 steps sees .* 33.33 times .* lower data.iterations to 6 to 24, and raise"),
     ],
 )
 def test_warns_of_iterations_that_do_not_fit_the_images(drawn, iterations, message):
