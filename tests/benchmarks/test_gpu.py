@@ -68,6 +68,7 @@ def test_all_ends_within_the_time_given(plan):
     assert "left out: no time is left" in written
 
 
+@pytest.mark.slow  # a minute of imports
 def test_a_dry_run_runs_every_command_of_the_short_plan(tmp_path, capsys):
     benchmark.main(["--dry_run", "--minutes", "30", "--out", str(tmp_path / "out.md")])
     written = (tmp_path / "out.md").read_text()
