@@ -303,7 +303,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "data.image_size": PAIR, "evaluation.topk": ("[]", "[0]", "[1,1]", "[-1]", "[a]", "5", "null"),
     "data.mean": ("[0,0]", "[nan,0,0]", "0.5", "[a,b,c]"),
     "data.std": ("[0,1,1]", "[1,1]", "[-1,1,1]", "[inf,1,1]"),
-    "data.dataset": tuple(value for value in CLASS if value != "null"),  # the drawn set "model": CLASS, "model.network": CLASS, "pseudo_labels.labeler": CLASS,
+    "data.dataset": tuple(value for value in CLASS if value != "null"),  # null: the drawn set
+    "model": CLASS, "model.network": CLASS, "pseudo_labels.labeler": CLASS,
     "optimizer": CLASS, "lr_scheduler": CLASS, "trainer.callbacks": CLASS,
     "trainer.logger": CLASS, "ckpt_path": ("nope.ckpt", "/", "", "[]", "\u202egpj"),
     "model.network.weights": ("nope.pth", "/", "/dev/null", "/dev/zero", "[]", "3"),
