@@ -34,13 +34,9 @@ from pplr_lightning.callbacks import (
     RunRecord,
 )
 from pplr_lightning.callbacks.shared import run_folder
-from pplr_lightning.commands.parser import (
-    OneLineParser,
-    check_configs,
-    check_nulls,
-    note_environment,
-    without_environment,
-)
+from pplr_lightning.commands.config_files import check_configs, check_nulls
+from pplr_lightning.commands.environment_values import note_environment, without_environment
+from pplr_lightning.commands.parser import OneLineParser
 from pplr_lightning.data import PPLRDataModule
 from pplr_lightning.functional.checks import check_image_size
 from pplr_lightning.lightning_internals import KeepsGivenOptions
