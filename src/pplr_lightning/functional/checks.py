@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -137,6 +138,20 @@ def check_fraction(name: str, value: float, hint: str) -> None:
     """Check that 0 <= value <= 1; the hint ends the message."""
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be in [0, 1], got {value}; {hint}")
+
+
+def check_positive(**values: float) -> None:
+    """Check, by name, that values are finite and above 0."""
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}={value}: must be finite and above 0")
+
+
+def check_below_one(**values: float) -> None:
+    """Check, by name, that values are in [0, 1)."""
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name}={value}: must lie in [0, 1)")
 
 
 def check_shape(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pplr_lightning.data import TrainBatch
 from pplr_lightning.functional import prototype_loss
+from pplr_lightning.functional.checks import check_below_one, check_positive
 from pplr_lightning.labelers.space import Space
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.networks import PartNetwork
@@ -54,10 +55,8 @@ class ClusterContrastModule(ReIDModule):
         update: Rule = "every",
         floor: float = 0.0,
     ) -> None:
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature={temperature}: must be finite and above 0")
-        if not 0 <= floor < 1:
-            raise ValueError(f"floor={floor}: must lie in [0, 1)")
+        check_positive(temperature=temperature)
+        check_below_one(floor=floor)
         super().__init__(
             network
             or PartNetwork(image_size=(256, 128), num_parts=0, pooling="gem", norm_batch_size=64)

@@ -21,7 +21,7 @@ from pplr_lightning.functional import (
     consistency_loss,
     hard_instance_loss,
 )
-from pplr_lightning.functional.checks import check_cameras
+from pplr_lightning.functional.checks import check_below_one, check_cameras, check_positive
 from pplr_lightning.functional.clustering import camera_pairs
 from pplr_lightning.labelers.space import Space
 from pplr_lightning.methods.base import ReIDModule
@@ -90,13 +90,11 @@ class ICEModule(ReIDModule):
         camera_weight: float = 0.0,
         camera_scores: Literal["cosine", "published"] = "cosine",
     ) -> None:
-        for name, value in (
-            ("cluster_temperature", cluster_temperature),
-            ("instance_temperature", instance_temperature),
-            ("consistency_temperature", consistency_temperature),
-        ):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name}={value}: must be finite and above 0")
+        check_positive(
+            cluster_temperature=cluster_temperature,
+            instance_temperature=instance_temperature,
+            consistency_temperature=consistency_temperature,
+        )
         for name, value in (
             ("consistency_weight", consistency_weight),
             ("camera_weight", camera_weight),
@@ -107,8 +105,7 @@ class ICEModule(ReIDModule):
             raise ValueError(f"camera_scores={camera_scores!r}: choose cosine or published")
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing={label_smoothing}: must lie in [0, 1]")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum={momentum}: must lie in [0, 1)")
+        check_below_one(momentum=momentum)
         network = network or PartNetwork(image_size=(256, 128), num_parts=0, norm_batch_size=8)
         if network.num_parts:
             raise ValueError(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pplr_lightning.data import TrainBatch
 from pplr_lightning.functional import label_preserving_loss, prototype_loss, support_samples
-from pplr_lightning.functional.checks import check_counts
+from pplr_lightning.functional.checks import check_counts, check_positive
 from pplr_lightning.functional.supports import support_degree
 from pplr_lightning.methods.cluster_contrast import ClusterContrastModule
 from pplr_lightning.networks import PartNetwork
@@ -67,10 +67,7 @@ class ISEModule(ClusterContrastModule):
         for name, value in (("degree", degree), ("preserving_weight", preserving_weight)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name}={value}: must be finite and not negative")
-        if not 0 < preserving_temperature < float("inf"):
-            raise ValueError(
-                f"preserving_temperature={preserving_temperature}: must be finite and above 0"
-            )
+        check_positive(preserving_temperature=preserving_temperature)
         check_counts("model", neighbors=neighbors)
         self.degree = degree
         self.neighbors = neighbors

@@ -17,7 +17,7 @@ from pplr_lightning.functional import (
     soft_triplet_loss,
     softmax_triplet_loss,
 )
-from pplr_lightning.functional.checks import MOST_CLASSES, check_counts
+from pplr_lightning.functional.checks import MOST_CLASSES, check_below_one, check_counts
 from pplr_lightning.labelers.space import Space
 from pplr_lightning.lightning_internals import trainer_of
 from pplr_lightning.methods.base import ReIDModule
@@ -86,8 +86,7 @@ class MMTModule(ReIDModule):
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}={value}: must lie in [0, 1]")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum={momentum}: must lie in [0, 1)")
+        check_below_one(momentum=momentum)
         check_counts("model", least=2, most=MOST_CLASSES, max_clusters=max_clusters)
         network = network or PartNetwork(image_size=(256, 128), num_parts=0, pooling="gem")
         if network.num_parts:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pplr_lightning.data import TrainBatch
 from pplr_lightning.data.cache import send
 from pplr_lightning.functional import margin_triplet_loss
-from pplr_lightning.functional.checks import MOST_CLASSES, check_counts
+from pplr_lightning.functional.checks import MOST_CLASSES, check_below_one, check_counts
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.methods.parameter_groups import SCALE
 from pplr_lightning.networks.window_network import WindowNetwork, reduction
@@ -60,8 +60,7 @@ class PartIdentityModule(ReIDModule):
         backbone_rate: float = 0.1,
     ) -> None:
         check_counts("model", least=2, most=MOST_CLASSES, max_clusters=max_clusters)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout}: must lie in [0, 1)")
+        check_below_one(dropout=dropout)
         if triplet_margin is not None and not 0 < triplet_margin < math.inf:
             raise ValueError(
                 f"triplet_margin={triplet_margin}: must be finite and above 0, or null"

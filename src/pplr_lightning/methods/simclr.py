@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from pplr_lightning.data import TrainBatch
-from pplr_lightning.functional.checks import check_counts
+from pplr_lightning.functional.checks import check_counts, check_positive
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.networks import PartNetwork
 
@@ -38,8 +37,7 @@ class SimCLRModule(ReIDModule):
         temperature: float = 0.1,
     ) -> None:
         check_counts("model", projection_size=projection_size)
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature={temperature}: must be finite and above 0")
+        check_positive(temperature=temperature)
         network = network or PartNetwork()
         super().__init__(network)
         self.optimizer = partial(torch.optim.Adam, lr=1e-3, weight_decay=1e-4)

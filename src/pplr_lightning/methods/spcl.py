@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pplr_lightning.data import EvalBatch, PPLRDataModule, TrainBatch
 from pplr_lightning.functional import prototype_loss
+from pplr_lightning.functional.checks import check_positive
 from pplr_lightning.labelers.space import Space
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.networks import PartNetwork
@@ -59,8 +60,7 @@ class SpCLModule(ReIDModule):
         temperature: float = 0.05,
         momentum: float = 0.2,
     ) -> None:
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature={temperature}: must be finite and above 0")
+        check_positive(temperature=temperature)
         super().__init__(
             network
             or PartNetwork(image_size=(256, 128), num_parts=0, pooling="avg", norm_batch_size=16)
