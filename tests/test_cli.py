@@ -200,7 +200,8 @@ class TestOverview:
         assert stop.value.code == 0
         printed = capsys.readouterr().out
         files = {file.stem for file in Path(commands.__file__).parent.glob("[!_]*.py")}
-        assert files == {*COMMANDS, "training", "parser"}
+        helpers = {"training", "parser", "config_files", "environment_values"}
+        assert files == {*COMMANDS, *helpers}
         for name in (*LIGHTNING_COMMANDS, *COMMANDS):
             assert f"\n    {name} " in printed
 
