@@ -109,6 +109,28 @@ def test_low_agreement(make):
     assert advise(make(labels_agreement_mean=0.2)) == []
 
 
+@pytest.mark.parametrize(("share", "found"), [(0.24, True), (0.25, False)])
+def test_clusters_that_follow_cameras(make, share, found):
+    run = make(labels_across_cameras=share)
+    assert any("several cameras" in rule for rule in rules(run)) == found
+    if found:
+        advice = one(run, "several cameras")
+        assert advice.finding.startswith("Of the clustered images 24 % are in clusters of several")
+        assert "CameraDBSCAN" in advice.attempt
+
+
+@pytest.mark.parametrize(("clusters", "found"), [(175, True), (174, False)])
+def test_clusters_of_near_copies(make, clusters, found):
+    run = make(labels_clusters=clusters, labels_outliers=0.3)  # 700 images in clusters, of 1,000
+    assert any("per cluster" in rule for rule in rules(run)) == found
+    if found:
+        advice = one(run, "per cluster")
+        assert advice.finding.startswith("A cluster has 4.0 images on average, no more than the 4")
+        assert advice.attempt.startswith("Raise pseudo_labels.labeler.min_samples (now 4)")
+    singles = make(labels_clusters=900, labels_singles=0.8)  # as a labeler meant it
+    assert not any("per cluster" in rule for rule in rules(singles))
+
+
 @pytest.mark.parametrize(("name", "change"), [("precision", "Lower"), ("recall", "Raise")])
 def test_labels_that_miss_the_identities(make, name, change):
     advice = one(make(**{f"labels_{name}": 0.49}), name)

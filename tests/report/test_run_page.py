@@ -86,6 +86,24 @@ def test_loads_nothing(report):
     assert "default-src 'none'" in page.source
 
 
+def test_shows_clusters_where_there_is_no_map(report):
+    rows = [epoch(0), epoch(1, labels_largest=0.08, labels_kept=0.75, labels_merged=0.05)]
+    figures = ("ranking-epoch1.png", "clusters-epoch1.png")
+    page = report(rows=rows, figures=figures)
+    assert "no number shows that clusters are people" in page.text("results")
+    assert "clusters, epoch 1" in page.text("results")
+    assert "clusters, epoch 1" not in page.text("figures")
+    assert "ranking, epoch 1" in page.text("figures")
+    assert "8.0 % in the largest cluster 75.0 % of the clusters kept" in page.text("")
+    assert "largest cluster, % of the images 8.0" in page.text("labels")
+    assert "merged with others, % 5.0" in page.text("labels")
+
+
+def test_says_how_to_get_the_figure_of_clusters(report):
+    page = report(rows=[epoch(0)])
+    assert "No figure of clusters was drawn" in page.text("results")
+
+
 def test_serves_dark_screens_phones_and_paper(report):
     source = report().source
     assert "prefers-color-scheme: dark" in source

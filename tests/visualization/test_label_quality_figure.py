@@ -17,7 +17,7 @@ def history(epochs, parts=3, known=True, clusters=80):
         classes, agreement = torch.randint(-1, clusters, (400,)), torch.rand(400, parts)
         labels = PseudoLabels(classes, {"agreement": agreement})
         persons = torch.arange(400) % 60 if known else torch.full((400,), -1)
-        rows.append({"epoch": float(epoch), **label_statistics(labels, persons)})
+        rows.append({"epoch": float(epoch), **label_statistics(labels, persons, persons)})
     return rows
 
 

@@ -166,8 +166,11 @@ class PseudoLabeling(Callback):
             labels = PseudoLabels(classes, columns)
             if self._tracklets is not None:
                 labels = labels.of_frames(self._tracklets)
+        # Not those of another run, which the data may still hold.
+        old = data.pseudo_labels if trainer.current_epoch else None
+        before = None if old is None else old.classes
         data.pseudo_labels = labels
-        found = label_statistics(labels, persons)  # the same on every rank
+        found = label_statistics(labels, persons, cameras, before)  # the same on every rank
         values = {f"labels/{name}": value for name, value in found.items()}
         values |= {f"time/{name}": seconds for name, seconds in self.stages.seconds.items()}
         log_own(pl_module, values)

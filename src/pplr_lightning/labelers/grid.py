@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from pplr_lightning import functional as F
-from pplr_lightning.evaluation.label_quality import label_quality, rand_index
+from pplr_lightning.evaluation.label_quality import (
+    label_quality,
+    rand_index,
+    share_across_cameras,
+)
 from pplr_lightning.functional.checks import check_count
-from pplr_lightning.functional.clustering import camera_pairs
 from pplr_lightning.labelers.dbscan import DBSCAN
 from pplr_lightning.labelers.space import Space
 
@@ -183,11 +186,8 @@ def _measure(space: Space, classes: Tensor) -> dict[str, float]:
         "images_per_cluster": clustered / len(sizes) if some else 0.0,
         "score": F.label_score(space.features, classes, most=SCORED),
     }
-    if knows_cameras(space):
-        known = torch.where(space.cameras >= 0, classes, -1)  # type: ignore[operator, arg-type]
-        _, clusters, _ = camera_pairs(known, space.cameras)  # type: ignore[arg-type]
-        spans = torch.bincount(clusters, minlength=len(sizes)) > 1
-        values["across_cameras"] = int(sizes[spans].sum()) / max(clustered, 1)
+    if space.cameras is not None and knows_cameras(space):
+        values["across_cameras"] = share_across_cameras(classes, space.cameras) or 0.0
     if space.persons is not None and bool((space.persons >= 0).all()):
         values["ari"] = rand_index(classes, space.persons)
         quality = label_quality(classes, space.persons)

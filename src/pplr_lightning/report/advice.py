@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pplr_lightning.report.history import as_number, first_best_last, working_times
+from pplr_lightning.report.history import Row, as_number, first_best_last, working_times
 from pplr_lightning.report.reading import LABELER, Run
 
 OUTLIERS = 0.4
@@ -17,6 +17,7 @@ FALL = 0.02
 RISE = 0.01
 GROWTH = 0.1
 SWALLOWED = 0.5
+SPANNING = 0.25
 # What to change of a labeler, where it has such an option.
 WIDER = {"eps": "raise {} by 0.05", "min_samples": "lower {}", "k1": "lower {}"}
 NARROWER = {"eps": "lower {} by 0.05", "k1": "lower {}"}
@@ -145,7 +146,38 @@ def _labels(run: Run) -> Iterator[Advice]:
             f"{_now(run, 'data.image_size')}.",
             f"mean agreement below {AGREEMENT} in the last epoch",
         )
+    yield from _cameras(row)
+    if not any(_clusters(run)):  # which may ask for the opposite
+        yield from _copies(run, row)
     yield from _smoothing(run)
+
+
+def _cameras(row: Row) -> Iterator[Advice]:
+    across = row.get("labels/across_cameras", 1.0)
+    if across < SPANNING:
+        yield Advice(
+            f"Of the clustered images {100 * across:.0f} % are in clusters of several cameras: "
+            "most clusters are of one camera, perhaps of its background.",
+            "Look at the clusters. If people do pass several cameras, have cameras told apart: "
+            "pseudo_labels.labeler CameraDBSCAN, or model.camera_weight (docs/recipes.md).",
+            f"fewer than {100 * SPANNING:.0f} % of the clustered images in clusters of several "
+            "cameras in the last epoch",
+        )
+
+
+def _copies(run: Run, row: Row) -> Iterator[Advice]:
+    """Finds clusters so small that a batch shows nothing but what they were made of."""
+    images = as_number(run.known("data").get("training images"))
+    size = images * (1 - row.get("labels/outliers", 0.0)) / max(row["labels/clusters"], 1)
+    instances = run.number("data.instances")
+    if 0 < size <= instances and "labels/singles" not in row:
+        yield Advice(
+            f"A cluster has {size:.1f} images on average, no more than the {instances:.0f} that a "
+            "batch takes of it: often near copies of one image, which teach little.",
+            f"Raise {_now(run, f'{LABELER}.min_samples')} or {_now(run, f'{LABELER}.k1')}; "
+            "`pplr labels` shows what each gives.",
+            "no more clustered images per cluster than data.instances in the last epoch",
+        )
 
 
 def _smoothing(run: Run) -> Iterator[Advice]:

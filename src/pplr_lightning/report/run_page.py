@@ -39,6 +39,7 @@ def write_report(folder: Path, file: Path | None = None) -> Path:
         "run": run,
         "tiles": _tiles(run),
         "results": results(run),
+        "clusters": [] if run.evaluations else [f for f in run.figures if f.name == "clusters"],
         "labels": labels(run),
         "fixed": run.kind(LABELER) in FIXED,
         "advice": advise(run),
@@ -89,8 +90,12 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
     if run.labelings:
         last = run.labelings[-1]
         tiles.append((f"{last['labels/clusters']:.0f}", "clusters"))
-        if "labels/outliers" in last:
-            tiles.append((f"{percent(last['labels/outliers'])} %", "outliers"))
+        names = {"outliers": "outliers"}
+        if not run.evaluations:  # all that there is to go by, beside the pictures
+            names |= {"largest": "in the largest cluster", "kept": "of the clusters kept"}
+        for name, text in names.items():
+            if f"labels/{name}" in last:
+                tiles.append((f"{percent(last[f'labels/{name}'])} %", text))
     return tiles
 
 

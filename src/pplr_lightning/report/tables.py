@@ -22,6 +22,11 @@ STAGES = {
 LABELS = {
     "clusters": ("clusters", 1, 0),
     "outliers": ("outliers, % of the images", 100, 1),
+    "largest": ("largest cluster, % of the images", 100, 1),
+    "across_cameras": ("in clusters of several cameras, % of the clustered images", 100, 1),
+    "kept": ("clusters of the epoch before: kept, %", 100, 1),
+    "merged": ("... merged with others, %", 100, 1),
+    "split": ("... split, or no longer clusters, %", 100, 1),
     "agreement_mean": ("agreement, mean", 1, 2),
     **{f"agreement_part{part}": (f"agreement, part {part}", 1, 2) for part in range(1, 7)},
     "ari": ("adjusted Rand index", 1, 2),
