@@ -102,3 +102,10 @@ class Unable(DBSCAN):
     def check(self, samples):
         if os.environ.get("RANK") == str(self.rank):
             raise ValueError(f"the labeler of rank {self.rank} cannot")
+
+
+class Unprepared(Market1501):
+    """Cannot be written, by the one process that is asked to."""
+
+    def prepare(self):
+        raise ValueError("the set cannot be written")

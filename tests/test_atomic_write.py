@@ -6,7 +6,7 @@ import resource
 import pytest
 
 from pplr_lightning import atomic_write
-from pplr_lightning.atomic_write import write_whole, written_whole
+from pplr_lightning.atomic_write import clear_left_over, write_whole, written_whole
 
 
 def test_takes_the_place_of_a_file_in_a_folder_that_it_makes(tmp_path):
@@ -98,3 +98,55 @@ def test_text_that_has_no_utf8(tmp_path):
     """Such as half of a character, which a YAML or a file's name may hold."""
     write_whole(tmp_path / "a.txt", "ä\ud800")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "ä\\ud800"
+
+
+class TestLeftOver:
+    """What a process that was killed had written aside."""
+
+    def test_is_removed_by_the_next_that_writes(self, tmp_path):
+        left = [tmp_path / f"page.{number:016x}.part" for number in (1, 2)]
+        left[0].write_text("half")
+        left[1].mkdir()
+        (left[1] / "half").touch()
+        write_whole(tmp_path / "page", "whole")
+        assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+    def test_is_left_while_its_writer_lives(self, tmp_path):
+        with written_whole(tmp_path / "page") as aside:
+            aside.write_text("first")
+            write_whole(tmp_path / "page", "second")
+            assert aside.read_text() == "first"
+        assert (tmp_path / "page").read_text() == "first"
+        assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+    def test_is_no_other_file_and_no_link(self, tmp_path):
+        precious = tmp_path / "thesis.txt"
+        precious.write_text("precious")
+        (tmp_path / f"page.{1:016x}.part").symlink_to(precious)
+        (tmp_path / f"other.{1:016x}.part").touch()
+        (tmp_path / "page.1.part").touch()
+        write_whole(tmp_path / "page", "whole")
+        assert len(list(tmp_path.iterdir())) == 5
+        assert precious.read_text() == "precious"
+
+    def test_of_a_whole_tree(self, tmp_path):
+        (tmp_path / "run/checkpoints").mkdir(parents=True)
+        (tmp_path / f"run/checkpoints/last.ckpt.{1:016x}.part").touch()
+        (tmp_path / "run/last.ckpt").touch()
+        clear_left_over(tmp_path)
+        names = sorted(path.name for path in tmp_path.rglob("*"))
+        assert names == ["checkpoints", "last.ckpt", "run"]
+
+    def test_one_that_was_taken_for_it_at_once_is_made_anew(self, tmp_path, monkeypatch):
+        """Between its making and its lock."""
+        made = []
+
+        def lock(path, **_):
+            made.append(path)
+            if len(made) == 1:
+                path.unlink()
+
+        monkeypatch.setattr(atomic_write, "_lock", lock)
+        write_whole(tmp_path / "page", "whole")
+        assert len(made) == 2
+        assert (tmp_path / "page").read_text() == "whole"

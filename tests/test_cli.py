@@ -47,7 +47,10 @@ class TestFit:
         assert summary["last"]["mAP"] == pytest.approx(column(folder, "val/mAP")[-1], abs=1e-6)
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert config["pseudo_labels"]["labeler"]["init_args"]["k1"] == 6
-        assert "first (before training)" in capsys.readouterr().out
+        captured = capsys.readouterr()
+        assert "first (before training)" in captured.out
+        assert "PPLRModule of 0." in captured.err
+        assert "million parameters" in captured.err
 
         checkpoint = folder / "checkpoints/last.ckpt"
         content = torch.load(checkpoint, weights_only=True)  # tensors and plain values only

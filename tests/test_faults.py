@@ -63,6 +63,7 @@ class TestRanks:
         ("options", "message"),
         [
             (["--pseudo_labels.labeler=tests.faults.Unable"], "the labeler of rank 1 cannot"),
+            (["--data.dataset=tests.faults.Unprepared"], "the set cannot be written"),
             (["--data.dataset=tests.faults.Unequal"], "process 1 finds other images than process"),
             (
                 ["--data.dataset=tests.faults.Unequal", "--data.dataset.everything=true"],
@@ -73,7 +74,7 @@ class TestRanks:
     def test_what_one_finds_before_work_ends_all_with_one_message(
         self, run_several, run_args, drawn, options, message
     ):
-        root = [f"--data.dataset.root={drawn}"] if "Unequal" in options[0] else []
+        root = [f"--data.dataset.root={drawn}"] if "data.dataset" in options[0] else []
         began = time.monotonic()
         done = run_several(2, "fit", *run_args, *TWO, *options, *root, timeout=60)
         assert time.monotonic() - began < 45

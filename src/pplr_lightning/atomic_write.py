@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -15,7 +17,8 @@ def written_whole(path: Path, *, folder: bool = False, synced: bool = False) -> 
     """Makes a new file or folder beside `path` that takes its place at the end.
 
     What stood there before is whole, whatever happens. The new one's name is of chance, and refused
-    if it is taken: nobody who may write there can have planted a link for us to follow.
+    if it is taken: nobody who may write there can have planted a link for us to follow. It is
+    locked as long as it is written: one that a killed process left is not, and is removed.
 
     Args:
         path: Of what is written; the folders above it are made.
@@ -29,13 +32,10 @@ def written_whole(path: Path, *, folder: bool = False, synced: bool = False) -> 
     Raises:
         OSError: The disk is full or the folder cannot be written to; names `path`.
     """
-    aside = path.with_name(f"{path.name}.{token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if folder:
-            aside.mkdir()
-        else:
-            aside.touch(exist_ok=False)  # exclusive, of the permissions of any new file
+        clear_left_over(path.parent, path.name)
+        aside, held = _made_aside(path, folder=folder)
     except OSError as error:
         raise _named(error, path) from error
     try:
@@ -51,6 +51,87 @@ def written_whole(path: Path, *, folder: bool = False, synced: bool = False) -> 
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.unlink(missing_ok=True)
+        if held is not None:
+            os.close(held)
+
+
+def _made_aside(path: Path, *, folder: bool) -> tuple[Path, int | None]:
+    """Makes what is written beside `path`, and locks it."""
+    while True:
+        aside = path.with_name(f"{path.name}.{token_hex(8)}.part")
+        if folder:
+            aside.mkdir()
+        else:
+            aside.touch(exist_ok=False)  # exclusive, of the permissions of any new file
+        with suppress(BlockingIOError):
+            held = _lock(aside)
+            if aside.exists():
+                return aside, held
+            if held is not None:
+                os.close(held)
+        # Another process took it for left over before it was locked.
+
+
+def clear_left_over(folder: Path, name: str | None = None) -> None:
+    """Removes what writers that were killed have left in a folder.
+
+    Args:
+        folder: In which they wrote.
+        name: Of the file or folder that they wrote; all that lie there or deeper if None.
+    """
+    left_over = re.compile((".*" if name is None else re.escape(name)) + r"\.[0-9a-f]{16}\.part")
+    for root, folders, files in os.walk(folder):
+        for found in filter(left_over.fullmatch, (*folders, *files)):
+            remove_left_over(Path(root, found))
+        if name is not None:
+            return
+
+
+def remove_left_over(path: Path) -> None:
+    """Removes a file or folder that no living process has locked; else leaves it."""
+    with suppress(BlockingIOError), locked(path) as held:
+        if held and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif held:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Locks a file or folder, which it then may be called by another name.
+
+    Args:
+        path: Of it; a link is not followed.
+        wait: For another process to unlock it.
+
+    Yields:
+        Whether it is locked; not where it is gone, or the file system has no locks.
+
+    Raises:
+        BlockingIOError: Another process has locked it.
+    """
+    descriptor = _lock(path, wait=wait)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(path: Path, *, wait: bool = False) -> int | None:
+    """Locks as `locked` until the descriptor is closed or the process ends; None where not."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return descriptor
 
 
 def _named(error: OSError, path: Path) -> OSError:

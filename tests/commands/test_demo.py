@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from pplr_lightning.commands import demo
@@ -82,3 +83,20 @@ def test_places_that_are_none_are_told_before_any_work(tmp_path, run, capsys):
         with pytest.raises(SystemExit):
             run("demo", f"--{option}={path}")
         assert capsys.readouterr().err == f"error: --{option} {path}: {what}\n"
+
+
+@pytest.mark.parametrize("content", [b"no weights", None])
+def test_weights_that_are_none_are_told_before_the_first_stage(
+    tmp_path, run, capsys, monkeypatch, content
+):
+    monkeypatch.setattr(demo, "run_cli", None)  # no stage is started
+    path = tmp_path / "odd.pth"
+    if content is None:
+        torch.save({"fc.weight": torch.ones(2)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit):
+        run("demo", f"--weights={path}")
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}: no")
+    assert error.count("\n") == 1

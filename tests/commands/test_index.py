@@ -3,6 +3,8 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -114,6 +116,13 @@ class TestBadInput:
         assert "is there already: name another folder" in self.fails(
             run, capsys, f"--embeddings={again}", f"--out={index}"
         )
+
+    def test_an_image_that_is_there_twice(self, run, capsys, written, tmp_path):
+        rows = written("a", vectors(3))
+        table = pq.read_table(rows)
+        pq.write_table(pa.concat_tables([table, table]), rows)
+        error = self.fails(run, capsys, f"--embeddings={rows}", f"--out={tmp_path / 'new'}")
+        assert f"{rows}: there twice: a/0.jpg (2 more like it); embed each image once" in error
 
     def test_a_folder_that_is_there(self, run, capsys, index, tmp_path):
         (tmp_path / "precious").mkdir()

@@ -203,6 +203,7 @@ def test_camera_shift_sets_how_much_cameras_differ():
         ({"image_size": (64, 8)}, "width.* must be at least 16, got 8"),
         ({"image_size": (64,)}, "must be .height, width., got .64"),
         ({"distractors": -1}, "distractors must be at least 0, got -1"),
+        ({"distractors": 10**19}, "distractors must be at most 1,000,000, got 1"),
         ({"junk": -2}, "junk must be at least 0, got -2"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"camera_shift": 1.5}, r"camera_shift must be in \[0, 1\], got 1.5"),

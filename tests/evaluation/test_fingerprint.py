@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,14 @@ class TestFingerprint:
     def test_survives_a_line(self):
         assert Fingerprint.from_json(RECIPE.to_json()) == RECIPE
 
-    @pytest.mark.parametrize("line", ["", "[]", "{}", RECIPE.to_json().replace("global", "some")])
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "", "[]", "{}", RECIPE.to_json().replace("global", "some"),
+            *(json.dumps({**json.loads(RECIPE.to_json()), name: value})
+              for name in ("mean", "std") for value in ([], {}, [1, 2], ["x", 1, 2], None)),
+        ],
+    )  # fmt: skip
     def test_another_line(self, line):
         with pytest.raises(ValueError, match="not the record of a model"):
             Fingerprint.from_json(line)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pplr_lightning.data import Sample
-from pplr_lightning.gallery.embedding_parts import EmbeddingParts
+from pplr_lightning.gallery import embedding_parts
+from pplr_lightning.gallery.embedding_parts import EmbeddingParts, remove_joined
 from pplr_lightning.gallery.embeddings import read_embeddings
 
 from ..tiny import FINGERPRINT, vectors
@@ -130,3 +131,43 @@ def test_a_damaged_part_is_computed_again(start, tmp_path):
     write(parts, 1)
     assert parts.merge() == []
     np.testing.assert_array_equal(read_embeddings(tmp_path / "new/e.parquet").vectors[:], ROWS)
+
+
+def test_parts_of_nobody_are_not_taken_for_done(start):
+    """Where the record is gone: nobody knows what they are of."""
+    parts = start()
+    write(parts, 0, 1)
+    (parts.folder / "run.json").unlink()
+    assert start(fingerprint=replace(FINGERPRINT, weights="f")).left() == [0, 1, 2]
+
+
+class TestLeftWhenAllWasJoined:
+    @pytest.fixture
+    def joined(self, start, monkeypatch):
+        parts = start()
+        write(parts, 0, 1, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(embedding_parts, "_remove", lambda _: None)
+            parts.merge()
+        return parts
+
+    @pytest.mark.parametrize("gone", [[], ["000000000.parquet"], ["00000000?.parquet", "run.json"]])
+    def test_is_removed(self, joined, gone):
+        for name in gone:
+            for path in joined.folder.glob(name):
+                path.unlink()
+        remove_joined(joined.path)
+        assert [path.name for path in joined.path.parent.iterdir()] == ["e.parquet"]
+
+    def test_not_those_of_another_model(self, joined, start):
+        for path in joined.folder.iterdir():
+            path.unlink()
+        start(fingerprint=replace(FINGERPRINT, weights="f"))
+        remove_joined(joined.path)
+        assert (joined.folder / "run.json").is_file()
+
+    def test_not_what_is_no_folder_of_parts(self, joined):
+        (joined.folder / "run.json").unlink()
+        (joined.folder / "thesis.txt").touch()
+        remove_joined(joined.path)
+        assert (joined.folder / "thesis.txt").is_file()

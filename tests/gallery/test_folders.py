@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 import resource
+from pathlib import Path
+from threading import Thread
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pplr_lightning.atomic_write import locked
 from pplr_lightning.gallery import Gallery
 from pplr_lightning.gallery import gallery as gallery_module
+from pplr_lightning.gallery.folders import settle
 
 from ..tiny import embeddings, vectors
 
@@ -125,10 +129,41 @@ class TestFolder:
         with pytest.raises(FileNotFoundError, match=r"x.index: no such gallery$"):
             Gallery.load(tmp_path / "x.index")
 
-    def test_update_broken_off_between_two_names(self, folder):
+    def test_update_broken_off_between_two_names(self, folder, gallery):
+        """By a kill: what was there is put back, by whoever reads or writes it next."""
+        for read in (True, False):
+            folder.rename(folder.with_name("some.index.123.old"))
+            if read:
+                assert len(Gallery.load(folder)) == 60
+            else:
+                with pytest.raises(FileExistsError, match=r"some.index was changed by another"):
+                    gallery.save(folder, exclusive=True)
+            assert [path.name for path in folder.parent.iterdir()] == ["some.index"]
+
+    def test_what_cannot_be_put_back_is_named(self, folder, monkeypatch):
         folder.rename(folder.with_name("some.index.123.old"))
+        monkeypatch.setattr(Path, "rename", lambda path, _: path.with_name("no").rmdir())
         with pytest.raises(FileNotFoundError, match=r"before is .*some.index.123.old"):
             Gallery.load(folder)
+
+    def test_what_an_update_has_replaced_is_removed(self, folder):
+        folder.with_name("some.index.123.old").mkdir()
+        settle(folder)
+        assert [path.name for path in folder.parent.iterdir()] == ["some.index"]
+
+    def test_what_a_living_update_has_called_old_is_left_to_it(self, folder, gallery):
+        old = folder.with_name("some.index.123.old")
+        with locked(folder):
+            folder.rename(old)
+            saving = Thread(target=Gallery.load, args=(folder,))
+            saving.start()
+            saving.join(0.2)
+            assert saving.is_alive()  # it waits
+            gallery.save(folder.with_name("new.index"))
+            folder.with_name("new.index").rename(folder)
+        saving.join()
+        assert old.is_dir()
+        assert folder.is_dir()
 
     @pytest.mark.parametrize("name", ["index.faiss", "items.parquet", "meta.json"])
     @pytest.mark.parametrize("damage", ["cut off", "emptied", "removed", "of something else"])

@@ -54,6 +54,7 @@ def test_every_trainable_parameter_learns(module):
         ({"temperature": 0.0}, "temperature=0.0: must be finite and above 0"),
         ({"temperature": float("inf")}, "temperature=inf"),
         ({"projection_size": 0}, "model.projection_size must be at least 1, got 0"),
+        ({"projection_size": 10**19}, "model.projection_size must be at most 65,536, got 1"),
     ],
 )
 def test_bad_options(options, message):

@@ -295,10 +295,8 @@ class TestWeightsOfAFile:
                 network(torch.randn(4, 3, 64, 32))
 
     def test_another_backbones(self, path):
-        network = make("resnet14t", weights=str(path))
-        for _ in range(2):
-            with pytest.raises(ValueError, match=r"other.pth: not the weights of this backbone"):
-                network(torch.randn(4, 3, 64, 32))
+        with pytest.raises(ValueError, match=r"other.pth: not the weights of this backbone"):
+            make("resnet14t", weights=str(path))
 
 
 def test_gem_is_between_the_average_and_the_maximum():
@@ -323,3 +321,19 @@ def test_two_mistakes_are_told_together(tmp_path):
     torch.save({"other.weight": torch.ones(2)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other\.pth: none of .*; and last_stride=1: "):
         PartNetwork("mobilenetv3_small_050", weights=str(tmp_path / "other.pth"))
+
+
+def test_weights_of_a_layout_that_is_known_are_told_of_with_the_other_mistakes(tmp_path):
+    """Before any use, as those that nobody knows."""
+    state = {f"network.{n}": t for n, t in make("test_resnet", num_parts=3).state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "ours.ckpt")
+    for options, message in (
+        ({"num_parts": 2}, "^[^;]*ours.ckpt does not fit the network: [^;]*; set num_parts to 3"),
+        (
+            {"last_stride": 4},
+            r"ours.ckpt does .* set num_parts to 3, .*; and last_stride=4: choose",
+        ),
+        ({"num_parts": 99}, r"ours.ckpt does .* set num_parts to 3, .*; and num_parts=99: the map"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make("test_resnet", weights=str(tmp_path / "ours.ckpt"), **options)

@@ -60,6 +60,8 @@ def test_the_whole_of_a_pyramid_is_the_global_feature():
         ({"windows": "all"}, "network.windows='all': choose stripes or pyramid"),
         ({"window_pooling": "max"}, r"network.window_pooling='max': choose avg or avg\+max"),
         ({"width": 0}, "network.width must be at least 1"),
+        ({"width": 10**19}, "network.width must be at most 65,536"),
+        ({"stripes": 10**19}, "network.stripes must be at most 2,048"),
     ],
 )
 def test_bad_options(options, message):

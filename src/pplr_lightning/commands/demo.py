@@ -9,6 +9,8 @@ from typing import cast
 from pplr_lightning.callbacks import RetrievalEvaluation
 from pplr_lightning.callbacks.shared import find, run_folder
 from pplr_lightning.commands.training import PPLRCLI, run_cli
+from pplr_lightning.networks import PartNetwork
+from pplr_lightning.report.bounded_yaml import load_bounded
 from pplr_lightning.weights.packaged import imagenet_mobilenetv2
 
 # Installed they are files of the package; in a checkout a link leads to those at its top.
@@ -30,6 +32,8 @@ def run(args: list[str]) -> dict[str, dict[str, float]]:
     if options.weights is not None and not options.weights.is_file():  # before minutes of work
         raise FileNotFoundError(f"--weights {options.weights}: no such file")
     weights = options.weights or imagenet_mobilenetv2()
+    if options.weights is not None:
+        _check_weights(options.configs / "demo.yaml", options.weights)
     start = f"weights of {weights.name}" if options.weights else "ImageNet's weights"
     shared = [
         f"--config={options.configs / 'demo.yaml'}",
@@ -53,6 +57,12 @@ def run(args: list[str]) -> dict[str, dict[str, float]]:
     evaluation.print_table(rows)
     print(f"PPLR's log, config and checkpoint are in {run_folder(pplr.trainer)}")
     return rows
+
+
+def _check_weights(config: Path, weights: Path) -> None:
+    """Builds the network of a config with weights, which says what is wrong with them."""
+    options = load_bounded(config.read_text(encoding="utf-8"))["model"]["init_args"]["network"]
+    PartNetwork(**{**options, "weights": str(weights)})
 
 
 def _call(*words: str) -> PPLRCLI:

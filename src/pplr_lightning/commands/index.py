@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from pplr_lightning.gallery.embeddings import read_embeddings
+from pplr_lightning.gallery.embeddings import Embeddings, read_embeddings
 from pplr_lightning.gallery.faiss_index import Kind
-from pplr_lightning.gallery.gallery import MEMORY_LIMIT, PROBES, Gallery
+from pplr_lightning.gallery.folders import settle
+from pplr_lightning.gallery.gallery import MEMORY_LIMIT, PROBES, Gallery, check_paths
 
 BUILDING = ("kind", "memory_limit", "probes")  # arguments of `Gallery.build`
 
@@ -17,6 +18,7 @@ def run(args: list[str]) -> Gallery:
     """Builds a gallery, or adds and removes images."""
     options = _parse(args)
     out = options.out or options.index
+    settle(out)
     if out.exists() and out != options.index:
         raise ValueError(
             f"{out} is there already: name another folder or remove it, or change it with --index"
@@ -28,7 +30,7 @@ def run(args: list[str]) -> Gallery:
 
 
 def _build(options: argparse.Namespace) -> Gallery:
-    embeddings = read_embeddings(options.embeddings)
+    embeddings = _read(options.embeddings)
     if not len(embeddings.items):
         raise ValueError(f"{options.embeddings}: holds no image to build a gallery of")
     choices = {name: value for name in BUILDING if (value := getattr(options, name)) is not None}
@@ -41,12 +43,21 @@ def _build(options: argparse.Namespace) -> Gallery:
     return gallery
 
 
+def _read(path: Path) -> Embeddings:
+    embeddings = read_embeddings(path)
+    try:
+        check_paths(embeddings.items)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; embed each image once") from error
+    return embeddings
+
+
 def _change(options: argparse.Namespace) -> Gallery:
     gallery = Gallery.load(options.index)
     if options.remove:
         gallery.remove(options.remove)
     if options.add is not None:
-        gallery.add(read_embeddings(options.add))
+        gallery.add(_read(options.add))
     return gallery
 
 

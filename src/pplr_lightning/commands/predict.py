@@ -21,7 +21,7 @@ from pplr_lightning.data.sampler import ShardSampler
 from pplr_lightning.data.transforms import EvalTransform
 from pplr_lightning.evaluation.extraction import FeatureKind
 from pplr_lightning.functional.checks import MOST_WORKERS, check_counts, check_image_size
-from pplr_lightning.gallery.embedding_parts import EmbeddingParts
+from pplr_lightning.gallery.embedding_parts import EmbeddingParts, remove_joined
 from pplr_lightning.methods import ReIDModule
 
 DESCRIPTION = """
@@ -78,6 +78,7 @@ def run(args: list[str]) -> Path | PPLRCLI:
     options = _parse(args)
     out, data = Path(options.out), options.data
     if out.exists():
+        remove_joined(out)
         raise ValueError(f"{out} is there already: name another file or remove it")
     module = ReIDModule.load_from_checkpoint(options.ckpt_path)
     module.predict_kind = options.features

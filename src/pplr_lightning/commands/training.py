@@ -24,7 +24,7 @@ from lightning.pytorch.cli import (
 )
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from pplr_lightning.atomic_write import write_whole
+from pplr_lightning.atomic_write import clear_left_over, write_whole
 from pplr_lightning.callbacks import (
     FeatureWriter,
     Figures,
@@ -44,6 +44,7 @@ from pplr_lightning.methods import PPLRModule, ReIDModule
 from pplr_lightning.methods.base import check_trainer
 from pplr_lightning.weights.checkpoints import (
     WholeCheckpointIO,
+    checkpoint_folders,
     newest_checkpoint,
     read_checkpoint,
 )
@@ -150,6 +151,8 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
             )
         if config.get("ckpt_path") != "last":
             return
+        for folder in checkpoint_folders(self.trainer) if self.trainer.is_global_zero else ():
+            clear_left_over(folder.parent)
         config["ckpt_path"] = newest = newest_checkpoint(self.trainer)
         if newest is not None:
             rank_zero_info(f"--ckpt_path last: takes {newest}")
@@ -160,6 +163,11 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
             raise FileNotFoundError(
                 "--ckpt_path last: there is no checkpoint of a run of this name"
             )
+
+    def before_fit(self) -> None:
+        """Says what is trained."""
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        rank_zero_info(f"{type(self.model).__name__} of {count / 1e6:.1f} million parameters")
 
     def _record_defaults(self) -> None:
         """Has `config.yaml` name the network, optimiser and schedule that the method brought."""
@@ -220,7 +228,10 @@ def run_cli(args: ArgsType = None) -> PPLRCLI:
         parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m pplr_lightning"},
         save_config_callback=RunConfig,
         save_config_kwargs={"save_to_log_dir": False},
-        trainer_defaults={"callbacks": [FeatureWriter(), Interruption()]},
+        trainer_defaults={
+            "callbacks": [FeatureWriter(), Interruption()],
+            "enable_model_summary": False,  # with its FLOPs, which are 0 without an example
+        },
     )
 
 

@@ -168,18 +168,30 @@ class PPLRDataModule(LightningDataModule):
             if augmentation == "pplr"
             else contrastive_transform(self.image_size, mean=mean, std=std)
         )
+        self._unprepared: Exception | None = None  # why `prepare_data` failed
         self.splits: Splits | None = None
         self.image_cache: ImageCache | None = None  # made with the splits
         self.pseudo_labels: PseudoLabels | None = None
 
     def prepare_data(self) -> None:
-        """Writes the data set where it has to be made first."""
-        self.dataset.prepare()
+        """Writes the data set where it has to be made first.
+
+        A Trainer has one process of a machine do so, and the others wait: that it failed, `setup`
+        raises on all of them.
+        """
+        try:
+            self._unprepared = None
+            self.dataset.prepare()
+        except Exception as error:
+            if self.trainer is None:
+                raise
+            self._unprepared = error
 
     def setup(self, stage: str) -> None:
         """Lists the images and checks them.
 
         Raises:
+            Exception: That of `prepare_data`, on any rank.
             OSError: An image file cannot be opened or read.
             ValueError: An image is no image, a split needed is empty, the batch does not divide
                 over the processes, or they find other images.
@@ -187,6 +199,8 @@ class PPLRDataModule(LightningDataModule):
         check_batch(self.batch_size, self.instances, self.world_size)
         if self.splits is None:
             with raised_on_all():
+                if self._unprepared is not None:
+                    raise self._unprepared
                 splits = self.dataset.load()
             _check_same(splits)
             self.splits = self._decoded(splits)

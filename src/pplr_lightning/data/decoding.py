@@ -71,8 +71,8 @@ def without_bad_images(splits: Splits, bad: dict[str, str], bad_images: BadImage
     if bad_images == "raise":
         more = f" ({len(bad) - 1} more like it)" if len(bad) > 1 else ""
         raise ValueError(
-            f"{next(iter(bad.values()))}{more}; replace or remove the file, or set "
-            "data.bad_images to skip"
+            f"{next(iter(bad.values()))}{more}; replace or remove the file, or set bad_images to "
+            "skip (a training's data.bad_images)"
         )
     rank_zero_warn(f"{len(bad)} unreadable images are left out: " + "; ".join(bad.values()))
     return Splits(*([s for s in split if s.path not in bad] for split in splits))

@@ -20,7 +20,9 @@ from pplr_lightning.data.drawing.people import between, chance, make_person, str
 from pplr_lightning.data.drawing.scenes import draw_crop, start_walk
 from pplr_lightning.data.forked_map import forked_map, free_cores
 from pplr_lightning.data.market_layout import MarketLayout
-from pplr_lightning.functional.checks import check_count, check_fraction
+from pplr_lightning.functional.checks import LARGEST_SIDE, check_count, check_fraction
+
+MOST_DRAWN = 1_000_000  # of anything
 
 # Raise it whenever a change makes any image differ: sets drawn before are then refused.
 DRAWING_VERSION = 2
@@ -120,14 +122,14 @@ class SyntheticReID(MarketLayout):
         if len(image_size) != 2:
             raise ValueError(f"image_size must be (height, width), got {image_size}")
         height, width = image_size
-        check_count("train_identities", train_identities)
-        check_count("test_identities", test_identities)
-        check_count("cameras", cameras, least=2)
-        check_count("images_per_identity", images_per_identity, least=4)
-        check_count("image_size[0] (height)", height, least=16)
-        check_count("image_size[1] (width)", width, least=16)
-        check_count("distractors", distractors, least=0)
-        check_count("junk", junk, least=0)
+        check_count("train_identities", train_identities, most=MOST_DRAWN)
+        check_count("test_identities", test_identities, most=MOST_DRAWN)
+        check_count("cameras", cameras, least=2, most=MOST_DRAWN)
+        check_count("images_per_identity", images_per_identity, least=4, most=MOST_DRAWN)
+        check_count("image_size[0] (height)", height, least=16, most=LARGEST_SIDE)
+        check_count("image_size[1] (width)", width, least=16, most=LARGEST_SIDE)
+        check_count("distractors", distractors, least=0, most=MOST_DRAWN)
+        check_count("junk", junk, least=0, most=MOST_DRAWN)
         check_count("seed", seed, least=0)
         check_fraction("camera_shift", camera_shift, "0 makes all cameras alike")
         check_fraction("occlusion", occlusion, "it is a probability")

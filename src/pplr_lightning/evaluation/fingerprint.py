@@ -43,9 +43,10 @@ class Fingerprint:
         try:
             values = json.loads(text)
             height, width = values["image_size"]
-            preprocessing = Preprocessing(
-                (int(height), int(width)), tuple(values["mean"]), tuple(values["std"])
-            )
+            mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
+            preprocessing = Preprocessing((int(height), int(width)), mean, std)
+            if len(mean) != 3 or len(std) != 3:
+                raise ValueError(f"mean={list(mean)}, std={list(std)}: not one of each colour")
             if values["features"] not in get_args(FeatureKind):
                 raise ValueError(f"features={values['features']!r}")
             return cls(str(values["weights"]), values["features"], preprocessing)

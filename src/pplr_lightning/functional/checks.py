@@ -13,6 +13,8 @@ from torch import Tensor
 LARGEST_SIDE = 2048  # of an image that a network is given, in pixels
 MOST_WORKERS = 256  # loader processes of a process
 MOST_CLASSES = 1_000_000  # rows of a classifier, used or not
+MOST_FEATURES = 65_536  # of a layer that an option sizes
+MOST = 2**32 - 1  # of any count: a seed may be that
 
 
 def check_features(features: Tensor, name: str = "features") -> None:
@@ -76,14 +78,14 @@ def check_count(
     images: int | None = None,
     *,
     least: int = 1,
-    most: int | None = None,
+    most: int = MOST,
 ) -> None:
-    """Check that a whole number is at least `least`, at most `most` and `images` if given."""
+    """Check that a whole number is at least `least`, at most `most`, and `images` if given."""
     if not isinstance(value, Integral):
         raise ValueError(f"{name} must be a whole number, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}; raise {name}")
-    if most is not None and value > most:
+    if value > most:
         raise ValueError(f"{name} must be at most {most:,}, got {value}; lower {name}")
     if images is not None and value > images:
         raise ValueError(
@@ -98,7 +100,7 @@ def check_counts(
     /,
     *,
     least: int = 1,
-    most: int | None = None,
+    most: int = MOST,
     **counts: int,
 ) -> None:
     """Check options by name, which the message calls those of `owner`, as `check_count` does."""

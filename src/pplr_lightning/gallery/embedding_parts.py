@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import IO
@@ -27,8 +28,11 @@ from pplr_lightning.gallery.embeddings import (
     as_vectors,
     check_names,
     items_table,
+    read_embeddings,
     write_parts,
 )
+
+RECORD, LOCK = "run.json", "lock"  # beside the parts
 
 
 @dataclass(eq=False, repr=False)
@@ -62,7 +66,7 @@ class EmbeddingParts:
         self.folder = self.path.with_name(f"{self.path.name}.parts")
         if self.folder.is_symlink():  # of somebody who would have us write elsewhere
             raise ValueError(f"{self.folder}: is a link; remove it, or write to another file")
-        record = self.folder / "run.json"
+        record = self.folder / RECORD
         images = hashlib.sha256(json.dumps(list(self.samples)).encode()).hexdigest()
         own = {
             "fingerprint": self.fingerprint.to_json(),
@@ -71,6 +75,8 @@ class EmbeddingParts:
             "precision": self.precision,
         }
         if not record.is_file():
+            for part in self.folder.glob("*.parquet"):  # of whom, nobody knows
+                part.unlink(missing_ok=True)
             write_whole(record, json.dumps(own))  # by several ranks at once, the same content
             return
         try:
@@ -100,7 +106,7 @@ class EmbeddingParts:
             ValueError: Another one is writing them.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / "lock", "w")  # noqa: SIM115
+        self._lock = open(self.folder / LOCK, "w")  # noqa: SIM115
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -159,8 +165,31 @@ class EmbeddingParts:
                 yield items, as_vectors(table.column("vector"))
 
         write_parts(self.path, self.fingerprint, dimension, tables())
-        shutil.rmtree(self.folder)
+        _remove(self.folder)
         return left_out
+
+
+def remove_joined(path: Path) -> None:
+    """Removes the parts beside an embeddings file, if a run left them that was killed at its end.
+
+    Not those of another model, nor what is no folder of parts.
+    """
+    folder = path.with_name(f"{path.name}.parts")
+    if folder.is_symlink() or not folder.is_dir() or not path.is_file():
+        return
+    with suppress(ValueError, KeyError, TypeError, FileNotFoundError):
+        if {file.name for file in folder.iterdir()} - {LOCK}:
+            found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            if read_embeddings(path).fingerprint != Fingerprint.from_json(found["fingerprint"]):
+                return
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Removes parts, of which the record goes last: without it nobody knows whose they are."""
+    for part in folder.glob("*.parquet"):
+        part.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read_part(path: Path) -> pa.Table:

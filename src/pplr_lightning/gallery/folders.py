@@ -6,13 +6,14 @@ import glob
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pplr_lightning.atomic_write import written_whole
+from pplr_lightning.atomic_write import locked, remove_left_over, written_whole
 from pplr_lightning.evaluation.fingerprint import Fingerprint
 from pplr_lightning.functional.engines import require_faiss
 from pplr_lightning.gallery.embeddings import ITEMS
@@ -50,6 +51,7 @@ def write_gallery(
         FileExistsError, OSError: As of `Gallery.save`.
     """
     folder = folder.resolve()
+    settle(folder)
     if folder.is_file():
         raise FileExistsError(f"{folder} is a file, not a gallery's: name another folder")
     there = {path.name for path in folder.iterdir()} if folder.exists() else set()
@@ -67,7 +69,8 @@ def write_gallery(
         "recall": recall,
         "fingerprint": json.loads(fingerprint.to_json()),
     }
-    with written_whole(folder, folder=True, synced=True) as aside:
+    # Locked, so that nobody puts the old one back while this one takes its place.
+    with locked(folder, wait=True), written_whole(folder, folder=True, synced=True) as aside:
         index_path, items_path, meta_path = (aside / name for name in FILES)
         try:
             require_faiss(PURPOSE).write_index(index, str(index_path))
@@ -86,6 +89,27 @@ def write_gallery(
                 f"{folder} was changed by another process meanwhile and is left so: start again"
             )
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(folder: Path) -> list[Path]:
+    """Lists what stood at `folder` before, of updates that were broken off."""
+    return sorted(folder.parent.glob(f"{glob.escape(folder.name)}.[0-9]*.old"))
+
+
+def settle(folder: Path) -> None:
+    """Puts back or removes what an update that was killed has left beside a gallery."""
+    put_back(folder)
+    for left_over in _old(folder) if folder.exists() else ():
+        remove_left_over(left_over)
+
+
+def put_back(folder: Path) -> None:
+    """Puts back what an update that was killed between two names has left of a gallery."""
+    for old in reversed(_old(folder)) if not folder.exists() else ():
+        # A living update has it locked until it is through.
+        with locked(old, wait=True) as held, suppress(OSError):
+            if held and not folder.exists():  # where nothing can be written, the user is told
+                old.rename(folder)
 
 
 def place_of(folder: Path) -> Place:
@@ -110,8 +134,9 @@ def read_gallery(folder: Path) -> tuple[Any, pa.Table, Fingerprint, Kind, float 
         FileNotFoundError, ValueError, ImportError: As of `Gallery.load`.
     """
     faiss = require_faiss(PURPOSE)
+    put_back(folder)
     if not folder.is_dir():
-        old = sorted(folder.parent.glob(f"{glob.escape(folder.name)}.[0-9]*.old"))
+        old = _old(folder)
         hint = f"; an update was broken off, what was there before is {old[-1]}" if old else ""
         raise FileNotFoundError(f"{folder}: no such gallery{hint}")
     missing = [name for name in FILES if not (folder / name).is_file()]

@@ -110,7 +110,7 @@ class Gallery:
         check_count("probes", probes)
         if not memory_limit > 0:  # NaN, too
             raise ValueError(f"memory_limit={memory_limit}: must be above 0 GiB; raise it")
-        _check_paths(embeddings.items)
+        check_paths(embeddings.items)
         if kind == "auto":
             kind = kind_within(memory_limit * 2**30, images, dimension)
         index, recall = (
@@ -135,7 +135,7 @@ class Gallery:
             ValueError: The vectors are of another model, or an image is in the gallery already.
         """
         self.check(embeddings.fingerprint, "the vectors to add")
-        _check_paths(embeddings.items)
+        check_paths(embeddings.items)
         paths = embeddings.items["path"]
         known = pc.filter(paths, pc.is_in(paths, self.items["path"]))
         if len(known):
@@ -316,7 +316,7 @@ def _numbered(items: pa.Table, first: int) -> pa.Table:
     return items.select(ITEMS.names).append_column("id", ids)
 
 
-def _check_paths(items: pa.Table) -> None:
+def check_paths(items: pa.Table) -> None:
     """Refuses an image that is there twice, as every path names one image."""
     counts = pc.value_counts(items["path"])
     twice = pc.filter(counts.field("values"), pc.greater(counts.field("counts"), 1))

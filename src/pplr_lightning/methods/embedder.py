@@ -15,6 +15,7 @@ from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.evaluation.embedding import ImageLike, embed_images
 from pplr_lightning.evaluation.extraction import FeatureKind, unit_features
 from pplr_lightning.evaluation.fingerprint import Fingerprint, checksum
+from pplr_lightning.lightning_internals import trainer_of
 from pplr_lightning.networks import PartNetwork
 from pplr_lightning.sharing.hub import HubMixin
 from pplr_lightning.weights.checkpoints import check_weights, differences, read_checkpoint
@@ -192,7 +193,8 @@ class Embedder(HubMixin, LightningModule):
         for network in self.all_networks:
             network.expect_weights()
         if self.strict_loading:
-            check_weights(checkpoint["state_dict"], self.state_dict())
+            name = getattr(trainer_of(self), "ckpt_path", None) or "the checkpoint"
+            check_weights(checkpoint["state_dict"], self.state_dict(), str(name))
         if self.preprocessing is None and "preprocessing" in checkpoint:
             self.preprocessing = Preprocessing(**checkpoint["preprocessing"])
 

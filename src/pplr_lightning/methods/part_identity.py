@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from pplr_lightning.data import TrainBatch
 from pplr_lightning.data.cache import send
 from pplr_lightning.functional import margin_triplet_loss
-from pplr_lightning.functional.checks import MOST_CLASSES, check_below_one, check_counts
+from pplr_lightning.functional.checks import (
+    MOST_CLASSES,
+    MOST_FEATURES,
+    check_below_one,
+    check_counts,
+)
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.methods.parameter_groups import SCALE
 from pplr_lightning.networks.window_network import WindowNetwork, reduction
@@ -71,7 +76,7 @@ class PartIdentityModule(ReIDModule):
         super().__init__(network)
         width, self.hidden = network.num_features, None
         if hidden is not None:
-            check_counts("model", hidden=hidden)
+            check_counts("model", most=MOST_FEATURES, hidden=hidden)
             self.hidden = reduction(width, hidden, network.norm_batch_size, bias=False)
             width = hidden
         self.classifiers = nn.ModuleList(

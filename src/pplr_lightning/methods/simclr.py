@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pplr_lightning.data import TrainBatch
-from pplr_lightning.functional.checks import check_counts, check_positive
+from pplr_lightning.functional.checks import MOST_FEATURES, check_counts, check_positive
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.networks import PartNetwork
 
@@ -36,7 +36,7 @@ class SimCLRModule(ReIDModule):
         projection_size: int = 128,
         temperature: float = 0.1,
     ) -> None:
-        check_counts("model", projection_size=projection_size)
+        check_counts("model", most=MOST_FEATURES, projection_size=projection_size)
         check_positive(temperature=temperature)
         network = network or PartNetwork()
         super().__init__(network)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -142,7 +143,6 @@ class PartNetwork(nn.Module):
         if pooling not in ("avg", "gem"):
             raise ValueError(f"pooling={pooling!r}: choose 'avg' (as the paper) or 'gem'")
         self.options = options
-        self.weights = weights
         self.backbone_name = backbone
         self.image_size = (image_size[0], image_size[1])
         self.num_parts = num_parts
@@ -150,39 +150,47 @@ class PartNetwork(nn.Module):
         self.chunk_size = chunk_size
         self.backbone = create_backbone(backbone, self.image_size)
         refused: list[str] = []  # told together: two mistakes are to take one attempt
-        if weights not in (None, PRETRAINED):
-            try:
-                check_weights_file(weights, self.backbone)
-            except ValueError as error:
-                refused.append(str(error))
         if pooling == "gem" and gives_tokens(self.backbone):
-            raise ValueError(
+            refused.append(
                 f"pooling='gem': means maps without negative values, which the tokens of backbone "
                 f"{backbone!r} have; choose 'avg'"
             )
         if last_stride == 1:
-            try:
+            with _noted(refused):
                 remove_last_stride(self.backbone, backbone)
-            except ValueError as error:
-                refused.append(str(error))
         elif last_stride != 2:
             refused.append(f"last_stride={last_stride}: choose 1 (as the paper) or 2")
-        if refused:
-            raise ValueError("; and ".join(refused))
         group_batch_norms(self.backbone, norm_batch_size)
         self.channels_last = channels_last
         self.backbone.to(memory_format=self.memory_format)
         self.is_compiled = compile
         self.num_features = cast(int, self.backbone.num_features)
-        check_feature_map(self.backbone, backbone, image_size=self.image_size, num_parts=num_parts)
+        with _noted(refused):
+            check_feature_map(
+                self.backbone, backbone, image_size=self.image_size, num_parts=num_parts
+            )
         self.gem = GeM() if pooling == "gem" else None
         self.neck = _neck(self.num_features, norm_batch_size)
         self.part_necks = nn.ModuleList(
             _neck(self.num_features, norm_batch_size) for _ in range(num_parts)
         )
-        cast(Any, self.backbone).waits_for_weights = weights is not None
+        self._start_from(weights, refused)
         self.backbone.register_load_state_dict_pre_hook(_note_weights)
         self.register_state_dict_pre_hook(_load_weights)
+
+    def _start_from(self, weights: str | None, refused: list[str]) -> None:
+        """Checks the weights to start from, which wait for the first use.
+
+        Raises:
+            FileNotFoundError, ValueError: They are refused, or something else is already.
+        """
+        if weights not in (None, PRETRAINED):
+            with _noted(refused, first=True):
+                check_weights_file(self, weights)
+        if refused:
+            raise ValueError("; and ".join(refused))
+        self.weights = weights
+        cast(Any, self.backbone).waits_for_weights = weights is not None
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -298,6 +306,15 @@ class PartNetwork(nn.Module):
         bounds = [(part * rows // parts, -(-(part + 1) * rows // parts)) for part in range(parts)]
         stripes = [feature_map[:, :, top:bottom].mean(dim=(2, 3)) for top, bottom in bounds]
         return torch.stack(stripes, dim=2)
+
+
+@contextmanager
+def _noted(refused: list[str], *, first: bool = False) -> Iterator[None]:
+    """Notes what is refused within, to be told with what else is."""
+    try:
+        yield
+    except ValueError as error:
+        refused.insert(0 if first else len(refused), str(error))
 
 
 def _neck(num_features: int, norm_batch_size: int | None) -> GroupBatchNorm:

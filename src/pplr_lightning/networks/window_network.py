@@ -7,7 +7,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from pplr_lightning.functional.checks import check_counts
+from pplr_lightning.functional.checks import LARGEST_SIDE, MOST_FEATURES, check_counts
 from pplr_lightning.networks.batch_norm import GroupBatchNorm
 from pplr_lightning.networks.part_network import PRETRAINED, PartNetwork
 
@@ -64,7 +64,7 @@ class WindowNetwork(PartNetwork):
         compile: bool = False,
     ) -> None:
         options = {n: v for n, v in locals().items() if n not in ("self", "__class__")}
-        check_counts("network", stripes=stripes)
+        check_counts("network", most=LARGEST_SIDE, stripes=stripes)
         if windows not in ("stripes", "pyramid"):
             raise ValueError(f"network.windows={windows!r}: choose stripes or pyramid")
         if window_pooling not in ("avg", "avg+max"):
@@ -72,7 +72,7 @@ class WindowNetwork(PartNetwork):
         super().__init__(
             backbone,
             image_size=image_size,
-            weights=weights,
+            weights=None,  # until all is there that they are of
             num_parts=0,
             last_stride=last_stride,
             norm_batch_size=norm_batch_size,
@@ -88,11 +88,12 @@ class WindowNetwork(PartNetwork):
         self.neck = cast(GroupBatchNorm, nn.Identity())
         self.reductions = nn.ModuleList()
         if width is not None:
-            check_counts("network", width=width)
+            check_counts("network", most=MOST_FEATURES, width=width)
             self.reductions.extend(
                 reduction(self.num_features, width, norm_batch_size) for _ in self.windows
             )
             self.num_features = width
+        self._start_from(weights, [])
 
     def _branches(
         self, feature_map: Tensor, class_token: Tensor | None

@@ -67,12 +67,8 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> str:
         ValueError: It cannot be read, would execute code, or holds the weights of another backbone.
     """
     own = backbone.state_dict()
-    given = find_backbone_weights(backbone, path)
-    names, notes = given.names, list(given.notes)
-    found = {names[name]: tensor for name, tensor in given.tensors.items() if name in names}
-    resampled = fit_position_embeddings(found, backbone)
-    notes += [resampled] if resampled else []
-    _check(found, own, path, given.layout)
+    given, found = fitting_backbone_weights(backbone, path)
+    names, notes = given.names, given.notes
     backbone.load_state_dict({n: found[n] for n in own if n in found}, strict=False)
     whole = cast(Any, backbone)
     whole.weights_project = "published"
@@ -89,6 +85,29 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> str:
     notes += [f"left out {len(left_out)}: {_some(left_out)}"] if left_out else []
     whose = f" ({given.layout.project})" if given.layout is not None else ""
     return "; ".join([f"{loaded} tensors from {path}{whose}{given.how}", *notes])
+
+
+def fitting_backbone_weights(
+    backbone: nn.Module, path: str | Path, *, mmap: bool = False
+) -> tuple[BackboneWeights, dict[str, Tensor]]:
+    """Finds a backbone's weights in a file, and those that it loads, made to fit.
+
+    Args:
+        backbone: A timm model without classifier.
+        path: As of `read_tensors`.
+        mmap: Likewise.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, would execute code, or holds the weights of another backbone.
+    """
+    given = find_backbone_weights(backbone, path, mmap=mmap)
+    names = given.names
+    found = {names[name]: tensor for name, tensor in given.tensors.items() if name in names}
+    resampled = fit_position_embeddings(found, backbone)
+    given.notes.extend([resampled] if resampled else [])
+    _check(found, backbone.state_dict(), path, given.layout)
+    return given, found
 
 
 def find_backbone_weights(

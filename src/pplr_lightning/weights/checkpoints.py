@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from pplr_lightning.atomic_write import written_whole
@@ -160,7 +161,9 @@ def read_checkpoint(path: PathLike, *, mmap: bool = False) -> dict[str, Any]:
     return checkpoint
 
 
-def check_weights(weights: dict[str, Any], own: dict[str, Any]) -> None:
+def check_weights(
+    weights: dict[str, Any], own: dict[str, Any], name: str = "the checkpoint"
+) -> None:
     """Checks that a checkpoint's weights have the names and shapes of a model's own.
 
     Raises:
@@ -169,7 +172,7 @@ def check_weights(weights: dict[str, Any], own: dict[str, Any]) -> None:
     strange = differences(weights, own)
     if strange:
         raise ValueError(
-            f"the checkpoint does not fit the model: {strange}; use the options of model that it "
+            f"{name} does not fit the model: {strange}; use the options of model that it "
             "was trained with, or start from its network with network.weights"
         )
 
@@ -197,20 +200,33 @@ def newest_checkpoint(trainer: Trainer) -> Path | None:
     By epoch and step first, then by the file's time, which copies and clocks change. Files that
     cannot be read count least.
     """
-    own, others = [Path(trainer.default_root_dir, "checkpoints")], list[Path]()
-    for logger in trainer.loggers:
-        root = Path(logger.save_dir or trainer.default_root_dir, str(logger.name))
-        others += root.glob("*/checkpoints")
-        own.append(root / _version(logger.version) / "checkpoints")
-    for callback in trainer.checkpoint_callbacks:
-        if getattr(callback, "dirpath", None) is not None:
-            own.append(Path(callback.dirpath))  # type: ignore[attr-defined]
-    for folders in (own, others):
+    for folders in (_own_folders(trainer), _folders_of_others(trainer)):
         # In folders of their own where a metric's slash is in the name: epoch=1-val/mAP=0.5.ckpt.
         found = {path for folder in folders for path in folder.rglob("*.ckpt") if path.is_file()}
         if found:
             return max(found, key=_progress)
     return None
+
+
+def checkpoint_folders(trainer: Trainer) -> list[Path]:
+    """Lists the folders of checkpoints of this run, and of any run of its name."""
+    return [*_own_folders(trainer), *_folders_of_others(trainer)]
+
+
+def _own_folders(trainer: Trainer) -> list[Path]:
+    own = [Path(trainer.default_root_dir, "checkpoints")]
+    own += [_root(trainer, log) / _version(log.version) / "checkpoints" for log in trainer.loggers]
+    given = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
+    return own + [Path(folder) for folder in given if folder is not None]
+
+
+def _folders_of_others(trainer: Trainer) -> list[Path]:
+    roots = [_root(trainer, logger) for logger in trainer.loggers]
+    return [folder for root in roots for folder in root.glob("*/checkpoints")]
+
+
+def _root(trainer: Trainer, logger: Logger) -> Path:
+    return Path(logger.save_dir or trainer.default_root_dir, str(logger.name))
 
 
 def _version(version: int | str | None) -> str:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pplr_lightning.weights.backbone_weights import (
-    find_backbone_weights,
     fit_position_embeddings,
+    fitting_backbone_weights,
     load_backbone_weights,
     read_tensors,
 )
@@ -148,15 +148,18 @@ def to_official(weights: Weights) -> dict[str, Tensor]:
     }
 
 
-def check_weights_file(path: str | Path, backbone: nn.Module) -> None:
-    """Checks before any work that a file holds weights of a known layout or of this backbone.
+def check_weights_file(network: Any, path: str | Path) -> None:
+    """Checks before any work that `load_weights_file` can load a file.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It does not, cannot be read, or would execute code.
+        ValueError: It cannot be read, would execute code, or does not fit.
     """
-    if _find_layout(path, mmap=True) is None:
-        find_backbone_weights(backbone, path, mmap=True)
+    weights = _find_layout(path, mmap=True)
+    if weights is None:
+        fitting_backbone_weights(network.backbone, path, mmap=True)
+    else:
+        _fitting(network, weights)
 
 
 def load_weights_file(network: Any, path: str | Path) -> str:
@@ -201,6 +204,15 @@ def load_weights(network: Any, weights: Weights) -> str:
     Raises:
         ValueError: The weights are of another backbone, number of parts or pooling.
     """
+    tensors, notes = _fitting(network, weights)
+    network.load_state_dict(tensors)
+    return f"{len(tensors)} tensors from {weights.path}" + (
+        f" ({'; '.join(notes)})" if notes else ""
+    )
+
+
+def _fitting(network: Any, weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
+    """Makes weights such as a network can load, and says what was done to them."""
     tensors = {n: t for n, t in weights.tensors.items() if n not in weights.classifiers}
     notes = [f"of {weights.project}"] if weights.project else []
     if not weights.num_parts:
@@ -221,10 +233,7 @@ def load_weights(network: Any, weights: Weights) -> str:
         raise ValueError(
             f"{weights.path} does not fit the network: {strange}; {_hint(network, weights)}"
         )
-    network.load_state_dict(tensors)
-    return f"{len(tensors)} tensors from {weights.path}" + (
-        f" ({'; '.join(notes)})" if notes else ""
-    )
+    return tensors, notes
 
 
 def _hint(network: Any, weights: Weights) -> str:
