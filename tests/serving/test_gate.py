@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 pytest.importorskip("gradio")
@@ -34,7 +36,46 @@ def test_the_pages_own_uploads_are_taken(client, headers):
     assert client.post("/gradio_api/upload", files=UPLOAD, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["openapi.json", "docs", "redoc"])
+@pytest.mark.parametrize(
+    ("path", "most", "kind"),
+    [
+        ("upload", 50, "multipart/form-data; boundary=b"),
+        ("run/predict", 1, "application/json"),
+        ("queue/join", 1, "application/json"),
+    ],
+)
+def test_what_does_not_end_is_not_read_to_its_end(client, path, most, kind):
+    read, answers = [], []
+    first = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+
+    async def receive():
+        read.append(1)
+        assert len(read) < 200
+        body = first if len(read) == 1 else b"x" * 2**20
+        return {"type": "http.request", "body": body, "more_body": True}
+
+    async def send(message):
+        answers.append(message)
+
+    headers = [(b"host", b"localhost:7860"), (b"content-type", kind.encode())]
+    scope = {
+        "type": "http", "method": "POST", "scheme": "http", "query_string": b"", "root_path": "",
+        "path": f"/gradio_api/{path}", "headers": headers,
+    }  # fmt: skip
+    asyncio.run(client.app(scope, receive, send))
+    assert len(read) <= most + 3
+    assert answers[0]["status"] == 413
+    assert (b"connection", b"close") in answers[0]["headers"]
+    assert answers[1]["body"] == b"too large"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "openapi.json", "docs", "redoc", "gradio_api/openapi.json", "gradio_api/dev/reload",
+        "monitoring", "gradio_api/mcp/schema", "gradio_api/proxy=http://evil.example",
+    ],
+)  # fmt: skip
 def test_is_not_described(client, path):
     assert client.get(f"/{path}").status_code == 404
 

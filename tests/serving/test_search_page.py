@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from threading import Thread, get_ident
 from types import SimpleNamespace
 
 import pytest
@@ -167,9 +168,20 @@ def test_a_picture_of_many_pixels_is_refused_before_it_is_decoded(answers, made,
 
 
 def test_one_upload_is_decoded_at_a_time(answers, made, monkeypatch):
-    held = []
-    monkeypatch.setattr(
-        search_page, "read_upload", lambda path: held.append(answers.lock.locked()) or read(path)
-    )
-    answers.ask({"path": str(made.images[4]), "orig_name": "4.png"}, 7, False, 200, [], 1, 1, 1)
-    assert held == [True]
+    """In one thread, whichever asks: each would keep the memory of a decoded picture."""
+    held, threads = [], set()
+
+    def watched(path):
+        held.append(answers.lock.locked())
+        threads.add(get_ident())
+        return read(path)
+
+    monkeypatch.setattr(search_page, "read_upload", watched)
+    upload = {"path": str(made.images[4]), "orig_name": "4.png"}
+    asking = [Thread(target=answers.ask, args=(upload, 7, False, 200, [], 1, 1, 1)) for _ in "ab"]
+    for one in asking:
+        one.start()
+    for one in asking:
+        one.join()
+    assert held == [True, True]
+    assert len(threads) == 1

@@ -14,6 +14,8 @@ from pplr_lightning.functional.warm_up import compile_loops
 from pplr_lightning.gallery import SearchEngine
 from pplr_lightning.serving.address import is_loopback, listen
 
+GRACE = 3  # seconds for requests that are not answered when the server is to end
+
 
 def run(args: list[str]) -> None:
     """Serves the page until it is stopped."""
@@ -54,7 +56,9 @@ def run(args: list[str]) -> None:
         # As Ctrl-C, so that the uploads are removed.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
-            config = uvicorn.Config(app, log_level="warning", proxy_headers=False)
+            config = uvicorn.Config(
+                app, log_level="warning", proxy_headers=False, timeout_graceful_shutdown=GRACE
+            )
             uvicorn.Server(config).run(sockets=[taken])
 
 

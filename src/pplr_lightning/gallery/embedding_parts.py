@@ -174,8 +174,10 @@ def remove_joined(path: Path) -> None:
 
     Not those of another model, nor what is no folder of parts.
     """
+    if not path.is_file():
+        return
     folder = path.with_name(f"{path.name}.parts")
-    if folder.is_symlink() or not folder.is_dir() or not path.is_file():
+    if folder.is_symlink() or not folder.is_dir():
         return
     with suppress(ValueError, KeyError, TypeError, FileNotFoundError):
         if {file.name for file in folder.iterdir()} - {LOCK}:

@@ -14,7 +14,7 @@ from pplr_lightning.serving.gate import Gate
 from pplr_lightning.serving.search_page import build_page
 
 STYLE = Path(__file__).parent / "templates" / "style.css"
-LARGEST = "50mb"  # upload
+LARGEST = 50_000_000  # bytes of an upload
 LOCAL = ["localhost", "127.0.0.1", "[::1]", "::1"]
 UNDOCUMENTED: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
@@ -29,7 +29,7 @@ def build_app(engine: SearchEngine, *, hosts: list[str] | None = None) -> FastAP
             name that leads here; this machine's if None.
     """
     app = FastAPI(**UNDOCUMENTED)
-    app.add_middleware(Gate)
+    app.add_middleware(Gate, most=LARGEST + 2**16)  # with what surrounds it
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts or LOCAL, www_redirect=False)
     # Names of fonts alone: none is fetched. The greys are darker than Gradio's, to be read.
     theme = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]).set(
