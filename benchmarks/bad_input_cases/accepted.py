@@ -47,6 +47,14 @@ ACCEPTED: dict[str, str] = {
     r"option optimizer.(lr|weight_decay)=1e400": "infinite: the first step is not finite, and stops "
     "the run with a line that names optimizer.lr",
     r"class \w+: as it is": "the good command line, of which each of the others spoils an option",
+    r"class (KMeans|SyntheticReID): seed=0": "a seed like any other",
+    r"line labels: .*--(k1|eps)=.(3,3|0.5,0.5)": "a setting that is given twice is labelled once",
+    r"line labels: .*--image_size=.1,1.": "a size that this network takes",
+    r"picture of fit: folder": "a folder is no image, whatever its name",
+    r"picture of search: last byte gone": "its pixels are all there; what is gone is a checksum and "
+    "the mark of the end",
+    r"checkpoint of (export|predict|search|convert): option aals ": "of the losses, which are not "
+    "computed",
     r"class PPLRModule: aals_start_epoch=0": "AALS from the first epoch on",
     r"class ISEModule: neighbors=9": "counted against the clusters of the first step, which stops it "
     "with a line",

@@ -63,7 +63,13 @@ def class_cases(bench: Bench) -> Iterator[Case]:
         words = [*consensus, f"--pseudo_labels.refinement.{option}={value}"]
         yield _case("Consensus", words, option, value)
     for name, needs in (
-        ("SyntheticReID", [f"--data.dataset.root={bench.new() / 'drawn'}"]),
+        (
+            "SyntheticReID",
+            [
+                f"--data.dataset.root={bench.new() / 'drawn'}", "--data.dataset.train_identities=8",
+                "--data.dataset.test_identities=4", "--data.dataset.images_per_identity=6",
+            ],
+        ),
         ("ImageFolder", [f"--data.dataset.root={bench.few}"]),
         ("Market1501", [f"--data.dataset.root={bench.folder / 'set'}"]),
         ("CUHK03", [f"--data.dataset.root={bench.folder / 'set'}"]),
@@ -84,7 +90,9 @@ def class_cases(bench: Bench) -> Iterator[Case]:
 
 
 def _case(name: str, words: list[str], option: str, value: str) -> Case:
-    return Case(f"class {name}: {option}={value}", words, (option, value or "''", name))
+    return Case(
+        f"class {name}: {option}={value}", words, (option, value or "''", name, "the folder")
+    )
 
 
 def _spoiled(kind: Any, turn: int, skipped: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -159,3 +159,11 @@ class TestBadInput:
     def test_too_few_images(self):
         with pytest.raises(ValueError, match="k1=6 for 3 images"):
             label_grid(Space.of(torch.eye(3)))
+
+
+def test_an_empty_list_is_no_grid():
+    whole = {"k1": [8], "k2": [2], "eps": [0.5], "min_samples": [2]}
+    assert len(check_grid(**whole)) == 1
+    for name in whole:
+        with pytest.raises(ValueError, match="no setting is left: give a k1"):
+            check_grid(**{**whole, name: []})

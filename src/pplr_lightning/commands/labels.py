@@ -75,6 +75,7 @@ def run(args: list[str]) -> list[GridLabels]:
         std=prepared.std,
         eval_batch_size=options.batch_size,
         num_workers=options.num_workers,
+        padding=0,  # nothing is augmented, whatever the size
         bad_images=options.bad_images,
     )
     data.prepare_data()

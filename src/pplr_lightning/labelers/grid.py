@@ -150,7 +150,11 @@ def check_grid(
     """
     if images_per_person is not None and not images_per_person >= 1:
         raise ValueError(f"images_per_person={images_per_person}: a person has one image or more")
-    pairs = [(one, other) for one in sorted(set(k1)) for other in sorted(set(k2 or [_fifth(one)]))]
+    pairs = [
+        (one, other)
+        for one in sorted(set(k1))
+        for other in sorted({_fifth(one)} if k2 is None else set(k2))
+    ]
     settings = [
         Setting(*pair, float(distance), least)
         for pair, distance, least in product(pairs, sorted(set(eps)), sorted(set(min_samples)))
