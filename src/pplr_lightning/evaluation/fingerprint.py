@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import get_args
+from typing import cast, get_args
 
 import torch
 from torch import nn
 
-from pplr_lightning.data.transforms import Preprocessing
+from pplr_lightning.data.transforms import RGB, Preprocessing
 from pplr_lightning.evaluation.extraction import FeatureKind
 
 
@@ -43,10 +43,10 @@ class Fingerprint:
         try:
             values = json.loads(text)
             height, width = values["image_size"]
-            mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
-            preprocessing = Preprocessing((int(height), int(width)), mean, std)
+            mean, std = (cast(RGB, tuple(map(float, values[name]))) for name in ("mean", "std"))
             if len(mean) != 3 or len(std) != 3:
                 raise ValueError(f"mean={list(mean)}, std={list(std)}: not one of each colour")
+            preprocessing = Preprocessing((int(height), int(width)), mean, std)
             if values["features"] not in get_args(FeatureKind):
                 raise ValueError(f"features={values['features']!r}")
             return cls(str(values["weights"]), values["features"], preprocessing)
