@@ -34,7 +34,9 @@ class TestImageFolder:
         train = (
             ImageFolder(tmp_path / "i", pattern=r"c(?P<camera>\d)/t(?P<tracklet>\d*)_").load().train
         )
-        assert [sample[1:] for sample in train] == [(-1, 1, 5), (-1, 1, 5), (-1, 1, -1), (-1, 2, 5)]
+        assert [sample[1:] for sample in train] == [
+            (-1, 1, 5, -1), (-1, 1, 5, -1), (-1, 1, -1, -1), (-1, 2, 5, -1),
+        ]  # fmt: skip
         table = tmp_path / "tracks.csv"
         rows = (
             f"{Path(one.path).relative_to(tmp_path / 'i')},{n // 2}.0"
@@ -42,7 +44,21 @@ class TestImageFolder:
         )
         table.write_text("\n".join(["path,tracklet_id", *rows]))
         train = ImageFolder(tmp_path / "i", csv=table).load().train
-        assert [sample[1:] for sample in train] == [(-1, -1, n // 2) for n in range(4)]
+        assert [sample[1:4] for sample in train] == [(-1, -1, n // 2) for n in range(4)]
+
+    def test_frames(self, tmp_path):
+        touch(tmp_path / "i/c1/0007_0.png", tmp_path / "i/c1/0012_0.png")
+        pattern = r"c(?P<camera>\d)/(?P<frame>\d+)_"
+        train = ImageFolder(tmp_path / "i", pattern=pattern).load().train
+        assert [sample[1:] for sample in train] == [(-1, 1, -1, 7), (-1, 1, -1, 12)]
+        table = tmp_path / "frames.csv"
+        table.write_text("path,frame\nc1/0007_0.png,3.0\nc1/0012_0.png,\n")
+        train = ImageFolder(tmp_path / "i", csv=table).load().train
+        assert [sample.frame for sample in train] == [3, -1]
+        for frame in ("-2", "3.5", "late"):
+            table.write_text(f"path,frame\nc1/0007_0.png,3\nc1/0012_0.png,{frame}\n")
+            with pytest.raises(ValueError, match=rf"0012_0.png: the frame '{frame}' is no whole"):
+                ImageFolder(tmp_path / "i", csv=table).load()
 
     def test_numeric_ids_stay(self, tmp_path):
         touch(tmp_path / "cam12/1.png", tmp_path / "cam3/1.png")
@@ -186,7 +202,7 @@ class TestImageFolder:
         ("options", "message"),
         [
             ({"pattern": "("}, "no regular expression"),
-            ({"pattern": "abc"}, "has no group"),
+            ({"pattern": "abc"}, "has none of the groups"),
             ({"pattern": "(?P<camera>1)", "csv": "x.csv"}, "give one of them"),
         ],
     )

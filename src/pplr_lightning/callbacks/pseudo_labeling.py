@@ -17,7 +17,7 @@ from torch import Tensor
 from pplr_lightning.callbacks.progress import show_stage, track
 from pplr_lightning.callbacks.shared import History, compile_before_work
 from pplr_lightning.data import EvalBatch, PPLRDataModule, Sample
-from pplr_lightning.data.datasets import UNKNOWN, tracklet_numbers
+from pplr_lightning.data.datasets import UNKNOWN, frame_numbers, tracklet_numbers
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.distributed import (
     all_gather_list,
@@ -140,6 +140,7 @@ class PseudoLabeling(Callback):
         data, method = _data_of(trainer), cast(ReIDModule, pl_module)
         persons = torch.tensor([sample.person_id for sample in data.train_samples])
         cameras = torch.tensor([sample.camera_id for sample in data.train_samples])
+        frames = torch.tensor(frame_numbers(data.train_samples))
         loader = data.labeling_dataloader()
         self.stages = Stages(partial(show_stage, trainer))
         with (
@@ -151,6 +152,7 @@ class PseudoLabeling(Callback):
                 share=share,
                 cameras=cameras,
                 persons=persons,
+                frames=frames,
                 stages=self.stages,
                 backend=self.backend,
                 index=self.index,

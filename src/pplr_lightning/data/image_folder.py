@@ -20,8 +20,9 @@ from pplr_lightning.data.datasets import (
 )
 
 NUMBER = re.compile(r"-?\d{1,18}")  # of 64 bits
-ID_COLUMNS = ("person_id", "camera_id", "tracklet_id")
-Names = tuple[str, str, str]  # an image's ids as they are written, in the order of the columns
+GROUPS = ("person", "camera", "tracklet", "frame")
+ID_COLUMNS = ("person_id", "camera_id", "tracklet_id", "frame")
+Names = tuple[str, ...]  # an image's ids as they are written, in the order of the columns
 
 
 class ImageFolder(ReIDDataset):
@@ -32,17 +33,18 @@ class ImageFolder(ReIDDataset):
         query: Folder of query images for evaluation; needs `pattern` or `csv` to name persons.
         gallery: Folder of gallery images, likewise.
         pattern: Regular expression searched in each path below its folder, with the named groups
-            `camera` and, where known, `person` and `tracklet`; for instance
+            `camera` and, where known, `person`, `tracklet` and `frame`; for instance
             `cam(?P<camera>[0-9]+)/`.
         csv: Table in UTF-8 with a column `path` (relative to the image's folder) and any of the
-            columns `camera_id`, `person_id` and `tracklet_id`, a row for each image; instead of
-            `pattern`. Rows of no image are warned of.
+            columns `camera_id`, `person_id`, `tracklet_id` and `frame`, a row for each image;
+            instead of `pattern`. Rows of no image are warned of.
         only_numbers: Refuse ids that are no numbers instead of numbering them, for ids that must
             mean the same beside those of another folder.
 
     Ids that are no numbers are numbered in sorted order. A tracklet is what a tracker followed
-    under one camera; another camera may give its id again. Person ids of training images are used
-    for analysis only.
+    under one camera; another camera may give its id again. A frame is the number of that of the
+    camera's video in which the image was seen: a whole number, 0 or above. Person ids of training
+    images are used for analysis only.
     """
 
     def __init__(
@@ -94,8 +96,9 @@ class ImageFolder(ReIDDataset):
             )
         if self.only_numbers:
             _check_numbers((image for images in paths for image in images), ids)
+        _check_frames((image for images in paths for image in images), ids)
         # Over all: the same name, one id.
-        numbers = zip(*(_number(names[kind] for names in ids) for kind in range(3)), strict=True)
+        numbers = zip(*(_number(names) for names in zip(*ids, strict=True)), strict=True)
         train, query, gallery = (
             [Sample(str(path), *next(numbers)) for path in images] for images in paths
         )
@@ -132,12 +135,12 @@ class ImageFolder(ReIDDataset):
                 f"{folder}, with slashes"
             )
         if self.pattern is None:
-            return "", "", ""
+            return ("",) * len(GROUPS)
         match = self.pattern.search(name)
         if match is None:
             raise ValueError(f"{name}: does not match the pattern {self.pattern.pattern!r}")
         groups = match.groupdict()
-        return groups.get("person") or "", groups.get("camera") or "", groups.get("tracklet") or ""
+        return tuple(groups.get(group) or "" for group in GROUPS)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -145,11 +148,9 @@ def _compile(pattern: str) -> re.Pattern[str]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from error
-    if not {"camera", "person", "tracklet"} & set(compiled.groupindex):
-        raise ValueError(
-            f"pattern {pattern!r} has no group (?P<camera>...), (?P<person>...) or "
-            "(?P<tracklet>...)"
-        )
+    if not {*GROUPS} & set(compiled.groupindex):
+        groups = ", ".join(f"(?P<{group}>...)" for group in GROUPS)
+        raise ValueError(f"pattern {pattern!r} has none of the groups {groups}")
     return compiled
 
 
@@ -174,8 +175,7 @@ def _read_table(path: Path) -> dict[str, Names]:
             name = PurePosixPath(row["path"]).as_posix()  # ./1.png is 1.png
             if name in table:
                 raise ValueError(f"{where}: a second row for {name}; take one of them out")
-            person, camera, tracklet = (_id(row.get(column)) for column in ID_COLUMNS)
-            table[name] = (person, camera, tracklet)
+            table[name] = tuple(_id(row.get(column)) for column in ID_COLUMNS)
     except csv.Error as error:
         raise ValueError(f"{path}: no table ({error}); save it as CSV in UTF-8") from error
     return table
@@ -187,13 +187,19 @@ def _id(value: str | None) -> str:
 
 
 def _check_numbers(paths: Iterable[Path], ids: Iterable[Names]) -> None:
-    for path, (person, camera, _) in zip(paths, ids, strict=True):
+    for path, (person, camera, *_) in zip(paths, ids, strict=True):
         for kind, name in (("person", person), ("camera", camera)):
             if name and not NUMBER.fullmatch(name):
                 raise ValueError(
                     f"{path}: the {kind} {name!r} is no number: ids must mean the same in every "
                     "file that a gallery is made of; have the pattern or the csv give numbers"
                 )
+
+
+def _check_frames(paths: Iterable[Path], ids: Iterable[Names]) -> None:
+    for path, (*_, frame) in zip(paths, ids, strict=True):
+        if frame and (not NUMBER.fullmatch(frame) or int(frame) < 0):
+            raise ValueError(f"{path}: the frame {frame!r} is no whole number of 0 or above")
 
 
 def _number(names: Iterable[str]) -> list[int]:

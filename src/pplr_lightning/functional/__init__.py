@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pplr_lightning.functional.agreement import cross_agreement, relative_agreement
 from pplr_lightning.functional.camera_jaccard import camera_jaccard_distance
+from pplr_lightning.functional.cannot_link import count_linked
 from pplr_lightning.functional.clustering import (
     choose_eps,
     cluster_centroids,
@@ -54,6 +55,7 @@ __all__ = [
     "cluster_mapping",
     "cluster_overlap",
     "consistency_loss",
+    "count_linked",
     "cross_agreement",
     "dbscan",
     "hard_instance_loss",

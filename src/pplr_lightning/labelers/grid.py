@@ -172,7 +172,15 @@ def _labelled(space: Space, settings: Sequence[Setting]) -> Iterator[tuple[Setti
     for (k1, k2), some in groupby(settings, lambda setting: setting[:2]):
         distance = space.jaccard(k1=k1, k2=k2, max_distance=farthest)
         for one in some:
-            yield one, F.dbscan(distance, eps=one.eps, min_samples=one.min_samples)
+            yield (
+                one,
+                F.dbscan(
+                    distance,
+                    eps=one.eps,
+                    min_samples=one.min_samples,
+                    cannot_link=space.cannot_link,
+                ),
+            )
 
 
 def _measure(space: Space, classes: Tensor) -> dict[str, float]:
