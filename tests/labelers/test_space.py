@@ -109,6 +109,7 @@ def _tracklets(rank, broken=False):
     """What a space of 90 tracklets gives, whose frames lie on several ranks, on this one."""
     frames = shared_space(rank, broken=broken, frames=torch.arange(360) // 5)
     with frames.share:
+        parts = frames.split_tracklets(torch.arange(360) % 90, 1.8, -torch.arange(360))
         space = frames.of_tracklets(torch.arange(360) % 90)
         classes = DBSCAN(k1=12, k2=4, min_samples=2, eps=0.6).label(space)
         assert F.count_linked(classes, space.cannot_link) == 0
@@ -116,7 +117,8 @@ def _tracklets(rank, broken=False):
         assert F.count_linked(free, space.cannot_link) > 0
         gathered = space.share.gather(torch.cat([space.features, space.part_features[..., 0]]))
         agreement = space.share.gather(space.search(space.part_features[..., 1], 5))
-        return classes, space.centroids(classes)[0], agreement, len(gathered), space.total
+        centroids = space.centroids(classes)[0]
+        return classes, centroids, agreement, parts, len(gathered), space.total
 
 
 def _tracklets_broken(rank):
@@ -127,11 +129,13 @@ def _tracklets_broken(rank):
 def test_tracklets_may_span_ranks(world_size, tmp_path):
     classes, centroids, *alone = _tracklets(0)
     assert classes.max() > 1
+    assert 90 < alone[1].max() < 359
     for found in launch(_tracklets, world_size, tmp_path):
         assert torch.equal(found[0], classes)
         torch.testing.assert_close(found[1], centroids, rtol=1e-6, atol=1e-7)
         assert torch.equal(found[2], alone[0])
-        assert list(found[3:]) == alone[1:] == [180, 90]
+        assert torch.equal(found[3], alone[1])
+        assert list(found[4:]) == alone[2:] == [180, 90]
 
 
 def test_a_bad_frame_on_one_rank_stops_all(tmp_path):

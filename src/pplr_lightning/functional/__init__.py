@@ -39,6 +39,7 @@ from pplr_lightning.functional.teacher_losses import (
     hard_instance_loss,
     soft_cross_entropy,
 )
+from pplr_lightning.functional.tracklets import split_tracklets
 from pplr_lightning.functional.triplets import (
     margin_triplet_loss,
     soft_triplet_loss,
@@ -78,6 +79,7 @@ __all__ = [
     "soft_cross_entropy",
     "soft_triplet_loss",
     "softmax_triplet_loss",
+    "split_tracklets",
     "support_samples",
     "update_prototypes",
 ]

@@ -18,6 +18,7 @@ from pplr_lightning.functional.clustering import centroid_rows, sum_rows
 from pplr_lightning.functional.jaccard import jaccard_rows
 from pplr_lightning.functional.neighbors import is_approximate, recall, search
 from pplr_lightning.functional.sharding import Share
+from pplr_lightning.functional.tracklets import split_tracklets
 from pplr_lightning.labelers.stages import Stages
 
 Backend = Literal["auto", "faiss", "faiss-gpu", "torch"]
@@ -156,6 +157,21 @@ class Space:
             rows, frames = self.cannot_link.T
             tracklets.cannot_link = torch.stack([numbers[rows], frames], dim=1).unique(dim=0)
         return tracklets
+
+    def split_tracklets(self, numbers: Tensor, factor: float, times: Tensor) -> Tensor:
+        """Parts tracklets of these images by `functional.split_tracklets`; every rank calls it.
+
+        Args:
+            numbers: Tracklet of each image, each of 0 to T - 1 at least once, (N,).
+            factor: How many times more than by chance the two sides of a cut differ, above 0.
+            times: Places of the images in time, (N,).
+
+        Returns:
+            Tracklets of the images, 0 to T' - 1, (N,).
+        """
+        features = self.features
+        with self.stages("splitting"):
+            return split_tracklets(features, numbers, factor=factor, frames=times, share=self.share)
 
     @property
     def total(self) -> int:
