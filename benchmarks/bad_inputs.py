@@ -448,8 +448,8 @@ def word_cases(bench: Bench) -> Iterator[Case]:
                 ["--data.num_workers=99999999"], ["--data.image_size=[0,0]"],
                 ["--data.image_size=64"], ["--features=nope"], ["--features="], ["--features=null"],
                 ["--data.pattern=("], ["--data.pattern=x"], ["--data.pattern=(?P<camera>zz)"],
-                ["--data.pattern=(?P<camera>.)"], ["--data.csv=nope.csv"], ["--data.csv=/"],
-                ["--data.csv="], ["--data.root=nope"], ["--data.root="],
+                ["--data.pattern=(?P<camera>.)"], ["--data.table=nope.csv"], ["--data.table=/"],
+                ["--data.table="], ["--data.root=nope"], ["--data.root="],
                 [f"--data.root={ckpt}"], ["--trainer.accelerator=nope"], ["--trainer.devices=0"],
                 ["--trainer.devices=99"], ["--trainer.precision=8"], ["--trainer.num_nodes=-1"],
                 ["--trainer.strategy=nope"], ["--out="], ["--out=/"], ["--out=/proc/nope/a.parquet"],
@@ -582,7 +582,7 @@ def table_cases(bench: Bench) -> Iterator[Case]:
     for what, content in tables.items():
         file = bench.new() / "odd.csv"
         file.write_bytes(content)
-        yield Case(f"table {what}", bench.predict(f"--data.csv={file}"), ("odd.csv", "camera"))
+        yield Case(f"table {what}", bench.predict(f"--data.table={file}"), ("odd.csv", "camera"))
     for what in ("UTF-16", "row twice", "missing row", "huge", "other digits", "words"):
         file = bench.new() / "odd.csv"
         file.write_bytes(tables[what])
@@ -594,7 +594,7 @@ def table_cases(bench: Bench) -> Iterator[Case]:
     fifo = bench.new() / "pipe.csv"
     os.mkfifo(fifo)
     for file in (fifo, Path("/dev/zero"), Path("/dev/null"), bench.few):
-        yield Case(f"table {file}"[:40], bench.predict(f"--data.csv={file}"), (str(file),))
+        yield Case(f"table {file}"[:40], bench.predict(f"--data.table={file}"), (str(file),))
 
 
 def pictures(bench: Bench) -> dict[str, Callable[[Path], Any]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from pplr_lightning.callbacks.progress import show_stage, track
 from pplr_lightning.callbacks.shared import History, compile_before_work
 from pplr_lightning.data import EvalBatch, PPLRDataModule, Sample
-from pplr_lightning.data.datasets import UNKNOWN, frame_numbers, tracklet_numbers
+from pplr_lightning.data.datasets import UNKNOWN, first_frames, frame_numbers, tracklet_numbers
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.distributed import (
     all_gather_list,
@@ -137,11 +137,10 @@ class PseudoLabeling(Callback):
                 f"the data have tracklets, but {type(method).__name__} keeps a feature of every "
                 "image, each with a label of its own: set pseudo_labels.pool_tracklets to false"
             )
-        numbers = tracklet_numbers(samples)
-        self._tracklets = torch.tensor(numbers)
-        firsts = dict(zip(reversed(numbers), reversed(samples), strict=True))
+        self._tracklets = torch.tensor(tracklet_numbers(samples))
+        firsts = first_frames(samples)
         rank_zero_info(f"labels are of {len(firsts):,} tracklets of {len(samples):,} images")
-        return [firsts[number] for number in range(len(firsts))]
+        return firsts
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lets go of the ranks, which another run may not have."""

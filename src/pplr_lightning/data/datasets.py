@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from filecmp import cmp
 from functools import cache
 from pathlib import Path
@@ -97,6 +97,14 @@ def tracklet_numbers(samples: Iterable[Sample]) -> list[int]:
         for row, one in enumerate(samples)
     )
     return [numbers.setdefault(key, len(numbers)) for key in keys]
+
+
+def first_frames(samples: Sequence[Sample]) -> list[Sample]:
+    """Lists the first image of each tracklet, in the order of `tracklet_numbers`."""
+    firsts: dict[int, Sample] = {}
+    for sample, number in zip(samples, tracklet_numbers(samples), strict=True):
+        firsts.setdefault(number, sample)
+    return list(firsts.values())
 
 
 def frame_numbers(samples: Iterable[Sample]) -> list[int]:
