@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from rich.progress import track
 
 from pplr_lightning.atomic_write import write_whole, written_whole
-from pplr_lightning.data.crops import BoxFilter
+from pplr_lightning.data.box_filter import BoxFilter
 from pplr_lightning.data.mot import Boxes, read_mot
 from pplr_lightning.data.video import Frames, open_frames
 

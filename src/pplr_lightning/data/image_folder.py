@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from lightning.pytorch.utilities import rank_zero_warn
 
 from pplr_lightning.data.datasets import (
@@ -187,6 +185,10 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    # Imported here: `import pplr_lightning` need not wait for it.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path) as file:
             columns = list(file.schema_arrow.names)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pplr_lightning.data.crops import BoxFilter
+from pplr_lightning.data.box_filter import BoxFilter
 from pplr_lightning.data.mot import Boxes
 
 
