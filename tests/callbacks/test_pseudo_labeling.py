@@ -239,6 +239,8 @@ def test_tracklets_are_split_where_frames_differ(tracked):
     assert "splitting" in labeling.stages.seconds
     with pytest.raises(ValueError, match=r"pseudo_labels.split_tracklets=0.5: must be finite and"):
         PseudoLabeling(split_tracklets=0.5)
+    with pytest.raises(ValueError, match=r"and pseudo_labels.refinement compares them with those"):
+        PseudoLabeling(split_tracklets=2, refinement=Consensus())
 
 
 def test_more_neighbours_than_tracklets(tracked):

@@ -66,6 +66,17 @@ def test_equals_loops_over_all_pairs(seed, draw_features):
     assert int((found >= 0).sum()) > 30
 
 
+def test_of_two_that_are_no_cores_the_nearer_joins():
+    distance = torch.full((5, 5), 9.0)
+    distance[:3, :3] = 0.1
+    distance[0, 3] = distance[3, 0] = 0.3
+    distance[0, 4] = distance[4, 0] = 0.2
+    distance.fill_diagonal_(0)
+    assert dbscan(distance, min_samples=3).tolist() == [0] * 5
+    pair = torch.tensor([[3, 7], [4, 7]])
+    assert dbscan(distance, min_samples=3, cannot_link=pair).tolist() == [0, 0, 0, -1, 0]
+
+
 def test_groups_that_change_nothing(draw_features):
     distance = jaccard_distance(draw_features(0, 200), k1=10, k2=3)
     free = dbscan(distance, eps=0.6)

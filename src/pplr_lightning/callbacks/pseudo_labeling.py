@@ -89,6 +89,12 @@ class PseudoLabeling(Callback):
                 f"pseudo_labels.split_tracklets={split_tracklets}: must be finite and above 1, or "
                 "null for none"
             )
+        if split_tracklets is not None and refinement is not None:
+            raise ValueError(
+                "pseudo_labels.split_tracklets: parts tracklets anew in each epoch, and "
+                "pseudo_labels.refinement compares them with those of the epoch before; leave out "
+                "one of the two"
+            )
         self.labeler = labeler or DBSCAN()
         self.refinement = refinement
         self._start = deepcopy(self.state_dict())
