@@ -56,9 +56,9 @@ def split_tracklets(
             range.
 
     Example:
-        >>> seen = torch.eye(2)[[0, 0, 0, 1, 1, 0, 0]]
-        >>> noisy = torch.nn.functional.normalize(seen + torch.arange(14).view(7, 2) / 100, dim=1)
-        >>> split_tracklets(noisy, torch.tensor([0, 0, 0, 0, 0, 1, 1]), factor=2)
+        >>> angles = torch.tensor([0.0, 0.1, 0.0, 1.5, 1.6, 0.0, 0.1])
+        >>> features = torch.stack([angles.cos(), angles.sin()], dim=1)
+        >>> split_tracklets(features, torch.tensor([0, 0, 0, 0, 0, 1, 1]), factor=4)
         tensor([0, 0, 0, 1, 1, 2, 2])
     """
     check_positive(factor=factor)
