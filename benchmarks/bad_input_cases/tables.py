@@ -45,16 +45,16 @@ def table_cases(bench: Bench) -> Iterator[Case]:
     for what, content in tables.items():
         file = bench.new() / "odd.csv"
         file.write_bytes(content)
-        yield Case(f"table {what}", bench.predict(f"--data.csv={file}"), ("odd.csv", "camera"))
+        yield Case(f"table {what}", bench.predict(f"--data.table={file}"), ("odd.csv", "camera"))
     for what in ("UTF-16", "row twice", "missing row", "huge", "other digits", "words"):
         file = bench.new() / "odd.csv"
         file.write_bytes(tables[what])
         words = [
             "fit", *bench.options(), "--data.dataset=pplr_lightning.data.ImageFolder",
-            f"--data.dataset.root={bench.few}", f"--data.dataset.csv={file}",
+            f"--data.dataset.root={bench.few}", f"--data.dataset.table={file}",
         ]  # fmt: skip
         yield Case(f"table of fit {what}", words, ("odd.csv", "camera"))
     fifo = bench.new() / "pipe.csv"
     os.mkfifo(fifo)
     for file in (fifo, Path("/dev/zero"), Path("/dev/null"), bench.few):
-        yield Case(f"table {file}"[:40], bench.predict(f"--data.csv={file}"), (str(file),))
+        yield Case(f"table {file}"[:40], bench.predict(f"--data.table={file}"), (str(file),))

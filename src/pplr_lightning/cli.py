@@ -20,6 +20,7 @@ DISK = (
 # Each a module of `commands` with a function `run`.
 COMMANDS = {
     "demo": "PPLR on drawn people from ImageNet's weights, in minutes on a CPU",
+    "crops": "cut people out of videos by a tracker's boxes",
     "labels": "which settings of the labels find people in images of your own",
     "report": "write a run's folder as one page, or two runs side by side",
     "predict": "embed the images of a folder",

@@ -223,6 +223,26 @@ def test_a_run_of_tracklets_goes_on_as_if_never_stopped(tracked, tmp_path):
     )
 
 
+def test_tracklets_are_split_where_frames_differ(tracked):
+    """A tracklet of many people falls apart."""
+    numbers = tracklet_numbers(tracked.train_samples)
+    seen = [[one for one, walk in zip(tracked.splits.train, numbers, strict=True) if walk == w]
+            for w in sorted(set(numbers))]  # fmt: skip
+    joined = [one for walk in seen for one in walk[: len(walk) // 2 or 1]]
+    train = [one._replace(camera_id=1, tracklet_id=0, frame=n) for n, one in enumerate(joined)]
+    rest = [one for one in tracked.splits.train if one not in joined]
+    tracked.splits = tracked.splits._replace(train=[*train, *rest])
+    first = slice(0, len(train))
+    labeling = PseudoLabeling(dbscan(min_samples=2), split_tracklets=1.5)
+    fit(labeling, tracked)
+    assert len(tracked.pseudo_labels.columns["agreement"][first].unique(dim=0)) > 5
+    assert "splitting" in labeling.stages.seconds
+    with pytest.raises(ValueError, match=r"pseudo_labels.split_tracklets=0.5: must be finite and"):
+        PseudoLabeling(split_tracklets=0.5)
+    with pytest.raises(ValueError, match=r"and pseudo_labels.refinement compares them with those"):
+        PseudoLabeling(split_tracklets=2, refinement=Consensus())
+
+
 def test_more_neighbours_than_tracklets(tracked):
     images = len(tracked.train_samples)
     with pytest.raises(ValueError, match=r"number of images, got labeler.k1="):

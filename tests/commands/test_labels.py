@@ -9,6 +9,7 @@ import yaml
 
 from pplr_lightning.commands.labels import starting_point, write_labels
 from pplr_lightning.data import Market1501
+from pplr_lightning.data.datasets import frame_numbers, tracklet_numbers
 from pplr_lightning.labelers import DBSCAN, Space, label_grid
 
 from ..tiny import module
@@ -47,6 +48,21 @@ def test_data_set_with_identities(run, options, drawn, tmp_path):
     grid = run("labels", *options, "--data=Market1501", f"--data.root={drawn}")
     assert {"ari", "precision", "recall", "across_cameras"} <= set(grid[0].values)
     assert '<th scope="col">ARI</th>' in (tmp_path / "out/labels.html").read_text()
+
+
+def test_tracklets_are_labelled_as_fit_does(run, options, drawn, capsys):
+    words = ["--data=Market1501", f"--data.root={drawn}", "--data.tracklets=names"]
+    grid = run("labels", *options, *words)
+    samples = Market1501(drawn, tracklets="names").load().train
+    numbers = torch.tensor(tracklet_numbers(samples))
+    assert (
+        f"labels are of {int(numbers.max()) + 1} tracklets of 96 images" in capsys.readouterr().out
+    )
+    vectors = module().embed([sample.path for sample in samples])
+    space = Space.of(vectors, frames=torch.tensor(frame_numbers(samples)))
+    labeler = DBSCAN(**grid[0].setting._asdict())
+    assert torch.equal(grid[0].classes, labeler.label(space.of_tracklets(numbers))[numbers])
+    assert "median_size" in grid[0].values
 
 
 def test_candidates_are_configs(drawn, tmp_path):

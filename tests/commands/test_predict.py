@@ -253,7 +253,7 @@ class TestBadInput:
                 "--data.pattern=(?P<camera>some place)",
                 "the camera 'some place' is no number: ids must mean the same in every file that",
             ),
-            ("--data.csv=ids.csv", "takes its ids from pattern or from csv: give one"),
+            ("--data.table=ids.csv", "takes its ids from pattern or from table: give one"),
             ("--data.batch_size=0", "error: data.batch_size must be at least 1, got 0"),
             ("--data.num_workers=-1", "error: data.num_workers must be at least 0, got -1"),
             ("--trainer.devices=0", "error: `Trainer(devices='0')` value is not a valid input"),

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pplr_lightning.data import ImageFolder
@@ -34,15 +36,31 @@ class TestImageFolder:
         train = (
             ImageFolder(tmp_path / "i", pattern=r"c(?P<camera>\d)/t(?P<tracklet>\d*)_").load().train
         )
-        assert [sample[1:] for sample in train] == [(-1, 1, 5), (-1, 1, 5), (-1, 1, -1), (-1, 2, 5)]
+        assert [sample[1:] for sample in train] == [
+            (-1, 1, 5, -1), (-1, 1, 5, -1), (-1, 1, -1, -1), (-1, 2, 5, -1),
+        ]  # fmt: skip
         table = tmp_path / "tracks.csv"
         rows = (
             f"{Path(one.path).relative_to(tmp_path / 'i')},{n // 2}.0"
             for n, one in enumerate(train)
         )
         table.write_text("\n".join(["path,tracklet_id", *rows]))
-        train = ImageFolder(tmp_path / "i", csv=table).load().train
-        assert [sample[1:] for sample in train] == [(-1, -1, n // 2) for n in range(4)]
+        train = ImageFolder(tmp_path / "i", table=table).load().train
+        assert [sample[1:4] for sample in train] == [(-1, -1, n // 2) for n in range(4)]
+
+    def test_frames(self, tmp_path):
+        touch(tmp_path / "i/c1/0007_0.png", tmp_path / "i/c1/0012_0.png")
+        pattern = r"c(?P<camera>\d)/(?P<frame>\d+)_"
+        train = ImageFolder(tmp_path / "i", pattern=pattern).load().train
+        assert [sample[1:] for sample in train] == [(-1, 1, -1, 7), (-1, 1, -1, 12)]
+        table = tmp_path / "frames.csv"
+        table.write_text("path,frame\nc1/0007_0.png,3.0\nc1/0012_0.png,\n")
+        train = ImageFolder(tmp_path / "i", table=table).load().train
+        assert [sample.frame for sample in train] == [3, -1]
+        for frame in ("-2", "3.5", "late"):
+            table.write_text(f"path,frame\nc1/0007_0.png,3\nc1/0012_0.png,{frame}\n")
+            with pytest.raises(ValueError, match=rf"0012_0.png: the frame '{frame}' is no whole"):
+                ImageFolder(tmp_path / "i", table=table).load()
 
     def test_numeric_ids_stay(self, tmp_path):
         touch(tmp_path / "cam12/1.png", tmp_path / "cam3/1.png")
@@ -59,7 +77,10 @@ class TestImageFolder:
         ("row", "message"),
         [
             ("7,north", r"images/2.png: the camera 'north' is no number: ids must mean the same"),
-            ("ann,4", r"images/2.png: the person 'ann' is no number.* have the pattern or the csv"),
+            (
+                "ann,4",
+                r"images/2.png: the person 'ann' is no number.* have the pattern or the table",
+            ),
             (f"7,{10**18}", f"the camera '{10**18}' is no number"),  # beyond 64 bits
         ],
     )
@@ -67,30 +88,47 @@ class TestImageFolder:
         touch(tmp_path / "images/1.png", tmp_path / "images/2.png")
         table = tmp_path / "ids.csv"
         table.write_text(f"path,person_id,camera_id\n1.png,7,4\n2.png,{row}\n")
-        ImageFolder(tmp_path / "images", csv=table).load()
+        ImageFolder(tmp_path / "images", table=table).load()
         with pytest.raises(ValueError, match=message):
-            ImageFolder(tmp_path / "images", csv=table, only_numbers=True).load()
+            ImageFolder(tmp_path / "images", table=table, only_numbers=True).load()
 
     def test_csv(self, tmp_path):
         touch(tmp_path / "images/1.png", tmp_path / "images/2.png")
         table = tmp_path / "cameras.csv"
         table.write_text("path,camera_id\n1.png,4\n2.png,5\n")
-        splits = ImageFolder(tmp_path / "images", csv=table).load()
+        splits = ImageFolder(tmp_path / "images", table=table).load()
         assert [sample[1:3] for sample in splits.train] == [(-1, 4), (-1, 5)]
+
+    def test_parquet(self, tmp_path):
+        touch(tmp_path / "images/a/1.png", tmp_path / "images/a/2.png")
+        table = tmp_path / "crops.parquet"
+        columns = {"path": ["a/1.png", "a/2.png"], "camera_id": ["4", None], "frame": [7.0, None]}
+        pq.write_table(pa.table({**columns, "left": [1.5, 2.5]}), table)
+        splits = ImageFolder(tmp_path / "images", table=table).load()
+        assert [sample[1:] for sample in splits.train] == [(-1, 4, -1, 7), (-1, -1, -1, -1)]
+        pq.write_table(pa.table({**columns, "path": ["a/1.png"] * 2}), table)
+        with pytest.raises(ValueError, match=r"crops.parquet, row 2: a second row for a/1.png"):
+            ImageFolder(tmp_path / "images", table=table).load()
+        pq.write_table(pa.table({"path": ["a/1.png"]}), table)
+        with pytest.raises(ValueError, match=r"crops.parquet: needs the column path and one of"):
+            ImageFolder(tmp_path / "images", table=table).load()
+        table.write_text("path,camera_id")
+        with pytest.raises(ValueError, match=r"crops.parquet: no Parquet file"):
+            ImageFolder(tmp_path / "images", table=table).load()
 
     def test_csv_without_a_row(self, tmp_path):
         touch(tmp_path / "images/1.png", tmp_path / "images/2.png")
         table = tmp_path / "cameras.csv"
         table.write_text("path,camera_id\n1.png,4\n")
         with pytest.raises(ValueError, match=r"cameras.csv: no row for the image 2.png: the col"):
-            ImageFolder(tmp_path / "images", csv=table).load()
+            ImageFolder(tmp_path / "images", table=table).load()
 
     def test_csv_without_columns(self, tmp_path):
         touch(tmp_path / "images/1.png")
         table = tmp_path / "cameras.csv"
         table.write_text("file,cam\n1.png,4\n")
         with pytest.raises(ValueError, match="needs the column path"):
-            ImageFolder(tmp_path / "images", csv=table).load()
+            ImageFolder(tmp_path / "images", table=table).load()
 
     @pytest.mark.parametrize(
         "content",
@@ -103,7 +141,7 @@ class TestImageFolder:
     def test_csv_as_spreadsheets_and_pandas_write_it(self, tmp_path, content):
         touch(tmp_path / "images/1.png", tmp_path / "images/2.png")
         (tmp_path / "ids.csv").write_bytes(content)
-        folder = ImageFolder(tmp_path / "images", csv=tmp_path / "ids.csv", only_numbers=True)
+        folder = ImageFolder(tmp_path / "images", table=tmp_path / "ids.csv", only_numbers=True)
         assert [sample.camera_id for sample in folder.load().train] == [4, 5]
 
     @pytest.mark.parametrize(
@@ -129,7 +167,7 @@ class TestImageFolder:
         touch(tmp_path / "images/1.png", tmp_path / "images/2.png")
         (tmp_path / "ids.csv").write_bytes(content)
         with pytest.raises(ValueError, match=message):
-            ImageFolder(tmp_path / "images", csv=tmp_path / "ids.csv").load()
+            ImageFolder(tmp_path / "images", table=tmp_path / "ids.csv").load()
 
     def test_csv_relative_to_a_folder_within(self, tmp_path):
         touch(tmp_path / "images/a/1.png")
@@ -137,13 +175,13 @@ class TestImageFolder:
         with pytest.raises(
             ValueError, match=r"for the image a/1.png, but one for 1.png: the col.*s"
         ):
-            ImageFolder(tmp_path / "images", csv=tmp_path / "ids.csv").load()
+            ImageFolder(tmp_path / "images", table=tmp_path / "ids.csv").load()
 
     def test_csv_with_rows_of_no_image(self, tmp_path):
         touch(tmp_path / "images/1.png")
         (tmp_path / "ids.csv").write_text("path,camera_id\n3.png,4\n1.png,4\n2.png,5\n")
         with pytest.warns(UserWarning, match=r"ids.csv: 2 rows are of no image here.* of 2.png"):
-            ImageFolder(tmp_path / "images", csv=tmp_path / "ids.csv").load()
+            ImageFolder(tmp_path / "images", table=tmp_path / "ids.csv").load()
 
     def test_a_test_image_linked_into_training(self, tmp_path):
         touch(tmp_path / "t/1.png", tmp_path / "q/7_a.png", tmp_path / "g/7_b.png")
@@ -186,8 +224,8 @@ class TestImageFolder:
         ("options", "message"),
         [
             ({"pattern": "("}, "no regular expression"),
-            ({"pattern": "abc"}, "has no group"),
-            ({"pattern": "(?P<camera>1)", "csv": "x.csv"}, "give one of them"),
+            ({"pattern": "abc"}, "has none of the groups"),
+            ({"pattern": "(?P<camera>1)", "table": "x.csv"}, "give one of them"),
         ],
     )
     def test_bad_options(self, options, message):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pplr_lightning.data import ImageFolder, Joined, MarketLayout, ReIDDataset, Sample, Splits
+from pplr_lightning.data.datasets import frame_numbers
 
 from .trees import plant, touch
 
@@ -54,6 +55,13 @@ def test_tracklets_of_two_sets_stay_apart():
     members = [Listed("a", [(1, -1, 4), (1, -1, -1)]), Listed("b", [(1, -1, 4), (1, -1, 4)])]
     train = Joined(members).load().train
     assert [sample.tracklet_id for sample in train] == [4, -1, 9, 9]
+
+
+def test_frames_stay_those_of_their_cameras():
+    members = [Listed(name, [(1, 0, 4, 7), (1, 0, 5, 7), (1, 0, 5, -1)]) for name in "ab"]
+    train = Joined(members).load().train
+    assert [sample.frame for sample in train] == [7, 7, -1] * 2
+    assert frame_numbers(train) == [0, 0, -1, 1, 1, -1]
 
 
 def test_each_can_be_evaluated(members):

@@ -13,7 +13,7 @@ from pplr_lightning.data import (
     PersonX,
     VeRi776,
 )
-from pplr_lightning.data.datasets import tracklet_numbers
+from pplr_lightning.data.datasets import frame_numbers, tracklet_numbers
 
 from .trees import plant, touch
 
@@ -64,6 +64,8 @@ class TestMarket1501:
             "0002_c1s1", "0002_c1s1", "0002_c1s2", "0007_c1s1", "0007_c3s3"
         ]  # fmt: skip
         assert tracklet_numbers(splits.train) == [0, 0, 1, 2, 3]
+        assert frame_numbers(splits.train) == [0, 1, 2, 1, 3]  # those of two sequences differ
+        assert {sample.frame for sample in Market1501(market).load().train} == {-1}
         assert "5 images, 2 identities, 2 cameras, 4 tracklets; query" in splits.describe()
         assert {sample.tracklet_id for sample in splits.query + splits.gallery} == {-1}
 

@@ -23,7 +23,7 @@ def features(clusters: int = 5, each: int = 8, spread: float = 0.05) -> tuple[Te
     )
 
 
-def shared_space(rank: int, *, broken: bool = False) -> Space:
+def shared_space(rank: int, *, broken: bool = False, frames: Tensor | None = None) -> Space:
     """Many images with ties at eps and duplicates, shared over the ranks there are."""
     whole, parts = features(clusters=40, each=9, spread=0.3)
     whole[100:110] = whole[200:210]
@@ -41,4 +41,5 @@ def shared_space(rank: int, *, broken: bool = False) -> Space:
         share=Share(len(whole[own]), group),
         cameras=torch.arange(360) % 3,
         persons=torch.arange(360) // 9,
+        frames=frames,
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from copy import copy
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as nnf
 
 from pplr_lightning import functional as F
 from pplr_lightning.functional.sharding import Share
-from pplr_lightning.labelers import DBSCAN, Space
+from pplr_lightning.labelers import DBSCAN, CameraDBSCAN, SelfPaced, Space
 from pplr_lightning.labelers.stages import Stages
 
 from ..processes import launch
@@ -106,13 +107,18 @@ def test_a_bad_feature_on_one_rank_stops_all(tmp_path):
 
 def _tracklets(rank, broken=False):
     """What a space of 90 tracklets gives, whose frames lie on several ranks, on this one."""
-    frames = shared_space(rank, broken=broken)
+    frames = shared_space(rank, broken=broken, frames=torch.arange(360) // 5)
     with frames.share:
+        parts = frames.split_tracklets(torch.arange(360) % 90, 1.8, -torch.arange(360))
         space = frames.of_tracklets(torch.arange(360) % 90)
-        classes = DBSCAN(k1=12, k2=4, min_samples=2).label(space)
+        classes = DBSCAN(k1=12, k2=4, min_samples=2, eps=0.6).label(space)
+        assert F.count_linked(classes, space.cannot_link) == 0
+        free = DBSCAN(k1=12, k2=4, min_samples=2, eps=0.6, cannot_link=False).label(space)
+        assert F.count_linked(free, space.cannot_link) > 0
         gathered = space.share.gather(torch.cat([space.features, space.part_features[..., 0]]))
         agreement = space.share.gather(space.search(space.part_features[..., 1], 5))
-        return classes, space.centroids(classes)[0], agreement, len(gathered), space.total
+        centroids = space.centroids(classes)[0]
+        return classes, centroids, agreement, parts, len(gathered), space.total
 
 
 def _tracklets_broken(rank):
@@ -123,11 +129,13 @@ def _tracklets_broken(rank):
 def test_tracklets_may_span_ranks(world_size, tmp_path):
     classes, centroids, *alone = _tracklets(0)
     assert classes.max() > 1
+    assert 90 < alone[1].max() < 359
     for found in launch(_tracklets, world_size, tmp_path):
         assert torch.equal(found[0], classes)
         torch.testing.assert_close(found[1], centroids, rtol=1e-6, atol=1e-7)
         assert torch.equal(found[2], alone[0])
-        assert list(found[3:]) == alone[1:] == [180, 90]
+        assert torch.equal(found[3], alone[1])
+        assert list(found[4:]) == alone[2:] == [180, 90]
 
 
 def test_a_bad_frame_on_one_rank_stops_all(tmp_path):
@@ -150,8 +158,37 @@ def test_a_tracklet_is_the_mean_of_its_frames():
     assert space.persons.tolist()[:4] == [0, 0, -1, 1]  # frames 6 and 7 are of 0, 8 is of 1
     assert torch.equal(space.neighbors(4), F.nearest_neighbors(space.features, 4))
     assert frames.neighbors(4).shape == (40, 4)
+    assert space.cannot_link is None
     with pytest.raises(ValueError, match=r"tracklets must have shape \(40,\), got \(39,\)"):
         frames.of_tracklets(numbers[1:])
+
+
+def test_what_was_seen_in_one_frame_cannot_be_linked():
+    space = Space.of(torch.eye(7), frames=torch.tensor([5, 5, -1, 8, 9, 8, -1]))
+    assert space.cannot_link.tolist() == [[0, 0], [1, 0], [3, 1], [5, 1]]  # 9 holds one alone
+    numbers = torch.tensor([0, 1, 1, 1, 2, 2, 3])
+    assert space.of_tracklets(numbers).cannot_link.tolist() == [[0, 0], [1, 0], [1, 1], [2, 1]]
+    numbers = torch.tensor([0, 0, 1, 0, 1, 2, 3])  # two boxes of one tracklet in a frame
+    assert space.of_tracklets(numbers).cannot_link.tolist() == [[0, 0], [0, 1], [2, 1]]
+
+
+@pytest.mark.parametrize(
+    "labeler",
+    [
+        DBSCAN(k1=8, k2=3, eps=0.6, min_samples=2),
+        CameraDBSCAN(k1_intra=3, k1_inter=7, eps=0.6, min_samples=2),
+        SelfPaced(k1=8, k2=3, eps=0.6, gap=0.1, min_samples=2),
+    ],
+    ids=lambda labeler: type(labeler).__name__,
+)
+def test_labelers_keep_apart_what_was_seen_in_one_frame(labeler):
+    whole, _ = features()
+    seen = {"cameras": torch.arange(40) % 2, "frames": torch.arange(40) // 3}
+    space = Space.of(whole, **seen)
+    assert F.count_linked(labeler.label(space), space.cannot_link) == 0
+    free = copy(labeler)
+    free.cannot_link = False
+    assert F.count_linked(free.label(space), space.cannot_link) > 10
 
 
 def test_frames_are_embedded_once_and_let_go():

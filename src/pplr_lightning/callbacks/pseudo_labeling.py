@@ -17,7 +17,7 @@ from torch import Tensor
 from pplr_lightning.callbacks.progress import show_stage, track
 from pplr_lightning.callbacks.shared import History, compile_before_work
 from pplr_lightning.data import EvalBatch, PPLRDataModule, Sample
-from pplr_lightning.data.datasets import UNKNOWN, tracklet_numbers
+from pplr_lightning.data.datasets import UNKNOWN, first_frames, frame_numbers, tracklet_numbers
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.distributed import (
     all_gather_list,
@@ -55,6 +55,11 @@ class PseudoLabeling(Callback):
             features, and give all frames what their tracklet gets; options that count images, such
             as k1, min_samples and agreement_k, then count tracklets. `false` labels every image by
             itself.
+        split_tracklets: Where a tracker has jumped from one person to another, part the tracklet
+            before it is pooled: in each epoch, where a few frames before and after differ by more
+            than this many times what frames of one person do by chance
+            (`functional.split_tracklets`). Above 1, for instance 2.25; None takes tracklets as they
+            are.
 
     Attributes:
         stages: The clock of the last labelling.
@@ -76,8 +81,20 @@ class PseudoLabeling(Callback):
         index: Index = "flat",
         probes: int = 64,
         pool_tracklets: bool = True,
+        split_tracklets: float | None = None,
     ) -> None:
         check_count("pseudo_labels.probes", probes)
+        if split_tracklets is not None and not 1 < split_tracklets < float("inf"):
+            raise ValueError(
+                f"pseudo_labels.split_tracklets={split_tracklets}: must be finite and above 1, or "
+                "null for none"
+            )
+        if split_tracklets is not None and refinement is not None:
+            raise ValueError(
+                "pseudo_labels.split_tracklets: parts tracklets anew in each epoch, and "
+                "pseudo_labels.refinement compares them with those of the epoch before; leave out "
+                "one of the two"
+            )
         self.labeler = labeler or DBSCAN()
         self.refinement = refinement
         self._start = deepcopy(self.state_dict())
@@ -85,6 +102,7 @@ class PseudoLabeling(Callback):
         self.index: Index = index
         self.probes = probes
         self.pool_tracklets = pool_tracklets
+        self.split_tracklets = split_tracklets
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks what can be known before any work; has the labeler forget another run.
@@ -125,11 +143,10 @@ class PseudoLabeling(Callback):
                 f"the data have tracklets, but {type(method).__name__} keeps a feature of every "
                 "image, each with a label of its own: set pseudo_labels.pool_tracklets to false"
             )
-        numbers = tracklet_numbers(samples)
-        self._tracklets = torch.tensor(numbers)
-        firsts = dict(zip(reversed(numbers), reversed(samples), strict=True))
+        self._tracklets = torch.tensor(tracklet_numbers(samples))
+        firsts = first_frames(samples)
         rank_zero_info(f"labels are of {len(firsts):,} tracklets of {len(samples):,} images")
-        return [firsts[number] for number in range(len(firsts))]
+        return firsts
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lets go of the ranks, which another run may not have."""
@@ -140,6 +157,7 @@ class PseudoLabeling(Callback):
         data, method = _data_of(trainer), cast(ReIDModule, pl_module)
         persons = torch.tensor([sample.person_id for sample in data.train_samples])
         cameras = torch.tensor([sample.camera_id for sample in data.train_samples])
+        frames = torch.tensor(frame_numbers(data.train_samples))
         loader = data.labeling_dataloader()
         self.stages = Stages(partial(show_stage, trainer))
         with (
@@ -151,21 +169,26 @@ class PseudoLabeling(Callback):
                 share=share,
                 cameras=cameras,
                 persons=persons,
+                frames=frames,
                 stages=self.stages,
                 backend=self.backend,
                 index=self.index,
                 probes=self.probes,
                 num_neighbors=method.num_neighbors,
             )
-            if self._tracklets is not None:
-                space = space.of_tracklets(self._tracklets)
+            tracklets = self._tracklets
+            if tracklets is not None and self.split_tracklets is not None:
+                times = torch.tensor([sample.frame for sample in data.train_samples])
+                tracklets = space.split_tracklets(tracklets, self.split_tracklets, times)
+            if tracklets is not None:
+                space = space.of_tracklets(tracklets)
             classes = trainable_classes(self.labeler.label(space), method.max_classes)
             columns = method.begin_epoch(space, classes)
             if self.refinement is not None:
                 columns = {**columns, **self.refinement.refine(space, classes)}
             labels = PseudoLabels(classes, columns)
-            if self._tracklets is not None:
-                labels = labels.of_frames(self._tracklets)
+            if tracklets is not None:
+                labels = labels.of_frames(tracklets)
         # Not those of another run, which the data may still hold.
         old = data.pseudo_labels if trainer.current_epoch else None
         before = None if old is None else old.classes

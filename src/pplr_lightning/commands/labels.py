@@ -16,10 +16,15 @@ from timm import is_model
 from pplr_lightning.atomic_write import write_whole, written_whole
 from pplr_lightning.commands.parser import OneLineParser
 from pplr_lightning.data import PPLRDataModule, ReIDDataset, Sample, Splits
+from pplr_lightning.data.datasets import (
+    UNKNOWN,
+    frame_numbers,
+    tracklet_numbers,
+)
 from pplr_lightning.data.decoding import BadImages
 from pplr_lightning.evaluation.extraction import extract_features
 from pplr_lightning.labelers import GridLabels, Space, candidates, label_grid
-from pplr_lightning.labelers.grid import EPS, K1, MIN_SAMPLES, check_grid
+from pplr_lightning.labelers.grid import EPS, K1, MIN_SAMPLES, TRACKLETS_K1, check_grid
 from pplr_lightning.methods import PPLRModule, ReIDModule
 from pplr_lightning.networks import PartNetwork
 from pplr_lightning.networks.part_network import PRETRAINED
@@ -62,6 +67,7 @@ def run(args: list[str]) -> list[GridLabels]:
     grid_options = {
         name: options[name] for name in ("k1", "k2", "eps", "min_samples", "images_per_person")
     }
+    grid_options["k1"] = options.k1 or list(K1)
     check_grid(**grid_options)
     module = starting_point(options.weights, options.backbone, options.last_stride)
     size = options.image_size
@@ -88,8 +94,14 @@ def run(args: list[str]) -> list[GridLabels]:
         features,
         cameras=torch.tensor([sample.camera_id for sample in samples]),
         persons=torch.tensor([sample.person_id for sample in samples]),
+        frames=torch.tensor(frame_numbers(samples)),
     )
-    grid = label_grid(space, **grid_options)
+    tracklets = None
+    if options.pool_tracklets and any(one.tracklet_id != UNKNOWN for one in samples):
+        tracklets = torch.tensor(tracklet_numbers(samples))
+        grid_options["k1"] = options.k1 or list(TRACKLETS_K1)
+        print(f"labels are of {int(tracklets.max()) + 1:,} tracklets of {len(samples):,} images")
+    grid = label_grid(space, **grid_options, tracklets=tracklets)
     print("\n".join(lines([_row(labels) for labels in grid])))
     write_labels(
         out,
@@ -248,7 +260,11 @@ def _parse(args: list[str]) -> Namespace:
     parser.add_argument(
         "--bad_images", type=BadImages, default="raise", help="`skip` leaves unreadable ones out"
     )
-    parser.add_argument("--k1", type=list[int], default=list(K1), help="as of DBSCAN; a list")
+    parser.add_argument(
+        "--k1",
+        type=list[int] | None,
+        help=f"as of DBSCAN; a list ({list(K1)}, or {list(TRACKLETS_K1)} of tracklets)",
+    )
     parser.add_argument("--k2", type=list[int] | None, help="likewise; k1 // 5 when left out")
     parser.add_argument("--eps", type=list[float], default=list(EPS), help="likewise")
     parser.add_argument("--min_samples", type=list[int], default=list(MIN_SAMPLES), help="likewise")
@@ -256,6 +272,12 @@ def _parse(args: list[str]) -> Namespace:
         "--images_per_person",
         type=float | None,
         help="images that a person has on average, where you know or guess it",
+    )
+    parser.add_argument(
+        "--pool_tracklets",
+        type=bool,
+        default=True,
+        help="label tracklets, where the data have any, as `fit` does",
     )
     parser.add_argument("--out", type=str, required=True, help="the folder to write")
     return parser.instantiate_classes(parser.parse_args(args))

@@ -41,8 +41,8 @@ class FolderOptions:
         pattern: Regular expression searched in each path below `root`, with the named groups
             `person` and `camera` or one of them; for instance `cam(?P<camera>[0-9]+)/`. They must
             match numbers, which mean the same in every file that a gallery is made of.
-        csv: Table with the columns `path`, relative to `root`, and `camera_id` and/or `person_id`,
-            numbers as well; instead of `pattern`.
+        table: CSV or Parquet with the columns `path`, relative to `root`, and `camera_id` and/or
+            `person_id`, numbers as well; instead of `pattern`.
         image_size: Height and width, instead of those that the checkpoint says.
         batch_size: Images per step and process.
         num_workers: Loader processes per process.
@@ -52,7 +52,7 @@ class FolderOptions:
         self,
         root: str,
         pattern: str | None = None,
-        csv: str | None = None,
+        table: str | None = None,
         image_size: tuple[int, int] | None = None,
         batch_size: int = 128,
         num_workers: int = 4,
@@ -61,7 +61,7 @@ class FolderOptions:
         check_counts("data", least=0, most=MOST_WORKERS, num_workers=num_workers)
         if image_size is not None:
             check_image_size("data.image_size", image_size)
-        self.folder = ImageFolder(root, pattern=pattern, csv=csv, only_numbers=True)
+        self.folder = ImageFolder(root, pattern=pattern, table=table, only_numbers=True)
         self.image_size = image_size
         self.batch_size = batch_size
         self.num_workers = num_workers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from filecmp import cmp
 from functools import cache
 from pathlib import Path
@@ -12,20 +12,22 @@ from typing import NamedTuple
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-UNKNOWN = -1  # person, camera or tracklet id of an image that names none
+UNKNOWN = -1  # person, camera or tracklet id, or frame, of an image that names none
 
 
 class Sample(NamedTuple):
     """One image file with its ids; an id that is not known is -1.
 
     Images of one camera and one tracklet id are frames of one tracklet: what a tracker followed. An
-    image without such an id is a tracklet of its own.
+    image without such an id is a tracklet of its own. Images of one camera and one frame were seen
+    at once, and are of different people.
     """
 
     path: str
     person_id: int
     camera_id: int
     tracklet_id: int = UNKNOWN
+    frame: int = UNKNOWN
 
 
 class Splits(NamedTuple):
@@ -95,6 +97,27 @@ def tracklet_numbers(samples: Iterable[Sample]) -> list[int]:
         for row, one in enumerate(samples)
     )
     return [numbers.setdefault(key, len(numbers)) for key in keys]
+
+
+def first_frames(samples: Sequence[Sample]) -> list[Sample]:
+    """Lists the first image of each tracklet, in the order of `tracklet_numbers`."""
+    firsts: dict[int, Sample] = {}
+    for sample, number in zip(samples, tracklet_numbers(samples), strict=True):
+        firsts.setdefault(number, sample)
+    return list(firsts.values())
+
+
+def frame_numbers(samples: Iterable[Sample]) -> list[int]:
+    """Numbers the frames in which images were seen; -1 where camera or frame are not known.
+
+    Example:
+        >>> seen = [(1, 7), (2, 7), (1, 7), (1, -1), (-1, 7)]
+        >>> frame_numbers(Sample("x.jpg", -1, camera, -1, frame) for camera, frame in seen)
+        [0, 1, 0, -1, -1]
+    """
+    numbers: dict[tuple[int, int], int] = {}
+    keys = ((one.camera_id, one.frame) for one in samples)
+    return [UNKNOWN if UNKNOWN in key else numbers.setdefault(key, len(numbers)) for key in keys]
 
 
 def check_queries(splits: Splits, *, same_camera: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -20,8 +20,9 @@ from pplr_lightning.data.datasets import (
 )
 
 NUMBER = re.compile(r"-?\d{1,18}")  # of 64 bits
-ID_COLUMNS = ("person_id", "camera_id", "tracklet_id")
-Names = tuple[str, str, str]  # an image's ids as they are written, in the order of the columns
+GROUPS = ("person", "camera", "tracklet", "frame")
+ID_COLUMNS = ("person_id", "camera_id", "tracklet_id", "frame")
+Names = tuple[str, ...]  # an image's ids as they are written, in the order of the columns
 
 
 class ImageFolder(ReIDDataset):
@@ -29,20 +30,22 @@ class ImageFolder(ReIDDataset):
 
     Args:
         root: Training images, searched recursively.
-        query: Folder of query images for evaluation; needs `pattern` or `csv` to name persons.
+        query: Folder of query images for evaluation; needs `pattern` or `table` to name persons.
         gallery: Folder of gallery images, likewise.
         pattern: Regular expression searched in each path below its folder, with the named groups
-            `camera` and, where known, `person` and `tracklet`; for instance
+            `camera` and, where known, `person`, `tracklet` and `frame`; for instance
             `cam(?P<camera>[0-9]+)/`.
-        csv: Table in UTF-8 with a column `path` (relative to the image's folder) and any of the
-            columns `camera_id`, `person_id` and `tracklet_id`, a row for each image; instead of
-            `pattern`. Rows of no image are warned of.
+        table: CSV in UTF-8, or Parquet (`.parquet`), such as `pplr crops` writes, with a column
+            `path` (relative to the image's folder) and any of the columns `camera_id`,
+            `person_id`, `tracklet_id` and `frame`, a row for each image; instead of `pattern`.
+            Rows of no image are warned of.
         only_numbers: Refuse ids that are no numbers instead of numbering them, for ids that must
             mean the same beside those of another folder.
 
     Ids that are no numbers are numbered in sorted order. A tracklet is what a tracker followed
-    under one camera; another camera may give its id again. Person ids of training images are used
-    for analysis only.
+    under one camera; another camera may give its id again. A frame is the number of that of the
+    camera's video in which the image was seen: a whole number, 0 or above. Person ids of training
+    images are used for analysis only.
     """
 
     def __init__(
@@ -52,16 +55,18 @@ class ImageFolder(ReIDDataset):
         query: str | Path | None = None,
         gallery: str | Path | None = None,
         pattern: str | None = None,
-        csv: str | Path | None = None,
+        table: str | Path | None = None,
         only_numbers: bool = False,
     ) -> None:
-        if pattern is not None and csv is not None:
-            raise ValueError("ImageFolder takes its ids from pattern or from csv: give one of them")
+        if pattern is not None and table is not None:
+            raise ValueError(
+                "ImageFolder takes its ids from pattern or from table: give one of them"
+            )
         self.root = Path(root)
         self.query = None if query is None else Path(query)
         self.gallery = None if gallery is None else Path(gallery)
         self.pattern = None if pattern is None else _compile(pattern)
-        self.csv = None if csv is None else Path(csv)
+        self.table = None if table is None else Path(table)
         self.only_numbers = only_numbers
         for folder in (self.query, self.gallery):
             if folder is not None and folder.resolve().is_relative_to(self.root.resolve()):
@@ -78,7 +83,7 @@ class ImageFolder(ReIDDataset):
             ValueError: There is no image, or one whose ids cannot be read; or one is of training
                 and of test, by a link.
         """
-        table = {} if self.csv is None else _read_table(self.csv)
+        table = {} if self.table is None else _read_table(self.table)
         folders = (self.root, self.query, self.gallery)
         paths = [[] if folder is None else find_images(folder) for folder in folders]
         named = [
@@ -90,19 +95,20 @@ class ImageFolder(ReIDDataset):
         ids = [self._ids(name, folder, table) for name, folder in named]
         if others := sorted(table.keys() - {name for name, _ in named}):
             rank_zero_warn(
-                f"{self.csv}: {len(others)} rows are of no image here, the first of {others[0]}"
+                f"{self.table}: {len(others)} rows are of no image here, the first of {others[0]}"
             )
         if self.only_numbers:
             _check_numbers((image for images in paths for image in images), ids)
+        _check_frames((image for images in paths for image in images), ids)
         # Over all: the same name, one id.
-        numbers = zip(*(_number(names[kind] for names in ids) for kind in range(3)), strict=True)
+        numbers = zip(*(_number(names) for names in zip(*ids, strict=True)), strict=True)
         train, query, gallery = (
             [Sample(str(path), *next(numbers)) for path in images] for images in paths
         )
         if any(sample.person_id == UNKNOWN for sample in query):
             raise ValueError(
                 f"{self.query}: query images need person ids: give a pattern with the group "
-                "(?P<person>...) or a csv with the column person_id"
+                "(?P<person>...) or a table with the column person_id"
             )
         tested = {Path(sample.path).resolve() for sample in query + gallery}
         both = next((s.path for s in train if tested and Path(s.path).resolve() in tested), None)
@@ -117,7 +123,7 @@ class ImageFolder(ReIDDataset):
 
     def _ids(self, name: str, folder: Path, table: dict[str, Names]) -> Names:
         """Reads the ids of one image, each an empty string where not known."""
-        if self.csv is not None:
+        if self.table is not None:
             if name in table:
                 return table[name]
             # Of one path the other's end, whichever folder they begin in.
@@ -128,16 +134,16 @@ class ImageFolder(ReIDDataset):
             near = next((row for row, (short, long) in ends if long.endswith(short)), None)
             but = "" if near is None else f", but one for {near}"
             raise ValueError(
-                f"{self.csv}: no row for the image {name}{but}: the column path is relative to "
+                f"{self.table}: no row for the image {name}{but}: the column path is relative to "
                 f"{folder}, with slashes"
             )
         if self.pattern is None:
-            return "", "", ""
+            return ("",) * len(GROUPS)
         match = self.pattern.search(name)
         if match is None:
             raise ValueError(f"{name}: does not match the pattern {self.pattern.pattern!r}")
         groups = match.groupdict()
-        return groups.get("person") or "", groups.get("camera") or "", groups.get("tracklet") or ""
+        return tuple(groups.get(group) or "" for group in GROUPS)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -145,19 +151,58 @@ def _compile(pattern: str) -> re.Pattern[str]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from error
-    if not {"camera", "person", "tracklet"} & set(compiled.groupindex):
-        raise ValueError(
-            f"pattern {pattern!r} has no group (?P<camera>...), (?P<person>...) or "
-            "(?P<tracklet>...)"
-        )
+    if not {*GROUPS} & set(compiled.groupindex):
+        groups = ", ".join(f"(?P<{group}>...)" for group in GROUPS)
+        raise ValueError(f"pattern {pattern!r} has none of the groups {groups}")
     return compiled
 
 
 def _read_table(path: Path) -> dict[str, Names]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such csv file")
+        raise FileNotFoundError(f"{path}: no such table")
+    table: dict[str, Names] = {}
+    for where, row in (_parquet_rows if path.suffix == ".parquet" else _csv_rows)(path):
+        name = PurePosixPath(row["path"]).as_posix()  # ./1.png is 1.png
+        if name in table:
+            raise ValueError(f"{where}: a second row for {name}; take one of them out")
+        table[name] = tuple(_id(row.get(column)) for column in ID_COLUMNS)
+    return table
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yields where each row stands, and the row."""
     reader = csv.DictReader(io.StringIO(read_utf8(path), newline=""), skipinitialspace=True)
-    columns = reader.fieldnames or []
+    columns = list(reader.fieldnames or [])
+    _check_columns(path, columns)
+    try:
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise ValueError(f"{where}: not a value for each column ({', '.join(columns)})")
+            yield where, row
+    except csv.Error as error:
+        raise ValueError(f"{path}: no table ({error}); save it as CSV in UTF-8") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    # Imported here: `import pplr_lightning` need not wait for it.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = list(file.schema_arrow.names)
+            _check_columns(path, columns)
+            wanted = [name for name in ("path", *ID_COLUMNS) if name in columns]
+            rows = file.read(wanted).to_pylist()
+    except pa.ArrowException as error:
+        raise ValueError(f"{path}: no Parquet file ({error})") from error
+    for number, row in enumerate(rows, 1):
+        values = {name: "" if value is None else str(value) for name, value in row.items()}
+        yield f"{path}, row {number}", values
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
     if "path" not in columns or not {*ID_COLUMNS} & {*columns}:
         raise ValueError(
             f"{path}: needs the column path and one of {', '.join(ID_COLUMNS)}, has "
@@ -165,20 +210,6 @@ def _read_table(path: Path) -> dict[str, Names]:
         )
     if len({*columns}) < len(columns):
         raise ValueError(f"{path}: has a column twice, of {columns}; take one of them out")
-    table: dict[str, Names] = {}
-    try:
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise ValueError(f"{where}: not a value for each column ({', '.join(columns)})")
-            name = PurePosixPath(row["path"]).as_posix()  # ./1.png is 1.png
-            if name in table:
-                raise ValueError(f"{where}: a second row for {name}; take one of them out")
-            person, camera, tracklet = (_id(row.get(column)) for column in ID_COLUMNS)
-            table[name] = (person, camera, tracklet)
-    except csv.Error as error:
-        raise ValueError(f"{path}: no table ({error}); save it as CSV in UTF-8") from error
-    return table
 
 
 def _id(value: str | None) -> str:
@@ -187,13 +218,19 @@ def _id(value: str | None) -> str:
 
 
 def _check_numbers(paths: Iterable[Path], ids: Iterable[Names]) -> None:
-    for path, (person, camera, _) in zip(paths, ids, strict=True):
+    for path, (person, camera, *_) in zip(paths, ids, strict=True):
         for kind, name in (("person", person), ("camera", camera)):
             if name and not NUMBER.fullmatch(name):
                 raise ValueError(
                     f"{path}: the {kind} {name!r} is no number: ids must mean the same in every "
-                    "file that a gallery is made of; have the pattern or the csv give numbers"
+                    "file that a gallery is made of; have the pattern or the table give numbers"
                 )
+
+
+def _check_frames(paths: Iterable[Path], ids: Iterable[Names]) -> None:
+    for path, (*_, frame) in zip(paths, ids, strict=True):
+        if frame and (not NUMBER.fullmatch(frame) or int(frame) < 0):
+            raise ValueError(f"{path}: the frame {frame!r} is no whole number of 0 or above")
 
 
 def _number(names: Iterable[str]) -> list[int]:

@@ -82,5 +82,5 @@ def _disjoint(loaded: list[Splits]) -> list[Splits]:
 
 
 def _shift(sample: Sample, *by: int) -> Sample:
-    ids = (number if number < 0 else number + n for number, n in zip(sample[1:], by, strict=True))
-    return Sample(sample.path, *ids)
+    ids = (one if one < 0 else one + n for one, n in zip(sample[1:4], by, strict=True))
+    return Sample(sample.path, *ids)._replace(frame=sample.frame)

@@ -6,7 +6,13 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, find_images
+from pplr_lightning.data.datasets import (
+    UNKNOWN,
+    PublishedDataset,
+    Sample,
+    Splits,
+    find_images,
+)
 
 
 class MarketLayout(PublishedDataset):
@@ -69,8 +75,9 @@ class Market1501(MarketLayout):
         root: The folder that holds `bounding_box_train`, `query` and `bounding_box_test`.
         tracklets: `names` makes tracklets of the training images from their names, which a tracker
             would have to find: those of one person under one camera in one sequence (`s1` in
-            `0002_c1s1_000151_01.jpg`). They are taken from identities, so say so beside figures
-            made with them. None, the usual setting, makes none.
+            `0002_c1s1_000151_01.jpg`), with the frames of the video (`000151`). They are taken from
+            identities, so say so beside figures made with them. None, the usual setting, makes
+            none.
 
     Raises:
         ValueError: `tracklets` is another.
@@ -81,7 +88,7 @@ class Market1501(MarketLayout):
     licence = "academic research only"
     published = ((12_936, 3_368, 19_732),)
 
-    _sequence = re.compile(r"^\d+_c\d+s(\d+)_")
+    _sequence = re.compile(r"^\d+_c\d+s(\d+)_(?:(\d{1,9})_)?")
 
     def __init__(self, root: str | Path, *, tracklets: Literal["names"] | None = None) -> None:
         super().__init__(root)
@@ -104,7 +111,9 @@ class Market1501(MarketLayout):
                     f"{self.example}; leave tracklets out, or read the folder as ImageFolder"
                 )
             walk = walks.setdefault((sample.person_id, match[1]), len(walks))
-            tracked.append(sample._replace(tracklet_id=walk))
+            # Each sequence counts its frames anew.
+            frame = UNKNOWN if match[2] is None else int(match[1]) * 10**9 + int(match[2])
+            tracked.append(sample._replace(tracklet_id=walk, frame=frame))
         return tracked
 
 

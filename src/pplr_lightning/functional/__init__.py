@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pplr_lightning.functional.agreement import cross_agreement, relative_agreement
 from pplr_lightning.functional.camera_jaccard import camera_jaccard_distance
+from pplr_lightning.functional.cannot_link import count_linked
 from pplr_lightning.functional.clustering import (
     choose_eps,
     cluster_centroids,
@@ -38,6 +39,7 @@ from pplr_lightning.functional.teacher_losses import (
     hard_instance_loss,
     soft_cross_entropy,
 )
+from pplr_lightning.functional.tracklets import split_tracklets
 from pplr_lightning.functional.triplets import (
     margin_triplet_loss,
     soft_triplet_loss,
@@ -54,6 +56,7 @@ __all__ = [
     "cluster_mapping",
     "cluster_overlap",
     "consistency_loss",
+    "count_linked",
     "cross_agreement",
     "dbscan",
     "hard_instance_loss",
@@ -76,6 +79,7 @@ __all__ = [
     "soft_cross_entropy",
     "soft_triplet_loss",
     "softmax_triplet_loss",
+    "split_tracklets",
     "support_samples",
     "update_prototypes",
 ]

@@ -12,6 +12,12 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional as F
 
+from pplr_lightning.functional.cannot_link import (
+    attach,
+    check_cannot_link,
+    groups_of,
+    part_cores,
+)
 from pplr_lightning.functional.checks import check_count, check_neighbors, check_square
 from pplr_lightning.functional.jaccard import TOLERANCE, keep_within, mutual_neighbors
 from pplr_lightning.functional.sharding import Share
@@ -22,6 +28,7 @@ def dbscan(
     *,
     eps: float = 0.5,
     min_samples: int = 4,
+    cannot_link: Tensor | None = None,
 ) -> Tensor:
     """Cluster images by their pairwise distance with DBSCAN.
 
@@ -33,18 +40,36 @@ def dbscan(
     image joins the first cluster of which it neighbours a core. The labels are scikit-learn's,
     found as the connected components of one sparse graph.
 
+    With ``cannot_link`` no cluster holds two images of a group. Where one would, its cores are
+    joined anew, the nearest pair first (Kruskal's order), and a union is refused that would bring
+    two of a group together; then the images that are no cores join, the nearest to a core first,
+    the first cluster that holds none of their groups. What a chain of neighbours has joined is so
+    parted at its weakest links, and not, as by splitting whole clusters afterwards, given up. The
+    work is E log E for the E pairs of neighbours in such clusters; no pair is listed but these.
+
     Args:
         distance: Symmetric and non-negative, (N, N); sparse as `jaccard_distance` returns it
             (what is not stored is far, a stored 0 is near) or dense.
         eps: Largest distance of neighbours, in the unit of ``distance``.
         min_samples: Neighbours that make an image a core of a cluster, the image itself included.
+        cannot_link: Images that are known to differ: an image and a group of it in each row, such
+            as all that were seen in one frame; an image may be in several groups, (M, 2) int64.
 
     Returns:
         Labels 0, 1, ... in scikit-learn's order, -1 for outliers, (N,) int64 on the CPU, or on
         the device of a ``distance`` that is a tensor.
 
     Raises:
-        ValueError: ``distance`` is not square, ``eps`` is negative, or ``min_samples`` < 1.
+        ValueError: ``distance`` is not square, ``eps`` is negative, ``min_samples`` < 1, or
+            ``cannot_link`` does not fit.
+
+    Example:
+        >>> line = torch.tensor([0.0, 0.1, 0.3, 0.4])
+        >>> distance = (line[:, None] - line).abs()
+        >>> dbscan(distance, eps=0.2, min_samples=2)
+        tensor([0, 0, 0, 0])
+        >>> dbscan(distance, eps=0.2, min_samples=2, cannot_link=torch.tensor([[0, 0], [3, 0]]))
+        tensor([0, 0, 1, 1])
     """
     check_square(distance)
     if eps < 0:
@@ -54,10 +79,15 @@ def dbscan(
     if isinstance(distance, Tensor):
         distance = distance.detach().cpu().numpy()
     if not sparse.issparse(distance):
-        near = sparse.csr_matrix(np.asarray(distance) <= eps + TOLERANCE)
+        dense = np.asarray(distance)
+        pairs = np.nonzero(dense <= eps + TOLERANCE)
+        near = sparse.csr_matrix((dense[pairs], pairs), dense.shape)
     else:
         near = keep_within(sparse.csr_matrix(distance), eps)
-    return torch.from_numpy(_cluster(near, min_samples)).to(device)
+    if cannot_link is not None:
+        cannot_link = cannot_link.cpu()
+        check_cannot_link(cannot_link, near.shape[0])
+    return torch.from_numpy(_cluster(near, min_samples, cannot_link)).to(device)
 
 
 def choose_eps(distance: sparse.csr_matrix | NDArray[Any] | Tensor, *, rho: float) -> float:
@@ -104,15 +134,24 @@ def choose_eps(distance: sparse.csr_matrix | NDArray[Any] | Tensor, *, rho: floa
     return float((smallest.sum() + (count - stored)) / count)
 
 
-def _cluster(near: sparse.csr_matrix, min_samples: int) -> NDArray[np.int64]:
+def _cluster(
+    near: sparse.csr_matrix, min_samples: int, cannot_link: Tensor | None
+) -> NDArray[np.int64]:
     """Label the images of a graph whose stored entries are the pairs of neighbours, (N, N)."""
     is_core = np.diff(near.indptr) >= min_samples
     cores = np.flatnonzero(is_core)
     labels = np.full(near.shape[0], -1, dtype=np.int64)
     # Components are numbered by their lowest core, the order in which scikit-learn finds them.
     count, labels[cores] = connected_components(near[cores][:, cores], directed=False)
-    # Of the others, those with a core among their neighbours take the lowest of its clusters.
     others = np.flatnonzero(~is_core)
+    if cannot_link is not None and len(cannot_link):
+        groups = groups_of(cannot_link)
+        labels = part_cores(near, labels, groups)
+        count = int(labels.max(initial=-1)) + 1
+        bound = np.isin(others, list(groups))
+        attach(near, labels, others[bound], groups)
+        others = others[~bound]
+    # Of the others, those with a core among their neighbours take the lowest of its clusters.
     edges = near[others].tocoo()
     reached = np.where(is_core[edges.col], labels[edges.col], count)
     lowest = np.full(len(others), count)

@@ -32,6 +32,9 @@ class CameraDBSCAN(DensityLabeler):
         rho: Share of the smallest distances of all pairs whose mean, in the first epoch, is taken
             for eps in all epochs (`functional.choose_eps`), in (0, 1), as MMT and GCL choose it;
             None takes `eps`.
+        cannot_link: Two boxes in one frame are two people: where the data say the frame
+            (`Sample.frame`), no cluster holds two images, or tracklets, that were seen in one frame
+            of one camera.
 
     Raises:
         ValueError: An option is out of range.
@@ -47,10 +50,11 @@ class CameraDBSCAN(DensityLabeler):
         eps: float = 0.5,
         min_samples: int = 4,
         rho: float | None = None,
+        cannot_link: bool = True,
     ) -> None:
         check_counts("labeler", k1_intra=k1_intra, k1_inter=k1_inter)
         check_counts("labeler", k2_intra=k2_intra, k2_inter=k2_inter)
-        super().__init__(eps=eps, min_samples=min_samples, rho=rho)
+        super().__init__(eps=eps, min_samples=min_samples, rho=rho, cannot_link=cannot_link)
         self.k1 = (k1_intra, k1_inter)
         self.k2 = (k2_intra, k2_inter)
 

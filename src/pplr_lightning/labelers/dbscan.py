@@ -28,6 +28,9 @@ class DBSCAN(DensityLabeler):
         rho: Share of the smallest distances of all pairs whose mean, in the first epoch, is taken
             for eps in all epochs (`functional.choose_eps`), in (0, 1), as MMT and GCL choose it;
             None takes `eps`.
+        cannot_link: Two boxes in one frame are two people: where the data say the frame
+            (`Sample.frame`), no cluster holds two images, or tracklets, that were seen in one frame
+            of one camera.
 
     Raises:
         ValueError: An option is out of range.
@@ -46,9 +49,10 @@ class DBSCAN(DensityLabeler):
         eps: float = 0.5,
         min_samples: int = 4,
         rho: float | None = None,
+        cannot_link: bool = True,
     ) -> None:
         check_counts("labeler", k1=k1, k2=k2)
-        super().__init__(eps=eps, min_samples=min_samples, rho=rho)
+        super().__init__(eps=eps, min_samples=min_samples, rho=rho, cannot_link=cannot_link)
         self.k1 = k1
         self.k2 = k2
 

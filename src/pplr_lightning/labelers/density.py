@@ -22,12 +22,20 @@ class DensityLabeler(Labeler):
         eps: Distance up to which images are neighbours, in (0, 1].
         min_samples: Neighbours, itself included, that make an image a core of a cluster.
         rho: Share of the smallest distances whose mean is chosen for eps, in (0, 1); None for none.
+        cannot_link: Keep apart what was seen in one frame, where the space has frames.
 
     Raises:
         ValueError: An option is out of range.
     """
 
-    def __init__(self, *, eps: float, min_samples: int, rho: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        eps: float,
+        min_samples: int,
+        rho: float | None = None,
+        cannot_link: bool = True,
+    ) -> None:
         check_counts("labeler", min_samples=min_samples)
         if not 0 < eps <= 1:
             raise ValueError(f"labeler.eps={eps}: a Jaccard distance lies in (0, 1]")
@@ -36,6 +44,7 @@ class DensityLabeler(Labeler):
         self.eps = eps
         self.min_samples = min_samples
         self.rho = rho
+        self.cannot_link = cannot_link
         self.chosen: float | None = None  # eps by rho
 
     @abstractmethod
@@ -50,7 +59,11 @@ class DensityLabeler(Labeler):
             if eps is None:
                 eps = self.chosen = F.choose_eps(distance, rho=cast(float, self.rho))
                 rank_zero_info(f"labeler.rho={self.rho} chose eps={eps:.4f}")
-            return F.dbscan(distance, eps=eps, min_samples=self.min_samples)
+            return self._cluster(space, distance, eps)
+
+    def _cluster(self, space: Space, distance: csr_matrix, eps: float) -> Tensor:
+        groups = space.cannot_link if self.cannot_link else None
+        return F.dbscan(distance, eps=eps, min_samples=self.min_samples, cannot_link=groups)
 
     def state_dict(self) -> dict[str, Any]:
         """Keeps the eps that was chosen."""

@@ -23,6 +23,7 @@ from pplr_lightning.labelers.space import Space
 K1 = (6, 10, 16, 24, 30)
 EPS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 MIN_SAMPLES = (2, 4)
+TRACKLETS_K1 = (3, 5, 8, 12)  # where a person has a few of them
 SCORED = 4096  # images that the score looks at
 # What makes a setting implausible, whatever its score.
 LARGEST = 0.2  # of all images in one cluster
@@ -76,6 +77,7 @@ def label_grid(
     eps: Sequence[float] = EPS,
     min_samples: Sequence[int] = MIN_SAMPLES,
     images_per_person: float | None = None,
+    tracklets: Tensor | None = None,
 ) -> list[GridLabels]:
     """Labels images by `DBSCAN` under every combination of settings.
 
@@ -89,6 +91,9 @@ def label_grid(
         eps: Likewise.
         min_samples: Likewise.
         images_per_person: Images that a person has on average, where that is known or guessed.
+        tracklets: Tracklet of each image, each of 0 to T - 1 at least once: these are labelled
+            (`Space.of_tracklets`), k1, k2 and min_samples count them, and all else counts images,
+            which get the class of their tracklet, (N,).
 
     Returns:
         Labels of each setting, in the order of k1, k2, eps, min_samples.
@@ -103,12 +108,14 @@ def label_grid(
         [4, 4]
     """
     axes = check_grid(k1, k2, eps, min_samples, images_per_person)
-    settings = [setting for setting in axes if max(setting[:2]) <= space.total]
+    labelled = space if tracklets is None else space.of_tracklets(tracklets)
+    settings = [setting for setting in axes if max(setting[:2]) <= labelled.total]
     if not settings:
-        check_count("k1", min(max(setting[:2]) for setting in axes), space.total)
-    space.num_neighbors = max(max(setting[:2]) for setting in settings)
+        check_count("k1", min(max(setting[:2]) for setting in axes), labelled.total)
+    labelled.num_neighbors = max(max(setting[:2]) for setting in settings)
     grid = []
-    for setting, classes in _labelled(space, settings):
+    for setting, found in _labelled(labelled, settings):
+        classes = found if tracklets is None else found[tracklets]
         values = _measure(space, classes)
         doubts = _doubts(space, values, images_per_person)
         grid.append(GridLabels(setting, classes, values, doubts))
@@ -176,7 +183,15 @@ def _labelled(space: Space, settings: Sequence[Setting]) -> Iterator[tuple[Setti
     for (k1, k2), some in groupby(settings, lambda setting: setting[:2]):
         distance = space.jaccard(k1=k1, k2=k2, max_distance=farthest)
         for one in some:
-            yield one, F.dbscan(distance, eps=one.eps, min_samples=one.min_samples)
+            yield (
+                one,
+                F.dbscan(
+                    distance,
+                    eps=one.eps,
+                    min_samples=one.min_samples,
+                    cannot_link=space.cannot_link,
+                ),
+            )
 
 
 def _measure(space: Space, classes: Tensor) -> dict[str, float]:

@@ -24,6 +24,9 @@ class SelfPaced(DBSCAN):
         eps: Jaccard distance up to which images are neighbours, in (0, 1].
         gap: By how much the eps of the other two clusterings is smaller and larger, above 0.
         min_samples: Neighbours, itself included, that make an image a core of a cluster.
+        cannot_link: Two boxes in one frame are two people: where the data say the frame
+            (`Sample.frame`), no cluster holds two images that were seen in one frame
+            of one camera.
 
     Raises:
         ValueError: An option is out of range.
@@ -42,8 +45,9 @@ class SelfPaced(DBSCAN):
         eps: float = 0.6,
         gap: float = 0.02,
         min_samples: int = 4,
+        cannot_link: bool = True,
     ) -> None:
-        super().__init__(k1=k1, k2=k2, eps=eps, min_samples=min_samples)
+        super().__init__(k1=k1, k2=k2, eps=eps, min_samples=min_samples, cannot_link=cannot_link)
         if not 0 < gap < eps or eps + gap > 1:
             raise ValueError(
                 f"labeler.gap={gap}: eps - gap and eps + gap must be Jaccard distances too, in "
@@ -57,7 +61,7 @@ class SelfPaced(DBSCAN):
         distance = self.distance(space, self.eps + self.gap)
         with space.stages("clustering"):
             labels, tight, loose = (
-                F.dbscan(distance, eps=eps, min_samples=self.min_samples)
+                self._cluster(space, distance, eps)
                 for eps in (self.eps, self.eps - self.gap, self.eps + self.gap)
             )
             classes, self.threshold = F.keep_reliable(

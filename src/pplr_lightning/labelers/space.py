@@ -18,6 +18,7 @@ from pplr_lightning.functional.clustering import centroid_rows, sum_rows
 from pplr_lightning.functional.jaccard import jaccard_rows
 from pplr_lightning.functional.neighbors import is_approximate, recall, search
 from pplr_lightning.functional.sharding import Share
+from pplr_lightning.functional.tracklets import split_tracklets
 from pplr_lightning.labelers.stages import Stages
 
 Backend = Literal["auto", "faiss", "faiss-gpu", "torch"]
@@ -36,6 +37,7 @@ class Space:
             room for them, do all that is dense; several talk over the CPU.
         cameras: Camera of each of the N images, -1 where it is not known, (N,).
         persons: Identity of each, likewise; only what is supervised may look at them.
+        frames: Number of the frame that each was seen in, of all cameras' frames, likewise.
         stages: Measures `extraction`, `neighbors`, `jaccard` and what labelers and methods add.
         backend: Search with FAISS or torch; `auto` takes the fastest at hand.
         index: `flat` finds the nearest neighbours. `ivf` finds most of them, much faster, for
@@ -44,8 +46,13 @@ class Space:
         num_neighbors: Nearest neighbours of each image that are found in any case, so that they
             need not be searched again where a labeler asks for fewer first.
 
+    Attributes:
+        cannot_link: What was seen in one frame, which is of different people: a row of the space
+            and the number of the frame in each row, as `functional.dbscan` takes it, (M, 2); None
+            without frames.
+
     Raises:
-        ValueError: There is not a camera, or a person, for each image.
+        ValueError: There is not a camera, a person or a frame for each image.
 
     Example:
         >>> space = Space.of(torch.nn.functional.normalize(torch.randn(50, 16), dim=1))
@@ -60,19 +67,21 @@ class Space:
         share: Share,
         cameras: Tensor | None = None,
         persons: Tensor | None = None,
+        frames: Tensor | None = None,
         stages: Stages | None = None,
         backend: Backend = "auto",
         index: Index = "flat",
         probes: int = 64,
         num_neighbors: int = 1,
     ) -> None:
-        for name, ids in (("cameras", cameras), ("persons", persons)):
+        for name, ids in (("cameras", cameras), ("persons", persons), ("frames", frames)):
             if ids is not None:
                 check_shape(name, ids, (share.total,))
         self._embed = embed
         self.share = share
         self.cameras = cameras
         self.persons = persons
+        self.cannot_link = None if frames is None else _seen_in(frames)
         self.stages = stages or Stages()
         self.backend: Backend = backend
         self.index: Index = index
@@ -88,17 +97,26 @@ class Space:
         *,
         cameras: Tensor | None = None,
         persons: Tensor | None = None,
+        frames: Tensor | None = None,
     ) -> Space:
         """Makes a space of the features of all images (N, D) and of their parts (N, D, P)."""
         parts = features.new_empty(*features.shape, 0) if part_features is None else part_features
-        share = Share(len(features))
-        return cls(lambda: (features, parts), share=share, cameras=cameras, persons=persons)
+        return cls(
+            lambda: (features, parts),
+            share=Share(len(features)),
+            cameras=cameras,
+            persons=persons,
+            frames=frames,
+        )
 
     def of_tracklets(self, numbers: Tensor) -> Space:
         """Makes the space of the T tracklets that these images are frames of.
 
         A tracklet's feature is the mean of its frames' unit features, normalised again, in each
         space. Its camera is that of its frames; its person, too, or -1 where they are of several.
+        Tracklets that have a frame of the video in common cannot be linked. That their times
+        overlap is not enough: a tracker may lose a person and find it again, under another number
+        in between.
         The ranks divide the tracklets evenly, whoever embedded their frames; the features of
         frames are let go as soon as they are pooled.
 
@@ -135,7 +153,25 @@ class Space:
             tracklets.persons = self.persons[first]
             others = numbers[self.persons != tracklets.persons[numbers]]
             tracklets.persons[others] = -1
+        if self.cannot_link is not None:
+            rows, frames = self.cannot_link.T
+            tracklets.cannot_link = torch.stack([numbers[rows], frames], dim=1).unique(dim=0)
         return tracklets
+
+    def split_tracklets(self, numbers: Tensor, factor: float, times: Tensor) -> Tensor:
+        """Parts tracklets of these images by `functional.split_tracklets`; every rank calls it.
+
+        Args:
+            numbers: Tracklet of each image, each of 0 to T - 1 at least once, (N,).
+            factor: How many times more than by chance the two sides of a cut differ, above 0.
+            times: Places of the images in time, (N,).
+
+        Returns:
+            Tracklets of the images, 0 to T' - 1, (N,).
+        """
+        features = self.features
+        with self.stages("splitting"):
+            return split_tracklets(features, numbers, factor=factor, frames=times, share=self.share)
 
     @property
     def total(self) -> int:
@@ -238,6 +274,13 @@ class Space:
         sizes = torch.bincount(classes[classes >= 0])
         sums = sum_rows(features, own, len(sizes), self.share).cpu()
         return (sums / sizes[:, None]).to(features.dtype)
+
+
+def _seen_in(frames: Tensor) -> Tensor:
+    """Lists images with their frames, but those that are alone in theirs, (M, 2)."""
+    rows = (frames >= 0).nonzero()[:, 0]
+    _, numbers, counts = frames[rows].unique(return_inverse=True, return_counts=True)
+    return torch.stack([rows, numbers], dim=1)[counts[numbers] > 1]
 
 
 def _to_gpu(*tensors: Tensor) -> tuple[Tensor, ...]:
