@@ -25,12 +25,17 @@ class Cost(NamedTuple):
 
 def measure(work: Callable[[], T]) -> tuple[T, Cost]:
     """Calls `work` and takes its cost. Memory is read from /proc: Linux only."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # memory kept from earlier calls would hide what this takes
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    forget_peak()
     before, seconds = memory("VmRSS"), time.process_time()
     result = work()
     return result, Cost(time.process_time() - seconds, memory("VmHWM") - before)
+
+
+def forget_peak() -> None:
+    """Lets the most memory of this process, `VmHWM`, start anew from what it holds now."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # memory kept from earlier calls would hide what comes
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def memory(name: str) -> float:
