@@ -13,9 +13,10 @@ It is fit for one CPU thread. Of a method's published config this is changed:
 - `configs/overlays/cpu.yaml`: MobileNetV2 of ImageNet's weights, images of 128 x 64, padded by 5;
   two parts where the method has parts;
 - the length: `--epochs`, each of `--images` images. Batches are the published ones, so that their
-  number differs; MMT and ICE see two and three views of each image, by more than one network;
+  number differs; MMT and ICE see two and three views of each image, by more than one network, and
+  IICS's batches are of 8 images of each camera in every second epoch;
 - what is counted in epochs, in proportion to the length: the step or warm-up of the learning rate,
-  and when AALS starts.
+  when AALS starts, and how fast IICS's scores lose their weight.
 
 All else, the learning rate and eps among it, is as published for Market-1501 with a ResNet-50, and
 tuned for none of them here. Arguments that are not the script's go to `fit`, for every method. A
@@ -52,12 +53,14 @@ METHODS = {
     "MMT": ["mmt_market1501"],
     "ICE": ["ice_market1501"],
     "ICE with cameras": ["ice_market1501", "overlays/ice_cameras"],
+    "IICS with cameras": ["iics_market1501"],
 }
 # Options that count epochs.
 IN_EPOCHS = (
     "lr_scheduler.init_args.step_size",
     "lr_scheduler.init_args.total_iters",
     "model.init_args.aals_start_epoch",
+    "pseudo_labels.labeler.init_args.rounds",
 )
 PEAK = "memory/peak"  # MiB
 
@@ -93,12 +96,16 @@ def arguments(
     """
     files = [CONFIGS / f"{file}.yaml" for file in METHODS[name]]
     published: Any = OmegaConf.merge(*map(OmegaConf.load, files))
-    batch_size = published.data.batch_size
+    batch_size, network = published.data.batch_size, published.model.init_args.network
     if images % batch_size or images < batch_size:
         raise SystemExit(f"--images {images}: {name} needs a multiple of its {batch_size} a batch")
-    yield from (f"--config={file}" for file in (*files, CONFIGS / "overlays/cpu.yaml"))
-    if not published.model.init_args.network.num_parts:
-        yield "--model.network.num_parts=0"
+    yield from (f"--config={file}" for file in files)
+    overlay: Any = OmegaConf.load(CONFIGS / "overlays/cpu.yaml")
+    sections = {"model.network": overlay.model.init_args.network, **overlay}
+    for section in ("model.network", "data", "trainer"):
+        for option, value in sections[section].items():
+            if option != "num_parts" or network.get("num_parts"):  # of methods that have parts
+                yield f"--{section}.{option}={value}"
     share = epochs / published.trainer.max_epochs
     for option in IN_EPOCHS:
         count = OmegaConf.select(published, option)

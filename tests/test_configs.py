@@ -102,7 +102,7 @@ def small_options(config: Path, drawn: Path, folder: Path) -> list[str]:
     labeler = options["pseudo_labels"]["labeler"]
     return [
         *dataset_options(config, drawn, folder / "set"),
-        *([] if isinstance(labeler, str) else DBSCAN),
+        *([] if isinstance(labeler, str) else DBSCAN[: 2 if "Linkage" in str(labeler) else None]),
         *(["--model.agreement_k=4"] if options["model"]["class_path"] == "PPLRModule" else []),
         "--figures.names=[]",
         "--data.image_size=[64,32]",

@@ -200,3 +200,24 @@ def test_more_views_add_looks_at_the_same_images(world_size):
             assert [view.image for view in batch] == 3 * [view.image for view in own]
         seeds = [view.seed for batch in batches for view in batch]
         assert len(set(seeds)) == 48
+
+
+@pytest.mark.parametrize("repeat", [True, False])
+def test_batches_of_each_stratum_apart(repeat):
+    """Eight images of each, the lowest first, whichever rank they are on; labels are its own."""
+    strata = torch.tensor([3, 1]).repeat(40)
+    labels = torch.arange(80) // 8 * 2 + (strata == 1)
+    options = {"strata": strata, "iterations": 5, "seed": 2, "repeat": repeat}
+    batches = list(sampler(labels, **options))
+    for batch in batches:
+        images = torch.tensor([view.image for view in batch])
+        assert strata[images].tolist() == [1] * 8 + [3] * 8
+        assert (labels[images].view(-1, 4) == labels[images][::4, None]).all()
+        assert len({view.seed for view in batch}) == 16
+    parts = [sampler(labels, rank=rank, world_size=2, **options) for rank in range(2)]
+    assert [sum(two, []) for two in zip(*parts, strict=True)] == batches
+
+
+def test_a_stratum_without_labels():
+    with pytest.raises(ValueError, match="no image has a label"):
+        sampler(torch.tensor([0, 0, -1, -1]), strata=torch.tensor([0, 0, 1, 1]))

@@ -170,6 +170,7 @@ class PseudoLabeling(Callback):
                 cameras=cameras,
                 persons=persons,
                 frames=frames,
+                scores=method.image_scores,
                 stages=self.stages,
                 backend=self.backend,
                 index=self.index,
@@ -186,7 +187,7 @@ class PseudoLabeling(Callback):
             columns = method.begin_epoch(space, classes)
             if self.refinement is not None:
                 columns = {**columns, **self.refinement.refine(space, classes)}
-            labels = PseudoLabels(classes, columns)
+            labels = PseudoLabels(classes, columns, per_camera=method.per_camera)
             if tracklets is not None:
                 labels = labels.of_frames(tracklets)
         # Not those of another run, which the data may still hold.

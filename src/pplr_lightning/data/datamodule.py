@@ -273,7 +273,7 @@ class PPLRDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Keeps the labels, for a run that goes on in the middle of an epoch."""
         labels = self.pseudo_labels
-        return {} if labels is None else {"classes": labels.classes, "columns": labels.columns}
+        return {} if labels is None else dict(vars(labels))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the labels of a checkpoint.
@@ -289,7 +289,7 @@ class PPLRDataModule(LightningDataModule):
                 f"{len(self.train_samples)}: go on with the same data, or start on new data from "
                 "its weights with network.weights"
             )
-        self.pseudo_labels = PseudoLabels(state_dict["classes"], state_dict["columns"])
+        self.pseudo_labels = PseudoLabels(**state_dict)
 
     @property
     def train_samples(self) -> list[Sample]:
@@ -342,13 +342,14 @@ class PPLRDataModule(LightningDataModule):
         cameras = torch.tensor([sample.camera_id for sample in self.train_samples])
         sampler = IdentityBatchSampler(
             self.pseudo_labels.classes,
-            batch_size=self.batch_size,
+            batch_size=self.pseudo_labels.per_camera or self.batch_size,
             instances=self.instances,
             iterations=self.iterations,
             seed=self.seed,
             epoch=self.trainer.current_epoch if self.trainer is not None else 0,
             start=0 if self.trainer is None else batches_done(self.trainer),
             cameras=cameras if self.use_cameras else None,
+            strata=cameras if self.pseudo_labels.per_camera else None,
             spread=self.use_cameras == "spread",
             repeat=self.repeat_images,
             views=self.views,

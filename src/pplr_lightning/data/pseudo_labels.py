@@ -17,6 +17,8 @@ class PseudoLabels:
         classes: Class of each image, 0 to K - 1, (N,) int64; -1 marks one that is not trained on.
         columns: What the method wants to find in its batches beside the class, by name, a row for
             each image, (N, ...); PPLR's is `agreement`, (N, P).
+        per_camera: Where given, a batch is of this many images of each camera, cameras in order,
+            whatever `data.batch_size`; classes are then of one camera each.
 
     Raises:
         ValueError: A column has not a row for each image.
@@ -24,6 +26,7 @@ class PseudoLabels:
 
     classes: Tensor
     columns: dict[str, Tensor] = field(default_factory=dict)
+    per_camera: int | None = None
 
     def __post_init__(self) -> None:
         for name, column in self.columns.items():
@@ -32,7 +35,7 @@ class PseudoLabels:
     def of_frames(self, tracklets: Tensor) -> PseudoLabels:
         """Gives each image the labels of its tracklet, whose number is in `tracklets`, (N,)."""
         columns = {name: column[tracklets] for name, column in self.columns.items()}
-        return PseudoLabels(self.classes[tracklets], columns)
+        return PseudoLabels(self.classes[tracklets], columns, self.per_camera)
 
     @property
     def num_classes(self) -> int:

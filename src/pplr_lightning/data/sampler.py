@@ -39,6 +39,8 @@ class IdentityBatchSampler(Sampler[list[View]]):
             those that follow are the same as without.
         cameras: Camera of each image, (N,), to prefer positives from other cameras than the
             first image's; None draws positives uniformly.
+        strata: Camera of each image, (N,), where a batch is `batch_size` images of each, cameras in
+            order: of P clusters that are drawn among its own. None takes no heed of them.
         spread: Draw one image of each camera, cameras in any order, before a second of any.
         repeat: Repeat images of a cluster that has fewer than K. False is for methods that train on
             single images, each of which then counts once.
@@ -62,18 +64,21 @@ class IdentityBatchSampler(Sampler[list[View]]):
         epoch: int = 0,
         start: int = 0,
         cameras: Tensor | None = None,
+        strata: Tensor | None = None,
         spread: bool = False,
         repeat: bool = True,
         views: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        check_batch(batch_size, instances, world_size)
-        self.clusters = _group_by_label(labels.numpy())
-        if not self.clusters:
+        parts = [labels] if strata is None else _apart(labels, strata)
+        check_batch(batch_size * len(parts), instances, world_size)
+        self.strata = [_group_by_label(part.numpy()) for part in parts]
+        if not all(self.strata) or not self.strata:
             raise ValueError("no image has a label: there is nothing to draw batches from")
         self.instances = instances
-        self.batch_size = batch_size
+        self.per_stratum = batch_size
+        self.batch_size = batch_size * len(parts)
         self.iterations = iterations
         self.seed = seed
         self.epoch = epoch
@@ -82,7 +87,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
         self.spread = spread
         self.repeat = repeat
         self.views = views
-        share = batch_size // world_size
+        share = self.batch_size // world_size
         self.part = slice(rank * share, (rank + 1) * share)
 
     def __len__(self) -> int:
@@ -90,9 +95,10 @@ class IdentityBatchSampler(Sampler[list[View]]):
 
     def __iter__(self) -> Iterator[list[View]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        batches = self._whole_groups(rng) if self.repeat else self._row_of_groups(rng)
+        draw = self._whole_groups if self.repeat else self._row_of_groups
+        batches = [draw(clusters, rng) for clusters in self.strata]
         for step in range(self.iterations):
-            indices = next(batches)
+            indices = np.concatenate([next(part) for part in batches])
             if step < self.start:  # drawn all the same: what follows hangs on the generator
                 continue
             # The first numbers are the same however many are asked for.
@@ -105,27 +111,31 @@ class IdentityBatchSampler(Sampler[list[View]]):
                 for image, seed in zip(indices[self.part].tolist(), part, strict=True)
             ]
 
-    def _whole_groups(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    def _whole_groups(
+        self, clusters: list[np.ndarray], rng: np.random.Generator
+    ) -> Iterator[np.ndarray]:
         """Yields batches of K images of each of P clusters for ever."""
-        for identities in self._draw_identities(rng):
-            groups = (self._draw_images(self.clusters[identity], rng) for identity in identities)
+        for identities in self._draw_identities(len(clusters), rng):
+            groups = (self._draw_images(clusters[identity], rng) for identity in identities)
             yield np.concatenate([np.resize(group, self.instances) for group in groups])
 
-    def _row_of_groups(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    def _row_of_groups(
+        self, clusters: list[np.ndarray], rng: np.random.Generator
+    ) -> Iterator[np.ndarray]:
         """Yields batches of at most K images of each cluster for ever, cut from one row."""
         row = np.empty(0, np.int64)
         while True:
-            for identity in rng.permutation(len(self.clusters)):
-                row = np.concatenate([row, self._draw_images(self.clusters[identity], rng)])
-                while len(row) >= self.batch_size:
-                    yield row[: self.batch_size]
-                    row = row[self.batch_size :]
+            for identity in rng.permutation(len(clusters)):
+                row = np.concatenate([row, self._draw_images(clusters[identity], rng)])
+                while len(row) >= self.per_stratum:
+                    yield row[: self.per_stratum]
+                    row = row[self.per_stratum :]
 
-    def _draw_identities(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Yields P cluster numbers for ever."""
-        per_batch = self.batch_size // self.instances
+    def _draw_identities(self, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Yields P numbers of `count` clusters for ever."""
+        per_batch = self.per_stratum // self.instances
         while True:
-            order = rng.permutation(len(self.clusters))
+            order = rng.permutation(count)
             if len(order) < per_batch:
                 yield np.resize(order, per_batch)  # repeats from the start
             for start in range(0, len(order) - per_batch + 1, per_batch):
@@ -158,6 +168,11 @@ def check_batch(batch_size: int, instances: int, world_size: int) -> None:
             f"on {world_size} process{'es' if world_size > 1 else ''}: use a multiple of {step}, "
             f"such as {below} or {below + step}"
         )
+
+
+def _apart(labels: Tensor, strata: Tensor) -> list[Tensor]:
+    """Gives the labels of each stratum, ascending; -1 for images of the others."""
+    return [labels.masked_fill(strata != one, -1) for one in strata.unique()]
 
 
 def _group_by_label(labels: np.ndarray) -> list[np.ndarray]:

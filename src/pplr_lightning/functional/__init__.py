@@ -17,6 +17,12 @@ from pplr_lightning.functional.clustering import (
 from pplr_lightning.functional.clustering_consensus import cluster_mapping, propagate_labels
 from pplr_lightning.functional.hierarchy import hdbscan
 from pplr_lightning.functional.jaccard import jaccard_distance
+from pplr_lightning.functional.linkage import (
+    average_linkage,
+    camera_distance,
+    reciprocal_distance,
+    score_similarity,
+)
 from pplr_lightning.functional.losses import (
     aals_loss,
     camera_contrastive_loss,
@@ -48,7 +54,9 @@ from pplr_lightning.functional.triplets import (
 
 __all__ = [
     "aals_loss",
+    "average_linkage",
     "camera_contrastive_loss",
+    "camera_distance",
     "camera_jaccard_distance",
     "choose_eps",
     "class_means",
@@ -72,9 +80,11 @@ __all__ = [
     "pglr_loss",
     "propagate_labels",
     "prototype_loss",
+    "reciprocal_distance",
     "relative_agreement",
     "rerank_distance",
     "retrieval_metrics",
+    "score_similarity",
     "simplified_silhouette",
     "soft_cross_entropy",
     "soft_triplet_loss",

@@ -1,6 +1,7 @@
 """From embeddings to one class per image, -1 for none: one way to do it per file."""
 
 from pplr_lightning.labelers.camera_dbscan import CameraDBSCAN
+from pplr_lightning.labelers.camera_linkage import CameraLinkage
 from pplr_lightning.labelers.consensus import Consensus
 from pplr_lightning.labelers.dbscan import DBSCAN
 from pplr_lightning.labelers.grid import GridLabels, Setting, candidates, label_grid
@@ -17,6 +18,7 @@ __all__ = [
     "DBSCAN",
     "HDBSCAN",
     "CameraDBSCAN",
+    "CameraLinkage",
     "Consensus",
     "GridLabels",
     "Identities",

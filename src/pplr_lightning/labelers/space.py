@@ -38,6 +38,8 @@ class Space:
         cameras: Camera of each of the N images, -1 where it is not known, (N,).
         persons: Identity of each, likewise; only what is supervised may look at them.
         frames: Number of the frame that each was seen in, of all cameras' frames, likewise.
+        scores: Asked after `embed`: what the method says of this rank's images beside their
+            features, (n, S), or None.
         stages: Measures `extraction`, `neighbors`, `jaccard` and what labelers and methods add.
         backend: Search with FAISS or torch; `auto` takes the fastest at hand.
         index: `flat` finds the nearest neighbours. `ivf` finds most of them, much faster, for
@@ -68,6 +70,7 @@ class Space:
         cameras: Tensor | None = None,
         persons: Tensor | None = None,
         frames: Tensor | None = None,
+        scores: Callable[[], Tensor | None] = lambda: None,
         stages: Stages | None = None,
         backend: Backend = "auto",
         index: Index = "flat",
@@ -82,6 +85,7 @@ class Space:
         self.cameras = cameras
         self.persons = persons
         self.cannot_link = None if frames is None else _seen_in(frames)
+        self._scores = scores
         self.stages = stages or Stages()
         self.backend: Backend = backend
         self.index: Index = index
@@ -98,6 +102,7 @@ class Space:
         cameras: Tensor | None = None,
         persons: Tensor | None = None,
         frames: Tensor | None = None,
+        scores: Tensor | None = None,
     ) -> Space:
         """Makes a space of the features of all images (N, D) and of their parts (N, D, P)."""
         parts = features.new_empty(*features.shape, 0) if part_features is None else part_features
@@ -107,6 +112,7 @@ class Space:
             cameras=cameras,
             persons=persons,
             frames=frames,
+            scores=lambda: scores,
         )
 
     def of_tracklets(self, numbers: Tensor) -> Space:
@@ -136,6 +142,7 @@ class Space:
         first = torch.from_numpy(np.unique(numbers.numpy(), return_index=True)[1])
         tracklets = copy(self)
         tracklets._neighbors = None
+        tracklets._scores = lambda: None  # those of the frames are let go
         tracklets.__dict__.pop("_embedded", None)
         share = tracklets.share = self.share.divide(len(first))
 
@@ -187,6 +194,12 @@ class Space:
     def part_features(self) -> Tensor:
         """This rank's part features, (n, D, P)."""
         return self._embedded[1]
+
+    @property
+    def scores(self) -> Tensor | None:
+        """What the method says of this rank's images, (n, S); None where it says nothing."""
+        self._embedded  # noqa: B018  # which the scores come with
+        return self._scores()
 
     @cached_property
     def _embedded(self) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.methods.cluster_contrast import ClusterContrastModule
 from pplr_lightning.methods.ice import ICEModule
+from pplr_lightning.methods.iics import IICSModule
 from pplr_lightning.methods.ise import ISEModule
 from pplr_lightning.methods.mmt import MMTModule
 from pplr_lightning.methods.part_identity import PartIdentityModule
@@ -14,6 +15,7 @@ from pplr_lightning.methods.spcl import SpCLModule
 __all__ = [
     "ClusterContrastModule",
     "ICEModule",
+    "IICSModule",
     "ISEModule",
     "MMTModule",
     "PPLRModule",

@@ -100,6 +100,18 @@ class ReIDModule(Embedder):
         """
         return extract_features(self.network, batches)
 
+    def image_scores(self) -> Tensor | None:
+        """Tells a labeler more of the images that `embed_batches` embedded last, (n, S)."""
+        return None
+
+    @property
+    def per_camera(self) -> int | None:
+        """Images of each camera in the epoch's batches, cameras in order.
+
+        None, as in all methods but IICS, for batches of `data.batch_size`, whatever their cameras.
+        """
+        return None
+
     def begin_epoch(self, space: Space, classes: Tensor) -> dict[str, Tensor]:
         """Takes the epoch's classes, before its first batch; every rank calls it.
 
