@@ -15,6 +15,7 @@ It is fit for one CPU thread. Of a method's published config this is changed:
 - the length: `--epochs`, each of `--images` images. Batches are the published ones, so that their
   number differs; MMT and ICE see two and three views of each image, by more than one network, and
   IICS's batches are of 8 images of each camera in every second epoch;
+- the evaluation: before training and after the last epoch;
 - what is counted in epochs, in proportion to the length: the step or warm-up of the learning rate,
   when AALS starts, and how fast IICS's scores lose their weight.
 
@@ -116,6 +117,7 @@ def arguments(
     yield f"--model.network.weights={weights}"
     yield f"--data.iterations={images // batch_size}"
     yield f"--trainer.max_epochs={epochs}"
+    yield f"--trainer.check_val_every_n_epoch={epochs}"  # the last, whatever their number
     yield f"--trainer.callbacks+={Peak.__module__}.{Peak.__qualname__}"
 
 

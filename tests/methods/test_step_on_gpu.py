@@ -10,6 +10,9 @@ from pplr_lightning import PPLRModule
 from pplr_lightning.commands.training import run_cli
 
 from ..conftest import run_options
+from .test_ice import options as ice_options
+from .test_iics import options as iics_options
+from .test_mmt import options as mmt_options
 from .test_nan_guard import Weights
 
 pytestmark = [
@@ -49,24 +52,37 @@ class NoWaiting(Callback):
 )
 @pytest.mark.parametrize("bar", [False, True])
 def test_the_host_never_waits(drawn, tmp_path, options, bar):
-    NoWaiting.steps = 0
     shown = ["--trainer.callbacks+=RichProgressBar", "--trainer.enable_progress_bar=true"]
+    watch([*run_options(drawn, tmp_path), *GPU, *(shown if bar else []), *options])
+
+
+@pytest.mark.parametrize("options", [ice_options, mmt_options])
+def test_nor_in_methods_with_teachers(drawn, tmp_path, options):
+    watch([*options(drawn, tmp_path), *GPU, "--trainer.precision=32-true"])
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_nor_within_cameras_nor_across(drawn, tmp_path, epochs):
+    words = [*GPU, "--trainer.precision=32-true", f"--trainer.max_epochs={epochs}"]
+    watch([*iics_options(drawn, tmp_path), *words], epochs=epochs)
+
+
+def watch(words, *, epochs=1):
+    """Trains epochs of six steps, with an error where the host waits within one."""
+    NoWaiting.steps = 0
     try:
         run_cli(
             [
                 "fit",
-                *run_options(drawn, tmp_path),
-                *GPU,
+                *words,
                 "--data.iterations=6",
                 "--trainer.log_every_n_steps=50",
                 f"--trainer.callbacks+={NoWaiting.__module__}.NoWaiting",
-                *(shown if bar else []),
-                *options,
             ]
         )
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert NoWaiting.steps == 6
+    assert NoWaiting.steps == 6 * epochs
 
 
 def losses(drawn, folder, *options) -> torch.Tensor:
