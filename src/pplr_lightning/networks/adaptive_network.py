@@ -60,9 +60,11 @@ class AdaptiveNorm(GroupBatchNorm):
             raise ValueError("a map of one pixel has no variance: use larger images")
         alpha = self._alpha[0].clamp(0, 1)
         # In half precision sums of squares would lose what matters.
-        own_var, own_mean = torch.var_mean(
-            input.float() if input.dtype.itemsize < 4 else input, dim=(2, 3)
-        )  # (B, C)
+        rows = input.float() if input.dtype.itemsize < 4 else input
+        # Not torch.var_mean, which takes four times as long on a CPU.
+        own_mean = rows.mean(dim=(2, 3))  # (B, C)
+        squares = (rows - own_mean[..., None, None]).square().sum(dim=(2, 3))
+        own_var = squares / (input[0, 0].numel() - 1)
         mean, variance = (
             self._of_groups(own_mean, own_var)
             if self.training
