@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         DBSCAN,
         HDBSCAN,
         CameraDBSCAN,
+        CameraLinkage,
         Consensus,
         Identities,
         Instances,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pplr_lightning.methods import (
         ClusterContrastModule,
         ICEModule,
+        IICSModule,
         ISEModule,
         MMTModule,
         PartIdentityModule,
@@ -32,19 +34,22 @@ if TYPE_CHECKING:
         SimCLRModule,
         SpCLModule,
     )
-    from pplr_lightning.networks import PartNetwork, WindowNetwork
+    from pplr_lightning.networks import AdaptiveNetwork, PartNetwork, WindowNetwork
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DBSCAN",
     "HDBSCAN",
+    "AdaptiveNetwork",
     "CameraDBSCAN",
+    "CameraLinkage",
     "ClusterContrastModule",
     "Consensus",
     "Figures",
     "Gallery",
     "ICEModule",
+    "IICSModule",
     "ISEModule",
     "Identities",
     "Instances",

@@ -330,7 +330,7 @@ def test_weights_of_a_layout_that_is_known_are_told_of_with_the_other_mistakes(t
     for options, message in (
         ({"num_parts": 2}, "^[^;]*ours.ckpt does not fit the network: [^;]*; set num_parts to 3"),
         (
-            {"last_stride": 4},
+            {"num_parts": 2, "last_stride": 4},
             r"ours.ckpt does .* set num_parts to 3, .*; and last_stride=4: choose",
         ),
         ({"num_parts": 99}, r"ours.ckpt does .* set num_parts to 3, .*; and num_parts=99: the map"),
