@@ -172,6 +172,7 @@ def test_an_error_of_rank_zero_ends_the_whole_job(run_launcher, run_args):
     assert "error: no class in" in done.stderr
 
 
+@pytest.mark.slow
 def test_torchrun_on_two_nodes(run, run_args, tmp_path):
     """A launch on two nodes, both of them this machine; in float32 the first step is the same."""
     with socket.socket() as free:

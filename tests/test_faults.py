@@ -38,7 +38,7 @@ def finished(drawn, tmp_path_factory):
 
 
 class TestRanks:
-    @pytest.mark.parametrize("rank", [0, 1])
+    @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
     def test_one_that_raises_ends_the_job(self, run_launcher, run_args, tmp_path, rank):
         happened = tmp_path / "happened"
         done = run_launcher(
@@ -48,7 +48,7 @@ class TestRanks:
         assert done.returncode != 0
         assert f"LookupError: the fault of rank {rank}" in done.stderr
 
-    @pytest.mark.parametrize("rank", [0, 1])
+    @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
     def test_sigterm_to_any_of_them_ends_all_with_a_checkpoint(
         self, run_process, run_args, tmp_path, rank
     ):

@@ -248,7 +248,7 @@ def options(drawn, folder):
     return [config.replace("cluster_contrast", "mmt"), *others, "--model.max_clusters=40"]
 
 
-@pytest.mark.parametrize("group", [8, 16])
+@pytest.mark.parametrize("group", [8, pytest.param(16, marks=pytest.mark.slow)])
 def test_two_processes_train_as_one(drawn, run, run_several, tmp_path, group):
     """With groups of 16, the two hold one together."""
     size = f"--model.network.norm_batch_size={group}"

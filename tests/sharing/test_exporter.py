@@ -18,6 +18,8 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 SIZE = (64, 32)
 FORMATS = [("onnx", "model.onnx"), ("torch", "model.pt2")]
+# Of whole backbones, which take their time.
+PUBLISHED = [FORMATS[0], pytest.param(*FORMATS[1], marks=pytest.mark.slow)]
 
 
 def make_module(backbone: str = "resnet10t", **options: object) -> PPLRModule:
@@ -151,7 +153,7 @@ class TestRefuses:
 
 
 class TestPublishedBackbones:
-    @pytest.mark.parametrize(("format", "name"), FORMATS)
+    @pytest.mark.parametrize(("format", "name"), PUBLISHED)
     def test_resnet50(self, format, name, tmp_path):
         module = make_module("resnet50.tv_in1k", num_parts=3)
         path = tmp_path / name
@@ -159,7 +161,7 @@ class TestPublishedBackbones:
         assert export_network(module.network, path, format=format, preprocessing=size) <= TOLERANCE
         assert path.is_file()
 
-    @pytest.mark.parametrize(("format", "name"), FORMATS)
+    @pytest.mark.parametrize(("format", "name"), PUBLISHED)
     def test_vit_small(self, format, name, tmp_path):
         module = make_module("vit_small_patch16_224.dino", image_size=SIZE, last_stride=2)
         path = tmp_path / name
