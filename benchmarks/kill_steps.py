@@ -3,13 +3,14 @@
     python benchmarks/kill_steps.py                      # all, some minutes of one core
     python benchmarks/kill_steps.py --only index         # those whose name holds a word
 
-`fit`, `predict`, `index` (new, --add, --remove), `export`, `report`, `labels` and `convert`. A step
-is a file that is opened for writing, a name given, changed or taken, or a folder made or removed;
-the process is killed (SIGKILL) right before it. Then what the command writes must be what was there
-before or what a run without a kill leaves, never half of it, also where another command reads it
-first; the same command must do what is left; and after that the folder must hold no file more than
-after a run without a kill. (`fit` goes on in a folder of its own: of it the checkpoints must be
-readable, the weights at its end the same to the last bit, and no file left half written.)
+`fit`, `predict`, `index` (new, --add, --remove), `export`, `report`, `labels`, `crops` and
+`convert`. A step is a file that is opened for writing, a name given, changed or taken, or a folder
+made or removed; the process is killed (SIGKILL) right before it. Then what the command writes must
+be what was there before or what a run without a kill leaves, never half of it, also where another
+command reads it first; the same command must do what is left; and after that the folder must hold
+no file more than after a run without a kill. (`fit` goes on in a folder of its own: of it the
+checkpoints must be readable, the weights at its end the same to the last bit, and no file left half
+written.)
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from bad_input_cases import Bench
+from bad_input_cases import Bench, crops, video
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120.0
@@ -63,6 +64,7 @@ def commands(bench: Bench) -> list[Command]:
     index = ["index", "--index=some.index"]
     theirs = str(bench.folder / "theirs.pth")
     convert = ["convert", theirs, "o.ckpt", "--backbone=resnet18.tv_in1k"]
+    boxes, frames = bench.folder / "video/boxes.txt", bench.folder / "video/frames"
     export = ["export", checkpoint, "--format=torch", "--out=a.pt2"]
     new = ["index", f"--embeddings={bench.embeddings}", "--out=some.index"]
     return [
@@ -72,6 +74,7 @@ def commands(bench: Bench) -> list[Command]:
         Command("predict", [*predict, "--out=e.parquet"], {}, read_embeddings),
         Command("report", ["report", "run"], run, read_report),
         Command("labels", [*labels, "--out=labels"], {}, read_labels),
+        Command("crops", crops(boxes, frames, Path("cut")), {}, read_crops),
         Command("convert", convert, {}, read_weights),
         Command("export", export, {}, read_program),
         Command("fit", ["fit", *fit, "--ckpt_path=last", "--trainer.max_epochs=2"], {}, read_run),
@@ -84,6 +87,8 @@ def prepare(bench: Bench) -> None:
     from pplr_lightning.weights.layouts import Weights, to_official
 
     bench.prepare()
+    (bench.folder / "video").mkdir()
+    video(bench.folder / "video")
     folder = bench.new()
     for path in sorted(bench.images.iterdir())[12:16]:
         shutil.copy(path, folder)
@@ -130,6 +135,16 @@ def read_labels(folder: Path) -> Any:
     return [
         (path.name, path.read_text() if path.suffix in (".csv", ".yaml") else "") for path in paths
     ]
+
+
+def read_crops(folder: Path) -> Any:
+    """Reads a table of crops and its images; before there is a table, nothing is done."""
+    import pyarrow.parquet as pq
+
+    if not (folder / "cut/crops.parquet").exists():
+        return None
+    rows = pq.read_table(folder / "cut/crops.parquet").to_pylist()
+    return rows, [(folder / "cut" / row["path"]).read_bytes().hex() for row in rows]
 
 
 def read_weights(folder: Path) -> Any:

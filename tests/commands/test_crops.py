@@ -98,9 +98,18 @@ def test_another_setting_in_the_same_folder(run, videos, tmp_path, capsys):
     assert "is there already, not of this command" in refused(*videos, f"--out={out}")
 
 
+def test_a_folder_left_by_one_that_had_written_nothing(run, videos, tmp_path):
+    out = tmp_path / "crops"
+    out.mkdir()
+    (out / "crops.json.0123456789abcdef.part").write_text("{")
+    assert run("crops", *videos, f"--out={out}").is_file()
+    assert not list(out.rglob("*.part"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (("--min_confidence", "nan"), "--min_confidence nan: must be a number"),
         (("2", "1"), "--camera 1 is given twice, and its tracklets would mix"),
         (("2", "../x"), "--camera '../x': a name of letters, digits"),
         (("--every", "7"), "1.txt: no box in a frame that --every 7 takes"),

@@ -31,7 +31,10 @@ def test_a_folder(tmp_path):
 
 def test_a_video_without_its_decoder(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ImportError, match=r"pip install 'pplr-lightning\[video\]', or give a fold"):
+    with pytest.raises(FileNotFoundError, match=r"1\.mp4: no such video"):
+        open_frames(tmp_path / "1.mp4")
+    (tmp_path / "1.mp4").touch()
+    with pytest.raises(ImportError, match=r"1\.mp4: .*pip install 'pplr-lightning\[video\]', or"):
         open_frames(tmp_path / "1.mp4")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -47,6 +48,8 @@ def run(args: list[str]) -> Path:
         The table.
     """
     options = _parse(args)
+    if math.isnan(options.min_confidence):
+        raise ValueError("--min_confidence nan: must be a number")
     names = ("first_frame", "min_confidence", "classes", "quality")
     setting = {name: getattr(options, name) for name in names}
     chosen = BoxFilter(**{field.name: getattr(options, field.name) for field in fields(BoxFilter)})
@@ -155,6 +158,8 @@ def _check_folder(out: Path, setting: dict[str, object]) -> None:
     if not out.exists():
         return
     file = out / SETTING
+    if out.is_dir() and all(one.suffix == ".part" for one in out.iterdir()):
+        return  # empty, or left by one that was killed before it had written anything
     if not file.is_file():
         raise ValueError(f"{out} is there already, not of this command: name another folder")
     try:

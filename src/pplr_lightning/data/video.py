@@ -100,9 +100,9 @@ class VideoFile(Frames):
     def __init__(self, path: Path, first: int = 1) -> None:
         self.path = path
         self.first = first
-        self._av = _require_av()
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such video, nor a folder of frames")
+        self._av = _require_av(path)
         with self._open() as container:
             stream = container.streams.video[0]
             self.size = (stream.width, stream.height)
@@ -149,12 +149,12 @@ def open_frames(path: Path, first: int = 1) -> Frames:
     return FrameFolder(path) if path.is_dir() else VideoFile(path, first)
 
 
-def _require_av() -> ModuleType:
+def _require_av(path: Path) -> ModuleType:
     try:
         import av  # imported here: nothing else needs it
     except ImportError as error:
         raise ImportError(
-            "a video file is decoded by PyAV: pip install 'pplr-lightning[video]', or give a "
-            "folder of its frames"
+            f"{path}: a video file is decoded by PyAV: pip install 'pplr-lightning[video]', or "
+            "give a folder of its frames"
         ) from error
     return av
