@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from pplr_lightning.methods import IICSModule
 from pplr_lightning.networks import AdaptiveNetwork, GroupBatchNorm, PartNetwork
 from pplr_lightning.networks.adaptive_network import AdaptiveNorm
+
+from ..tiny import save
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -92,6 +95,17 @@ def test_every_block_has_a_weight_that_learns_and_copies_go_along():
     assert len(copied.alphas) == 2
     network(torch.randn(4, 3, 64, 32)).features.square().sum().backward()
     assert all(one.grad is not None for one in network.parameters())
+
+
+def test_starts_from_a_checkpoint_of_its_own_kind(tmp_path):
+    options = {"image_size": (64, 32), "norm_batch_size": 4}
+    trained = AdaptiveNetwork("test_resnet", weights=None, **options)
+    trained.alphas[0].data.fill_(0.7)
+    file = save(IICSModule(trained, max_clusters=8), tmp_path / "iics.ckpt")
+    network = AdaptiveNetwork("test_resnet", weights=str(file), **options)
+    network.load_weights()
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
 
 
 def test_a_mirrored_image_is_the_same_in_evaluation():

@@ -132,7 +132,7 @@ class AdaptiveNetwork(PartNetwork):
         super().__init__(
             backbone,
             image_size=image_size,
-            weights=weights,
+            weights=None,  # until all is there that they are of
             num_parts=0,
             last_stride=last_stride,
             norm_batch_size=norm_batch_size,
@@ -145,6 +145,7 @@ class AdaptiveNetwork(PartNetwork):
             alpha = nn.Parameter(torch.full((1,), START))
             self.alphas.append(alpha)
             _adapt(block, alpha)
+        self._start_from(weights, [])
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows = super()._forward(images)
