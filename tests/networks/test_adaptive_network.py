@@ -55,6 +55,14 @@ def test_is_the_authors(arrays, case, dtype, tolerance):
         torch.testing.assert_close(value / scale, expected / scale, rtol=0, atol=tolerance)
 
 
+def test_a_channel_of_one_value_stays_finite(arrays):
+    """The variance of the group is a difference of squares."""
+    norm = build(0.9, arrays["weight"], arrays["bias"], dtype=torch.float32)
+    for value in torch.linspace(100, 1000, 40):
+        assert norm(torch.full((7, 3, 4, 2), float(value))).isfinite().all()
+    assert (norm.running_var >= 0).all()
+
+
 def test_groups_are_normalised_apart(arrays):
     x = torch.randn(8, 3, 4, 2, dtype=torch.float64)
     norm = build(0.4, arrays["weight"], arrays["bias"], group=4)
