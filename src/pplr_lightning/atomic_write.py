@@ -13,7 +13,9 @@ from secrets import token_hex
 
 
 @contextmanager
-def written_whole(path: Path, *, folder: bool = False, synced: bool = False) -> Iterator[Path]:
+def written_whole(
+    path: Path, *, folder: bool = False, synced: bool = False, one_of_many: bool = False
+) -> Iterator[Path]:
     """Makes a new file or folder beside `path` that takes its place at the end.
 
     What stood there before is whole, whatever happens. The new one's name is of chance, and refused
@@ -25,6 +27,8 @@ def written_whole(path: Path, *, folder: bool = False, synced: bool = False) -> 
         folder: It is a folder; what then stands at `path` must be empty or gone by the end.
         synced: Have the content reach the disk before the name does: a power cut may else keep the
             name and lose the content.
+        one_of_many: Leave what killed writers have left, to `clear_left_over` of the whole folder:
+            it is found by listing the folder, which for each of many files would take long.
 
     Yields:
         Where to write. Removed, if the writing fails.
@@ -34,7 +38,8 @@ def written_whole(path: Path, *, folder: bool = False, synced: bool = False) -> 
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        clear_left_over(path.parent, path.name)
+        if not one_of_many:
+            clear_left_over(path.parent, path.name)
         aside, held = _made_aside(path, folder=folder)
     except OSError as error:
         raise _named(error, path) from error

@@ -58,10 +58,10 @@ def test_a_run_that_was_killed_goes_on(run, videos, tmp_path, monkeypatch):
     out, read = tmp_path / "crops", []
     whole = command.written_whole
 
-    def fail(path):
+    def fail(path, **options):
         if path.name == "000002_0000020.jpg":
             raise KeyboardInterrupt
-        return whole(path)
+        return whole(path, **options)
 
     monkeypatch.setattr(command, "written_whole", fail)
     with pytest.raises(KeyboardInterrupt):
@@ -69,11 +69,16 @@ def test_a_run_that_was_killed_goes_on(run, videos, tmp_path, monkeypatch):
     assert len(list(out.rglob("*.jpg"))) == 3
     assert not (out / "crops.parquet").exists()
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.jpg")}
-    monkeypatch.setattr(
-        command, "written_whole", lambda path: read.append(path.name) or whole(path)
-    )
+    (out / f"1/000002_0000020.jpg.{1:016x}.part").touch()  # as a kill leaves it
+
+    def count(path, **options):
+        read.append(path.name)
+        return whole(path, **options)
+
+    monkeypatch.setattr(command, "written_whole", count)
     run("crops", *videos, f"--out={out}")
     assert len(read) == 10  # nine crops and the table
+    assert not list(out.rglob("*.part"))
     assert all(file.stat().st_mtime_ns == time for file, time in before.items())
     assert len(ImageFolder(out, table=out / "crops.parquet").load().train) == 12
 
@@ -92,8 +97,9 @@ def test_another_setting_in_the_same_folder(run, videos, tmp_path, capsys):
         f"error: {out} holds crops made with another padding: name another folder, or remove it\n"
     )
     assert "another cameras" in refused(*videos[:4], f"--out={out}")
-    (out / "crops.json").write_text("[")
-    assert "crops.json: cannot be read" in refused(*videos, f"--out={out}")
+    for text in ("[", "[1]"):
+        (out / "crops.json").write_text(text)
+        assert "crops.json: cannot be read" in refused(*videos, f"--out={out}")
     (out / "crops.json").unlink()
     assert "is there already, not of this command" in refused(*videos, f"--out={out}")
 
@@ -111,10 +117,12 @@ def test_a_folder_left_by_one_that_had_written_nothing(run, videos, tmp_path):
     [
         (("--min_confidence", "nan"), "--min_confidence nan: must be a number"),
         (("2", "1"), "--camera 1 is given twice, and its tracklets would mix"),
+        (("2", "01"), "--camera 1 is given twice, and its tracklets would mix"),
         (("2", "../x"), "--camera '../x': a name of letters, digits"),
         (("--every", "7"), "1.txt: no box in a frame that --every 7 takes"),
         (("--every", "15"), "1: there is no frame 15, which has boxes; it holds 10 to 30"),
         (("--min_height", "90"), "1.txt: the filters leave no box (6 small)"),
+        (("--first_frame", "-1"), "--first_frame must be at least 0, got -1"),
         (("--max_overlap", "2"), "--max_overlap must be in [0, 1], got 2.0"),
     ],
 )

@@ -115,6 +115,7 @@ class TestStartingPoint:
         (["--weights=gone.pth"], "error: --weights gone.pth: no such file, and no model of timm"),
         (["--data.root=gone"], "error: gone: no such folder; set the data set's root"),
         (["--images_per_person=0"], "error: images_per_person=0.0: a person has one image or more"),
+        (["--k1=[]"], "error: no setting is left: give a k1"),
         (["--k1=[1000]"], "error: k1 must not exceed the number of images"),
     ],
 )

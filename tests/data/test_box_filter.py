@@ -44,6 +44,7 @@ def test_the_area_stays_in_the_frame():
     assert area(np.array([50.0, 60, 40, 100]), (400, 300)) == (46, 50, 94, 170)
     assert area(np.array([-5.0, 250, 40, 100]), (400, 300)) == (0, 240, 39, 300)
     assert BoxFilter().area(np.array([-5.0, -7, 5.2, 7.4]), (400, 300)) == (0, 0, 1, 1)
+    assert BoxFilter().area(np.array([399.6, 1.5, 40, 1]), (400, 300)) == (399, 2, 400, 3)
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,12 @@ def test_batches_of_each_stratum_apart(repeat):
     assert [sum(two, []) for two in zip(*parts, strict=True)] == batches
 
 
+def test_a_stratum_in_broken_groups():
+    """Though the whole batch would divide into groups."""
+    with pytest.raises(ValueError, match="batch_size=6 does not divide into groups of instances=4"):
+        sampler(torch.tensor([0, 0, 1, 1]), strata=torch.tensor([0, 0, 1, 1]), batch_size=6)
+
+
 def test_a_stratum_without_labels():
     with pytest.raises(ValueError, match="no image has a label"):
         sampler(torch.tensor([0, 0, -1, -1]), strata=torch.tensor([0, 0, 1, 1]))

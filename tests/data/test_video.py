@@ -24,6 +24,14 @@ def test_a_folder(tmp_path):
     touch(tmp_path / "a/12.png")
     with pytest.raises(ValueError, match=r"12.png and .*img_12.jpg are both frame 12"):
         FrameFolder(tmp_path)
+    touch(tmp_path / "0000000012.jpg")
+    with pytest.raises(ValueError, match=r"are both frame 12"):  # of ten digits, as some write it
+        FrameFolder(tmp_path)
+    (tmp_path / "0000000012.jpg").unlink()
+    touch(tmp_path / "1699999999012.jpg")
+    with pytest.raises(ValueError, match=r"1699999999012.jpg: the name does .* of nine digits at"):
+        FrameFolder(tmp_path)
+    (tmp_path / "1699999999012.jpg").unlink()
     touch(tmp_path / "cover.jpg")
     with pytest.raises(ValueError, match=r"cover.jpg: the name does not end with the number"):
         FrameFolder(tmp_path)

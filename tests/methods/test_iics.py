@@ -8,7 +8,7 @@ from pplr_lightning.data import EvalBatch, Sample, TrainBatch
 from pplr_lightning.functional import margin_triplet_loss
 from pplr_lightning.labelers import DBSCAN, CameraLinkage, Space
 from pplr_lightning.methods import IICSModule, ReIDModule
-from pplr_lightning.networks import AdaptiveNetwork, PartOutput
+from pplr_lightning.networks import AdaptiveNetwork, GroupBatchNorm, PartOutput
 
 from ..test_ddp import column
 from ..test_resume import same
@@ -131,6 +131,25 @@ def test_rates_double_across_cameras_and_heads_begin_anew():
     assert rates == [0.5, 1.0, 0.5]
     assert not torch.equal(weights[0], weights[1])
     assert module.classifier.num_clusters == 5
+    for epoch, rate in ((2, 0.5), (2, 0.5), (3, 1.0)):  # of another fit, which goes on from there
+        module.trainer.current_epoch = epoch
+        if not epoch % 2:
+            module.trainer.optimizers = [torch.optim.SGD(module.learning_parameters(), lr=0.5)]
+        begin(module)
+        begin(module)
+        assert module.trainer.optimizers[0].param_groups[0]["lr"] == rate
+
+
+def test_after_a_run_the_network_has_its_own_groups():
+    module = build(num_cameras=3)
+    begin(module)
+    module.training_step(batch_of(torch.tensor([0] * 8 + [2] * 8)), 0)
+    norms = [m for m in module.network.modules() if isinstance(m, GroupBatchNorm)]
+    norms[0].group_size = module.images_per_camera = 4
+    module._ranks = "of this run"
+    module.teardown("fit")
+    assert {(norm.group_size, norm.ranks) for norm in norms} == {(8, None)}
+    assert module._ranks is None
 
 
 def test_a_labeler_that_knows_no_cameras(drawn):
@@ -142,6 +161,7 @@ def test_a_labeler_that_knows_no_cameras(drawn):
     ("options", "message"),
     [
         ({"num_cameras": 1}, "model.num_cameras"),
+        ({"num_cameras": 65}, "model.num_cameras must be at most 64, got 65"),
         ({"images_per_camera": 1}, "model.images_per_camera"),
         ({"triplet_margin": 0.0}, "triplet_margin=0.0: must be finite and above 0"),
         ({"backbone_rate": 0.0}, "backbone_rate=0.0"),

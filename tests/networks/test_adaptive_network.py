@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from pplr_lightning.methods import IICSModule
 from pplr_lightning.networks import AdaptiveNetwork, GroupBatchNorm, PartNetwork
 from pplr_lightning.networks.adaptive_network import AdaptiveNorm
+
+from ..tiny import save
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -52,6 +55,14 @@ def test_is_the_authors(arrays, case, dtype, tolerance):
         torch.testing.assert_close(value / scale, expected / scale, rtol=0, atol=tolerance)
 
 
+def test_a_channel_of_one_value_stays_finite(arrays):
+    """The variance of the group is a difference of squares."""
+    norm = build(0.9, arrays["weight"], arrays["bias"], dtype=torch.float32)
+    for value in torch.linspace(100, 1000, 40):
+        assert norm(torch.full((7, 3, 4, 2), float(value))).isfinite().all()
+    assert (norm.running_var >= 0).all()
+
+
 def test_groups_are_normalised_apart(arrays):
     x = torch.randn(8, 3, 4, 2, dtype=torch.float64)
     norm = build(0.4, arrays["weight"], arrays["bias"], group=4)
@@ -92,6 +103,17 @@ def test_every_block_has_a_weight_that_learns_and_copies_go_along():
     assert len(copied.alphas) == 2
     network(torch.randn(4, 3, 64, 32)).features.square().sum().backward()
     assert all(one.grad is not None for one in network.parameters())
+
+
+def test_starts_from_a_checkpoint_of_its_own_kind(tmp_path):
+    options = {"image_size": (64, 32), "norm_batch_size": 4}
+    trained = AdaptiveNetwork("test_resnet", weights=None, **options)
+    trained.alphas[0].data.fill_(0.7)
+    file = save(IICSModule(trained, max_clusters=8), tmp_path / "iics.ckpt")
+    network = AdaptiveNetwork("test_resnet", weights=str(file), **options)
+    network.load_weights()
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
 
 
 def test_a_mirrored_image_is_the_same_in_evaluation():

@@ -119,6 +119,12 @@ def test_clusters_that_follow_cameras(make, share, found):
         assert "CameraDBSCAN" in advice.attempt
 
 
+def test_clusters_that_are_meant_to_be_of_one_camera(make):
+    labeler = {"pseudo_labels__labeler": {"class_path": "CameraLinkage", "init_args": {}}}
+    run = make(labels_across_cameras=0.0, config=labeler)
+    assert not any("several cameras" in rule for rule in rules(run))
+
+
 @pytest.mark.parametrize(("clusters", "found"), [(175, True), (174, False)])
 def test_clusters_of_near_copies(make, clusters, found):
     run = make(labels_clusters=clusters, labels_outliers=0.3)  # 700 images in clusters, of 1,000

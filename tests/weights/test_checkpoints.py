@@ -17,6 +17,7 @@ from pplr_lightning.weights.checkpoints import (
     check_weights,
     newest_checkpoint,
     read_file,
+    written_folders,
 )
 
 
@@ -72,6 +73,21 @@ class TestNewestCheckpoint:
         trainer = Trainer(accelerator="cpu", logger=False, callbacks=[saving])
         newest = touch(tmp_path / "here/epoch=1.ckpt", 10)
         assert newest_checkpoint(trainer) == newest
+
+
+def test_what_lies_around_checkpoints_is_not_a_runs_own(tmp_path):
+    saving = ModelCheckpoint(dirpath=tmp_path / "disk/here")
+    logger = CSVLogger(tmp_path / "work/runs", name="mine", version=1)
+    trainer = Trainer(
+        accelerator="cpu", logger=logger, callbacks=[saving], default_root_dir=tmp_path / "work"
+    )
+    touch(tmp_path / "work/runs/mine/version_0/checkpoints/last.ckpt", 10)
+    runs = [tmp_path / f"work/runs/mine/version_{version}" for version in (0, 1)]
+    assert sorted(written_folders(trainer)) == [
+        tmp_path / "disk/here",
+        tmp_path / "work/checkpoints",
+        *(folder for run in runs for folder in (run, run / "checkpoints")),
+    ]
 
 
 class TestWholeCheckpointIO:

@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import track
 
-from pplr_lightning.atomic_write import write_whole, written_whole
+from pplr_lightning.atomic_write import clear_left_over, write_whole, written_whole
 from pplr_lightning.data.box_filter import BoxFilter
 from pplr_lightning.data.mot import Boxes, read_mot
 from pplr_lightning.data.video import Frames, open_frames
+from pplr_lightning.functional.checks import check_count
 
 DESCRIPTION = """
 Cuts people out of videos by the boxes of a tracker (the MOT challenge's format) into a folder of
@@ -50,6 +51,7 @@ def run(args: list[str]) -> Path:
     options = _parse(args)
     if math.isnan(options.min_confidence):
         raise ValueError("--min_confidence nan: must be a number")
+    check_count("--first_frame", options.first_frame, least=0)
     names = ("first_frame", "min_confidence", "classes", "quality")
     setting = {name: getattr(options, name) for name in names}
     chosen = BoxFilter(**{field.name: getattr(options, field.name) for field in fields(BoxFilter)})
@@ -68,7 +70,7 @@ def run(args: list[str]) -> Path:
         )
         frames = open_frames(video, options.first_frame)
         videos.append((frames, _plan(name, file, boxes, frames, chosen)))
-    out.mkdir(parents=True, exist_ok=True)
+    clear_left_over(out)
     write_whole(out / SETTING, json.dumps(setting, indent=1) + "\n")
     for frames, crops in videos:
         _cut(out, frames, crops, options.quality)
@@ -124,7 +126,7 @@ def _cut(out: Path, frames: Frames, crops: Iterable[_Crop], quality: int) -> Non
                 f"{image.size}: save frames upright"
             )
         for crop in by_frame[number]:
-            with written_whole(out / crop.path) as aside:
+            with written_whole(out / crop.path, one_of_many=True) as aside:
                 image.crop(crop.area).save(aside, "JPEG", quality=quality)
 
 
@@ -143,8 +145,10 @@ def _write_table(path: Path, crops: list[_Crop]) -> Path:
 
 
 def _check_names(names: list[str]) -> None:
-    for name, times in Counter(names).items():
-        if times > 1:
+    ids = [int(name) if name.isdecimal() else name for name in names]  # 01 is read as 1
+    times = Counter(ids)
+    for name, camera in zip(names, ids, strict=True):
+        if times[camera] > 1:
             raise ValueError(
                 f"--camera {name} is given twice, and its tracklets would mix; give each video a "
                 "name of its own"
@@ -163,8 +167,8 @@ def _check_folder(out: Path, setting: dict[str, object]) -> None:
     if not file.is_file():
         raise ValueError(f"{out} is there already, not of this command: name another folder")
     try:
-        before = json.loads(file.read_text())
-    except ValueError as error:
+        before = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: cannot be read ({error}); name another folder") from error
     other = [name for name, value in setting.items() if before.get(name) != value]
     if other:

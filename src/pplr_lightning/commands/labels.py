@@ -67,7 +67,7 @@ def run(args: list[str]) -> list[GridLabels]:
     grid_options = {
         name: options[name] for name in ("k1", "k2", "eps", "min_samples", "images_per_person")
     }
-    grid_options["k1"] = options.k1 or list(K1)
+    grid_options["k1"] = list(K1) if options.k1 is None else options.k1
     check_grid(**grid_options)
     module = starting_point(options.weights, options.backbone, options.last_stride)
     size = options.image_size
@@ -99,7 +99,7 @@ def run(args: list[str]) -> list[GridLabels]:
     tracklets = None
     if options.pool_tracklets and any(one.tracklet_id != UNKNOWN for one in samples):
         tracklets = torch.tensor(tracklet_numbers(samples))
-        grid_options["k1"] = options.k1 or list(TRACKLETS_K1)
+        grid_options["k1"] = list(TRACKLETS_K1) if options.k1 is None else options.k1
         print(f"labels are of {int(tracklets.max()) + 1:,} tracklets of {len(samples):,} images")
     grid = label_grid(space, **grid_options, tracklets=tracklets)
     print("\n".join(lines([_row(labels) for labels in grid])))

@@ -44,9 +44,9 @@ from pplr_lightning.methods import PPLRModule, ReIDModule
 from pplr_lightning.methods.base import check_trainer
 from pplr_lightning.weights.checkpoints import (
     WholeCheckpointIO,
-    checkpoint_folders,
     newest_checkpoint,
     read_checkpoint,
+    written_folders,
 )
 
 MOST = 10**9  # of any whole number of the Trainer's options
@@ -151,8 +151,8 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
             )
         if config.get("ckpt_path") != "last":
             return
-        for folder in checkpoint_folders(self.trainer) if self.trainer.is_global_zero else ():
-            clear_left_over(folder.parent)
+        for folder in written_folders(self.trainer) if self.trainer.is_global_zero else ():
+            clear_left_over(folder)
         config["ckpt_path"] = newest = newest_checkpoint(self.trainer)
         if newest is not None:
             rank_zero_info(f"--ckpt_path last: takes {newest}")

@@ -101,16 +101,13 @@ class BoxFilter:
         return boxes.at(kept), left_out
 
     def area(self, box: NDArray[np.float64], frame: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Gives left, top, right and bottom of a crop in whole pixels, within its frame."""
-        left, top, width, height = box.tolist()
-        x, y = self.padding * width, self.padding * height
-        right, bottom = left + width + x, top + height + y
-        return (
-            max(0, round(left - x)),
-            max(0, round(top - y)),
-            min(frame[0], max(round(right), 1)),
-            min(frame[1], max(round(bottom), 1)),
-        )
+        """Gives left, top, right and bottom of a crop in whole pixels, one at least, of a frame."""
+        low, high = [], []
+        for start, size, most in zip(box[:2].tolist(), box[2:].tolist(), frame, strict=True):
+            beyond = self.padding * size
+            low.append(min(max(round(start - beyond), 0), most - 1))
+            high.append(min(max(round(start + size + beyond), low[-1] + 1), most))
+        return (*low, *high)
 
 
 def _overlaps(boxes: Boxes) -> NDArray[np.float64]:

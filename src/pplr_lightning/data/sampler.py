@@ -72,6 +72,7 @@ class IdentityBatchSampler(Sampler[list[View]]):
         world_size: int = 1,
     ) -> None:
         parts = [labels] if strata is None else _apart(labels, strata)
+        check_batch(batch_size, instances, world_size if strata is None else 1)
         check_batch(batch_size * len(parts), instances, world_size)
         self.strata = [_group_by_label(part.numpy()) for part in parts]
         if not all(self.strata) or not self.strata:

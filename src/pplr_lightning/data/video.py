@@ -55,9 +55,12 @@ class FrameFolder(Frames):
         self.path = path
         self.files: dict[int, Path] = {}
         for file in find_images(path):
-            match = re.search(r"(\d{1,9})$", file.stem)
+            match = re.search(r"(?<!\d)0*(\d{1,9})$", file.stem)
             if match is None:
-                raise ValueError(f"{file}: the name does not end with the number of its frame")
+                raise ValueError(
+                    f"{file}: the name does not end with the number of its frame, of nine digits "
+                    "at most"
+                )
             first = self.files.setdefault(int(match[1]), file)
             if first != file:
                 raise ValueError(f"{first} and {file} are both frame {int(match[1])}")
@@ -107,7 +110,10 @@ class VideoFile(Frames):
             stream = container.streams.video[0]
             self.size = (stream.width, stream.height)
             # Packets are counted, for what a file says of its length is often wrong.
-            self.count = sum(1 for packet in container.demux(stream) if packet.size)
+            try:
+                self.count = sum(1 for packet in container.demux(stream) if packet.size)
+            except self._av.FFmpegError as error:
+                raise BadImageError(f"{path}: cannot be read to its end ({error})") from error
 
     def sizes(self, numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Gives all frames the size of the video."""

@@ -10,8 +10,6 @@ from torch import Tensor
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.functional.clustering import camera_pairs
 
-MOST = 0.5  # of a cluster's images
-
 
 class LabelQuality(NamedTuple):
     """How well clusters match identities, over the clustered images only, each in [0, 1]."""
@@ -86,8 +84,8 @@ def label_changes(before: Tensor, after: Tensor) -> dict[str, float]:
     both = torch.stack([before, after])[:, (before >= 0) & (after >= 0)]
     (old, new), shared = both.unique(dim=1, return_counts=True)
     # At most one cluster has more than half of another.
-    most = shared > MOST * sizes[old]
-    kept = most & (shared > MOST * after[after >= 0].bincount()[new])
+    most = 2 * shared > sizes[old]
+    kept = most & (2 * shared > after[after >= 0].bincount()[new])
     total = len(sizes)
     return {
         "kept": int(kept.sum()) / total,

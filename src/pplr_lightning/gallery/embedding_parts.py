@@ -141,7 +141,8 @@ class EmbeddingParts:
         check_finite(torch.from_numpy(vectors[kept]), "vectors")
         table = pa.table({"index": indices[kept], "vector": as_column(vectors[kept])})
         path = self.folder / f"{_name(block)}.parquet"
-        with written_whole(path, synced=True) as aside:
+        # What is left over goes with the folder.
+        with written_whole(path, synced=True, one_of_many=True) as aside:
             pq.write_table(table, aside, compression="none", write_page_checksum=True)
 
     def merge(self) -> list[str]:

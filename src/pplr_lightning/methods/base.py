@@ -28,7 +28,7 @@ from pplr_lightning.labelers.space import Space
 from pplr_lightning.lightning_internals import has_scaler, reopen_last_epoch, trainer_of
 from pplr_lightning.methods.embedder import Embedder
 from pplr_lightning.methods.nan_guard import NaNGuard
-from pplr_lightning.methods.parameter_groups import layer_groups, scale_rates
+from pplr_lightning.methods.parameter_groups import TIMES, layer_groups, scale_rates
 from pplr_lightning.networks import PartNetwork, average_running_statistics, share_groups
 from pplr_lightning.networks.compilation import check_compiler
 from pplr_lightning.networks.part_network import PRETRAINED
@@ -316,7 +316,8 @@ class ReIDModule(Embedder):
         sizes = [[len(group["params"]) for group in groups] for groups in (own, stored)]
         names = [{name for group in groups for name in group} for groups in (own, stored)]
         # Each has what the other has not: a version of torch only adds some.
-        if sizes[0] != sizes[1] or (names[0] - names[1] and names[1] - names[0] - {"initial_lr"}):
+        new, gone = names[0] - names[1], names[1] - names[0] - {"initial_lr", TIMES}
+        if sizes[0] != sizes[1] or (new and gone):
             raise ValueError(
                 f"the checkpoint's optimiser is not {type(optimizer).__name__} as it is set here: "
                 "go on with the same optimizer and layer_decay, or start from the checkpoint with "

@@ -22,7 +22,7 @@ from pplr_lightning.functional.checks import (
 from pplr_lightning.labelers.space import Space
 from pplr_lightning.lightning_internals import trainer_of
 from pplr_lightning.methods.base import ReIDModule
-from pplr_lightning.methods.parameter_groups import SCALE
+from pplr_lightning.methods.parameter_groups import SCALE, TIMES
 from pplr_lightning.networks import AdaptiveNetwork, ClusterClassifier, GroupBatchNorm, PartNetwork
 
 
@@ -74,7 +74,8 @@ class IICSModule(ReIDModule):
         backbone_rate: float = 0.1,
     ) -> None:
         check_counts("model", least=2, most=MOST_CLASSES, max_clusters=max_clusters)
-        check_counts("model", least=2, num_cameras=num_cameras, images_per_camera=images_per_camera)
+        check_counts("model", least=2, most=max_clusters, num_cameras=num_cameras)  # one class each
+        check_counts("model", least=2, images_per_camera=images_per_camera)
         check_positive(triplet_margin=triplet_margin)
         if not 0 < backbone_rate <= 1:
             raise ValueError(f"backbone_rate={backbone_rate}: must lie in (0, 1]")
@@ -130,6 +131,12 @@ class IICSModule(ReIDModule):
         super().setup(stage)
         norms = (m for m in self.network.modules() if isinstance(m, GroupBatchNorm))
         self._ranks = next((norm.ranks for norm in norms), None)
+
+    def teardown(self, stage: str) -> None:
+        """Gives the network back its own groups, and lets go of the ranks."""
+        super().teardown(stage)
+        self._ranks = None
+        self._group_by(self.network.norm_batch_size, None)
 
     def check_images(self, samples: Sequence[Sample]) -> None:
         """Checks that the cameras are known, have heads, and divide over the processes.
@@ -210,13 +217,17 @@ class IICSModule(ReIDModule):
         trainer = trainer_of(self)
         for optimizer in [] if trainer is None else trainer.optimizers:
             optimizer.state.clear()
-            for group in optimizer.param_groups if self.current_epoch else []:
-                group["lr"] *= 2 if self.is_across else 0.5
+            times = 2 if self.is_across else 1
+            for group in optimizer.param_groups:  # which checkpoints keep
+                group["lr"] *= times / group.get(TIMES, 1)
+                group[TIMES] = times
         return {}
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Computes the loss of the global batch, on every rank."""
-        self._set_groups()
+        # Batch statistics are over a camera's images, or over the network's groups.
+        own = (self.network.norm_batch_size, self._ranks)
+        self._group_by(*own if self.is_across else (self.images_per_camera, None))
         features = self.network(batch.images).features
         with torch.autocast(self.device.type, enabled=False):
             features, targets = self.gather(features), self.gather(batch.targets)
@@ -244,12 +255,11 @@ class IICSModule(ReIDModule):
         ]
         return torch.stack(losses).sum()
 
-    def _set_groups(self) -> None:
-        """Takes batch statistics over a camera's images, or over the network's groups."""
-        size = self.network.norm_batch_size if self.is_across else self.images_per_camera
+    def _group_by(self, size: int | None, ranks: Any) -> None:
+        """Has the norms take their statistics over so many images, of some ranks together."""
         for norm in self.network.modules():
             if isinstance(norm, GroupBatchNorm):
-                norm.group_size, norm.ranks = size, self._ranks if self.is_across else None
+                norm.group_size, norm.ranks = size, ranks
 
     def get_extra_state(self) -> dict[str, Any]:
         """Keeps which rows are of which camera."""

@@ -9,6 +9,7 @@ from timm.models import group_parameters
 from torch import nn
 
 SCALE = "lr_scale"
+TIMES = "lr_times"  # by what a method has multiplied a group's rate for this epoch
 
 
 def layer_groups(

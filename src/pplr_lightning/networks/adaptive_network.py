@@ -86,7 +86,8 @@ class AdaptiveNorm(GroupBatchNorm):
         moments = moments.unflatten(1, (groups, -1)).mean(dim=2)  # (2, G, C)
         if self.ranks is not None:
             moments = all_reduce(moments, group=self.ranks) / dist.get_world_size(self.ranks)
-        mean, variance = moments[0], moments[1] - moments[0].square()
+        mean = moments[0]
+        variance = (moments[1] - mean.square()).clamp(min=0)  # which rounding may take below
         self._update(mean.detach(), variance.detach())
         each = len(own_mean) // groups
         return mean.repeat_interleave(each, dim=0), variance.repeat_interleave(each, dim=0)
@@ -132,7 +133,7 @@ class AdaptiveNetwork(PartNetwork):
         super().__init__(
             backbone,
             image_size=image_size,
-            weights=weights,
+            weights=None,  # until all is there that they are of
             num_parts=0,
             last_stride=last_stride,
             norm_batch_size=norm_batch_size,
@@ -145,6 +146,7 @@ class AdaptiveNetwork(PartNetwork):
             alpha = nn.Parameter(torch.full((1,), START))
             self.alphas.append(alpha)
             _adapt(block, alpha)
+        self._start_from(weights, [])
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows = super()._forward(images)

@@ -146,7 +146,8 @@ def _labels(run: Run) -> Iterator[Advice]:
             f"{_now(run, 'data.image_size')}.",
             f"mean agreement below {AGREEMENT} in the last epoch",
         )
-    yield from _cameras(row)
+    if run.kind(LABELER) != "CameraLinkage":  # whose clusters are of one camera every other time
+        yield from _cameras(row)
     if not any(_clusters(run)):  # which may ask for the opposite
         yield from _copies(run, row)
     yield from _smoothing(run)

@@ -208,9 +208,15 @@ def newest_checkpoint(trainer: Trainer) -> Path | None:
     return None
 
 
-def checkpoint_folders(trainer: Trainer) -> list[Path]:
-    """Lists the folders of checkpoints of this run, and of any run of its name."""
-    return [*_own_folders(trainer), *_folders_of_others(trainer)]
+def written_folders(trainer: Trainer) -> list[Path]:
+    """Lists the folders that runs of this name alone write to, those of checkpoints among them.
+
+    Not what these lie in: that may be where somebody works, or all of a disk.
+    """
+    checkpoints = [*_own_folders(trainer), *_folders_of_others(trainer)]
+    roots = {_root(trainer, logger) for logger in trainer.loggers}
+    runs = [one.parent for one in checkpoints if one.parent.parent in roots]
+    return [*checkpoints, *runs]
 
 
 def _own_folders(trainer: Trainer) -> list[Path]:
