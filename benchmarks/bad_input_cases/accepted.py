@@ -37,6 +37,7 @@ ACCEPTED: dict[str, str] = {
     r"line index: .*--probes=９９": "digits of any script are a number",
     r"line search: .*--top=9": "more than there are: all are shown",
     r"crops (spaces|other digits)": "some trackers write spaces; digits of any script are a number",
+    r"crops (outside|left of it)": "one box of many is left out, as a tracker's guess",
     r"crops huge box": "it is left out, for its shape",
     r"crops with --first_frame=7": "of a video file; images in a folder have their numbers",
     r"line search: .*--sheet=": "the picture is a PNG whatever its name",

@@ -73,22 +73,25 @@ class BoxFilter:
             The boxes, and how many were left out for each reason, the first that applies.
 
         Raises:
-            ValueError: A box lies outside its frame.
+            ValueError: More than half of the boxes lie outside their frames. Fewer are a tracker's
+                guesses of where someone went, and left out.
         """
         shapes = np.array([sizes[frame] for frame in boxes.frame.tolist()]).reshape(-1, 2)
         left_top, size = boxes.box[:, :2], boxes.box[:, 2:]
         right_bottom = left_top + size
         outside = ((right_bottom <= 0) | (left_top >= shapes)).any(axis=1)
-        if outside.any():
+        if outside.sum() > len(boxes) / 2:
             row = int(outside.argmax())
             raise ValueError(
-                f"{where}: frame {boxes.frame[row]} is of {shapes[row, 0]} x {shapes[row, 1]} "
-                f"pixels, and the box of track {boxes.track[row]} lies outside, at "
-                f"{left_top[row, 0]:g}, {left_top[row, 1]:g}: are they of another video?"
+                f"{where}: {outside.sum():,} of {len(boxes):,} boxes lie outside their frame, such "
+                f"as that of track {boxes.track[row]} at {left_top[row, 0]:g}, "
+                f"{left_top[row, 1]:g}, where frame {boxes.frame[row]} is of {shapes[row, 0]} x "
+                f"{shapes[row, 1]} pixels: are they of another video?"
             )
         aspect = size[:, 1] / size[:, 0]
         near = (left_top <= self.border) | (right_bottom >= shapes - self.border)
         reasons = {
+            "outside the frame": outside,
             "small": (size < [self.min_width, self.min_height]).any(axis=1),
             "of another shape": (aspect < self.min_aspect) | (aspect > self.max_aspect),
             "at the border": near.any(axis=1) & (self.border >= 0),
