@@ -35,6 +35,7 @@ ACCEPTED: dict[str, str] = {
     r"config unknown section": "it is empty: nothing of it is passed over",
     r"line index: .*--memory_limit=inf": "a memory without limit",
     r"line index: .*--probes=９９": "digits of any script are a number",
+    r"line labels: .*--k1=null": "the grid's own values",
     r"line search: .*--top=9": "more than there are: all are shown",
     r"crops (spaces|other digits)": "some trackers write spaces; digits of any script are a number",
     r"crops (outside|left of it)": "one box of many is left out, as a tracker's guess",

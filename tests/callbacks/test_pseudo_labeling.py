@@ -281,7 +281,11 @@ def test_wrong_partners(data):
 def test_a_network_that_has_diverged_is_called_that(value, step):
     features, parts = torch.ones(4, 3), torch.ones(4, 3, 2)
     parts[2, :, 1] = value
-    trainer = SimpleNamespace(global_step=step, current_epoch=3, global_rank=0)
-    why = "training has diverged: lower" if step else "weights to start from are broken"
+    trainer = SimpleNamespace(global_step=step, current_epoch=3, global_rank=0, ckpt_path="a.ckpt")
+    why = (
+        "training has diverged: lower .* earlier checkpoint than a.ckpt, which may be damaged"
+        if step
+        else "weights to start from are broken"
+    )
     with pytest.raises(FloatingPointError, match=f"epoch 3: .* of 1 images; .*{why}"):
         _alive(trainer, features, parts)

@@ -231,11 +231,12 @@ def _alive(trainer: Trainer, features: Tensor, part_features: Tensor) -> tuple[T
     dead = int((~(norms > 0) | norms.isinf()).any(dim=1).sum())  # NaN is not above 0
     counts = all_gather_list([dead])
     if any(counts):
-        why = (
-            "the weights to start from are broken (network.weights)"
-            if trainer.global_step == 0
-            else "training has diverged: lower optimizer.lr, and go on from an earlier checkpoint"
-        )
+        if trainer.global_step == 0:
+            why = "the weights to start from are broken (network.weights)"
+        else:
+            why = "training has diverged: lower optimizer.lr, and go on from an earlier checkpoint"
+            if trainer.ckpt_path is not None:
+                why += f" than {trainer.ckpt_path}, which may be damaged"
         raise NotFiniteError(
             f"epoch {trainer.current_epoch}: the network gives features of norm 0, or such as are "
             f"not finite, of {sum(counts)} images; {why}",
