@@ -36,7 +36,6 @@ ACCEPTED: dict[str, str] = {
     r"line index: .*--memory_limit=inf": "a memory without limit",
     r"line index: .*--probes=９９": "digits of any script are a number",
     r"line labels: .*--k1=null": "the grid's own values",
-    r"line search: .*--top=9": "more than there are: all are shown",
     r"crops (spaces|other digits)": "some trackers write spaces; digits of any script are a number",
     r"crops (outside|left of it)": "one box of many is left out, as a tracker's guess",
     r"crops huge box": "it is left out, for its shape",
@@ -45,10 +44,7 @@ ACCEPTED: dict[str, str] = {
     r"line (export|predict): .*(1 1|.1,1.)": "a size that this network takes",
     r"line predict: .*--data.pattern=": "a pattern that finds a digit in every name",
     r"option (data.num_workers|data.padding|model.network.num_parts)=0": "none is a number of them",
-    r"option (seed_everything|data.seed)=0": "a seed like any other",
-    r"option trainer.(log_every_n_steps|max_epochs)=(0|-1)": "Lightning's for never and for ever",
     r"option \S+=null$": "the option may be left out, and its default is null, or Lightning's is",
-    r"option pseudo_labels.probes=": "no more cells are searched than there are",
     r"option optimizer.(lr|weight_decay)=1e400": "infinite: the first step is not finite, and stops "
     "the run with a line that names optimizer.lr",
     r"class \w+: as it is": "the good command line, of which each of the others spoils an option",
@@ -61,9 +57,6 @@ ACCEPTED: dict[str, str] = {
     r"checkpoint of (export|predict|search|convert): option aals ": "of the losses, which are not "
     "computed",
     r"class PPLRModule: aals_start_epoch=0": "AALS from the first epoch on",
-    r"class ISEModule: neighbors=9": "counted against the clusters of the first step, which stops it "
-    "with a line",
-    r"option trainer.gradient_clip_val=(1e400|inf)": "a norm without bound, which clips nothing",
 }
 
 

@@ -83,12 +83,8 @@ def crop_cases(bench: Bench) -> Iterator[Case]:
         "--min_confidence=9", "--first_frame=7", "--classes=x", "--quality=0", "--quality=999", "--nope=1",
         "--out=", "--out=/", "--out=/proc/nope",
     ):  # fmt: skip
-        named = (
-            "name another folder",
-            option.partition("=")[0].lstrip("-"),
-            str(boxes),
-            str(frames),
-        )
+        name = option.partition("=")[0].lstrip("-")
+        named = (name, str(boxes), str(frames), "name another folder", "/proc/nope")
         yield Case(f"crops with {option}", crops(boxes, frames, bench.new() / "out", option), named)
     for words in (
         ["crops"], ["crops", "--out=x"], ["crops", "--camera", "1", "--out=x"], ["crops", "--camera", "../1", str(boxes), str(frames), "--out=x"],
