@@ -35,6 +35,34 @@ class Raises(Fault):
         raise LookupError(f"the fault of rank {self.rank}")
 
 
+class RaisesIn(Callback):
+    """Has one rank raise, or die, in some place of the second epoch; leaves a file before."""
+
+    def __init__(self, place: str, file: str, rank: int = 1) -> None:
+        self.place, self.file, self.rank = place, file, rank
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.global_rank != self.rank:
+            return
+        method, data = pl_module, trainer.datamodule
+        places = {
+            "reading": (data, "labeling_dataloader"),
+            "extraction": (method, "embed_batches"),
+            "labels": (method, "begin_epoch"),
+            "loss": (method, "log_losses"),
+            "averaged": (method, "on_before_optimizer_step"),
+            "killed": (method, "log_losses"),
+        }
+        owner, name = places[self.place]
+        setattr(owner, name, self.fail)
+
+    def fail(self, *args, **kwargs):
+        Path(self.file).touch()
+        if self.place == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise LookupError(f"the fault of rank {self.rank}")
+
+
 class Poisons(Fault):
     """Puts a NaN into one image."""
 

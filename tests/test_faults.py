@@ -48,6 +48,20 @@ class TestRanks:
         assert done.returncode != 0
         assert f"LookupError: the fault of rank {rank}" in done.stderr
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("rank", [0, 1])
+    @pytest.mark.parametrize(
+        "place", ["reading", "extraction", "labels", "loss", "averaged", "killed"]
+    )
+    def test_a_fault_in_any_place_ends_both(self, run_process, run_args, tmp_path, place, rank):
+        happened = tmp_path / "happened"
+        words = fault("RaisesIn", place=place, file=happened, rank=rank)
+        done = run_process("fit", *run_args, *TWO, *words)
+        assert time.time() - happened.stat().st_mtime < 30
+        assert done.returncode != 0
+        if place != "killed":
+            assert done.stderr.count(f"LookupError: the fault of rank {rank}") >= 1
+
     @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
     def test_sigterm_to_any_of_them_ends_all_with_a_checkpoint(
         self, run_process, run_args, tmp_path, rank
