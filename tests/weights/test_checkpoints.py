@@ -82,11 +82,14 @@ def test_what_lies_around_checkpoints_is_not_a_runs_own(tmp_path):
         accelerator="cpu", logger=logger, callbacks=[saving], default_root_dir=tmp_path / "work"
     )
     touch(tmp_path / "work/runs/mine/version_0/checkpoints/last.ckpt", 10)
+    (tmp_path / "work/runs/mine/version_2").mkdir()  # killed before its first checkpoint
+    (tmp_path / "work/runs/mine/photos").mkdir()
     runs = [tmp_path / f"work/runs/mine/version_{version}" for version in (0, 1)]
     assert sorted(written_folders(trainer)) == [
         tmp_path / "disk/here",
         tmp_path / "work/checkpoints",
         *(folder for run in runs for folder in (run, run / "checkpoints")),
+        tmp_path / "work/runs/mine/version_2",
     ]
 
 

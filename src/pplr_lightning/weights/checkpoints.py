@@ -215,7 +215,9 @@ def written_folders(trainer: Trainer) -> list[Path]:
     """
     checkpoints = [*_own_folders(trainer), *_folders_of_others(trainer)]
     roots = {_root(trainer, logger) for logger in trainer.loggers}
-    runs = [one.parent for one in checkpoints if one.parent.parent in roots]
+    runs = {one.parent for one in checkpoints if one.parent.parent in roots}
+    # One that was killed early has no checkpoint.
+    runs |= {folder for root in roots for folder in root.glob("version_*")}
     return [*checkpoints, *runs]
 
 
