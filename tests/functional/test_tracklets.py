@@ -71,6 +71,20 @@ def test_a_jump_is_found_in_slow_change():
     assert torch.equal(split_tracklets(features, alone, factor=1), alone)
 
 
+def test_frames_that_were_doubled_change_nothing():
+    """Most steps are then none, and any other would be infinitely more than is usual."""
+    angles = 0.05 * torch.randn(12, generator=torch.Generator().manual_seed(0))
+    angles[8:] += 1.5
+    features = torch.stack([angles.cos(), angles.sin()], dim=1)
+    once = split_tracklets(features, torch.zeros(12, dtype=torch.int64), factor=40)
+    assert once.tolist() == [0] * 8 + [1] * 4
+    thrice = features.repeat_interleave(3, dim=0)
+    found = split_tracklets(thrice, torch.zeros(36, dtype=torch.int64), factor=40, window=12)
+    assert found.tolist() == [0] * 24 + [1] * 12
+    same = features[:1].expand(5, -1)
+    assert split_tracklets(same, torch.zeros(5, dtype=torch.int64), factor=1).tolist() == [0] * 5
+
+
 def test_input_that_does_not_fit(draw_features):
     features = draw_features(0, 12)
     with pytest.raises(ValueError, match=r"tracklets must have shape \(12,\), got \(11,\)"):

@@ -13,6 +13,8 @@ from torch import Tensor
 from pplr_lightning.functional.checks import check_count, check_finite, check_positive, check_shape
 from pplr_lightning.functional.sharding import Share
 
+SAME = 1e-9  # squared distance of unit vectors, of which rounding makes up less
+
 
 @torch.no_grad()
 def split_tracklets(
@@ -33,7 +35,8 @@ def split_tracklets(
 
         r_t = n m / (n + m) ||a - b||^2 / v,    v = median ||f_t - f_{t+1}||^2 / 2,
 
-    the median over all frames that follow each other in any tracklet, few of which are jumps.
+    the median over all frames that follow each other in any tracklet, few of which are jumps, but
+    for those that are the same again, as of a video whose frames were doubled.
     Frames that vary by chance around one mean have an r_t of 1 on average, whatever n and m and
     the features are. A tracklet is parted where r_t is largest if that is above ``factor``, and its
     parts likewise, with windows that end at the cut. Windows are short because people turn and the
@@ -73,6 +76,7 @@ def split_tracklets(
     bounds = starts[divided.start : divided.stop + 1] - own.start
     usual = divided.gather(torch.from_numpy(_steps(rows, bounds)))
     cuts = np.zeros(len(rows), dtype=bool)
+    usual = usual[usual > SAME]
     if len(usual):
         farthest = factor * float(usual.median()) / 2
         for start, stop in pairwise(bounds):
