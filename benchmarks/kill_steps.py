@@ -92,7 +92,7 @@ def prepare(bench: Bench) -> None:
     folder = bench.new()
     for path in sorted(bench.images.iterdir())[12:16]:
         shutil.copy(path, folder)
-    run(bench.predict(root=folder, out=bench.folder / "others.parquet"), folder)
+    run(bench, bench.predict(root=folder, out=bench.folder / "others.parquet"), folder)
     network = PartNetwork("resnet18.tv_in1k", weights=None, image_size=(64, 32))
     state = PPLRModule(network, max_clusters=5).state_dict()
     tensors = {name: one for name, one in state.items() if isinstance(one, torch.Tensor)}
@@ -215,7 +215,7 @@ def _within(path: str, folder: str) -> bool:
     return os.path.abspath(path).startswith(folder)
 
 
-def run(words: list[str], folder: Path, step: int = 0) -> tuple[int | None, int, str]:
+def run(bench: Bench, words: list[str], folder: Path, step: int = 0) -> tuple[int | None, int, str]:
     """Runs a command line, up to a step if one is given.
 
     Returns:
@@ -223,7 +223,9 @@ def run(words: list[str], folder: Path, step: int = 0) -> tuple[int | None, int,
     """
     with tempfile.TemporaryDirectory() as beside:
         counted = Path(beside) / "steps"
-        process = SERVER.Process(target=_started, args=(words, str(folder), str(counted), step))
+        process = bench.server.Process(
+            target=_started, args=(words, str(folder), str(counted), step)
+        )
         process.start()
         process.join(PATIENCE)
         if process.is_alive():
@@ -257,7 +259,7 @@ def trials(bench: Bench, only: str = "", every: int = 1) -> Iterator[tuple[str, 
             folder = bench.new()
             for name, source in command.there.items():
                 shutil.copytree(source, folder / name)
-            return folder, run(command.words, folder, step)
+            return folder, run(bench, command.words, folder, step)
 
         whole, (code, steps, line) = start(0)
         if code != 0:
@@ -278,7 +280,7 @@ def trials(bench: Bench, only: str = "", every: int = 1) -> Iterator[tuple[str, 
                 continue
             if found not in (before, after):
                 wrong.append(f"step {step}: neither what was there before nor what is to be")
-            code, _, line = run(command.words, folder)
+            code, _, line = run(bench, command.words, folder)
             if command.read(folder) != after:
                 wrong.append(f"step {step}: the second start ended with {code}, {line!r}")
             left = [name for name in listing(folder) if name not in files]
@@ -290,12 +292,8 @@ def trials(bench: Bench, only: str = "", every: int = 1) -> Iterator[tuple[str, 
         yield command.name, len(range(1, steps + 1, every)), wrong
 
 
-SERVER: Any = None
-
-
 def main() -> None:
     """Prints a line for each command."""
-    global SERVER
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="commands whose name holds this")
     parser.add_argument("--every", type=int, default=1, help="kill at one of so many steps")
@@ -305,8 +303,7 @@ def main() -> None:
     kills, faults, began = 0, 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
-        SERVER = bench.server
-        SERVER.set_forkserver_preload(["tests.preloaded"])
+        bench.server.set_forkserver_preload(["tests.preloaded"])
         prepare(bench)
         for name, steps, wrong in trials(bench, options.only, options.every):
             print(f"{name:16s} {steps:4d} kills, {len(wrong)} not as wanted", flush=True)

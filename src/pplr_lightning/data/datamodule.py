@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -18,7 +16,13 @@ from torch.utils.data import DataLoader
 
 from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache, Node, new_cache
-from pplr_lightning.data.datasets import UNKNOWN, ReIDDataset, Sample, Splits
+from pplr_lightning.data.datasets import (
+    UNKNOWN,
+    ReIDDataset,
+    Sample,
+    Splits,
+    check_same_on_ranks,
+)
 from pplr_lightning.data.decoding import BadImages, decode_all, without_bad_images
 from pplr_lightning.data.epoch_loader import EpochLoader
 from pplr_lightning.data.image_loader import ImageLoader, whole
@@ -41,7 +45,7 @@ from pplr_lightning.data.transforms import (
     Preprocessing,
     contrastive_transform,
 )
-from pplr_lightning.distributed import all_gather_list, raised_on_all
+from pplr_lightning.distributed import raised_on_all
 from pplr_lightning.functional.checks import (
     MOST_WORKERS,
     check_counts,
@@ -202,7 +206,7 @@ class PPLRDataModule(LightningDataModule):
                 if self._unprepared is not None:
                     raise self._unprepared
                 splits = self.dataset.load()
-            _check_same(splits)
+            check_same_on_ranks(splits)
             self.splits = self._decoded(splits)
             rank_zero_info(self.splits.describe())
         cameras = {sample.camera_id for sample in self.splits.train} - {UNKNOWN}
@@ -405,21 +409,3 @@ class PPLRDataModule(LightningDataModule):
             options["num_workers"] = self.num_workers
             options["pin_memory"] = torch.cuda.is_available()
         return ImageLoader(images, collate_fn=whole, worker_init_fn=outlive_sigterm, **options)
-
-
-def _check_same(splits: Splits) -> None:
-    """Checks that all ranks have found the same images; a folder may lie elsewhere on each.
-
-    Raises:
-        ValueError: They have not; labels of one rank's images would be given to another's.
-    """
-    images = [[(Path(path).name, *ids) for path, *ids in split] for split in splits]
-    digest = zlib.crc32(repr(images).encode(errors="surrogateescape"))
-    found = all_gather_list([(digest, splits.describe())])
-    with raised_on_all():
-        for rank, one in enumerate(found):
-            if one != found[0]:
-                raise ValueError(
-                    f"process {rank} finds other images than process 0 ({one[1]}, not "
-                    f"{found[0][1]}): give all of them the same data"
-                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterable, Sequence
 from filecmp import cmp
 from functools import cache
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from pplr_lightning.distributed import all_gather_list, raised_on_all
 
 UNKNOWN = -1  # person, camera or tracklet id, or frame, of an image that names none
 
@@ -288,3 +291,21 @@ def find_images(root: Path) -> list[Path]:
         endings = ", ".join(IMG_EXTENSIONS)
         raise ValueError(f"{root}: the folder holds no image (looked for {endings})")
     return sorted(images)
+
+
+def check_same_on_ranks(splits: Splits) -> None:
+    """Checks that all ranks have found the same images; a folder may lie elsewhere on each.
+
+    Raises:
+        ValueError: They have not; labels of one rank's images would be given to another's.
+    """
+    images = [[(Path(path).name, *ids) for path, *ids in split] for split in splits]
+    digest = zlib.crc32(repr(images).encode(errors="surrogateescape"))
+    found = all_gather_list([(digest, splits.describe())])
+    with raised_on_all():
+        for rank, one in enumerate(found):
+            if one != found[0]:
+                raise ValueError(
+                    f"process {rank} finds other images than process 0 ({one[1]}, not "
+                    f"{found[0][1]}): give all of them the same data"
+                )
