@@ -67,10 +67,11 @@ def test_several_processes_train_as_one(alone, run_several, run_args, tmp_path, 
 
 
 def test_the_setting_with_cameras_trains_as_one(run, run_several, run_args, tmp_path):
-    """Sampler, camera loss and camera-aware Jaccard distance together, on one and two processes."""
+    """Sampler, camera loss on moving proxies, camera-aware distance, on one and two processes."""
     cameras = (
         "--data.use_cameras=true",
         "--model.camera_weight=0.5",
+        "--model.proxy_momentum=0.2",
         "--pseudo_labels.labeler=CameraDBSCAN",
         "--pseudo_labels.labeler.k1_intra=2",
         "--pseudo_labels.labeler.k1_inter=5",

@@ -90,7 +90,9 @@ class Training:
     def run(self, *, ckpt_path=None, workers=0, cache="auto", callbacks=(), **options) -> Run:
         seed_everything(3, verbose=False)
         network = PartNetwork("resnet10t", weights=None, num_parts=2, norm_batch_size=8)
-        module = Dropping(network, max_clusters=64, agreement_k=4, camera_weight=0.5)
+        module = Dropping(
+            network, max_clusters=64, agreement_k=4, camera_weight=0.5, proxy_momentum=0.2
+        )
         module.optimizer = partial(torch.optim.Adam, lr=2e-4, weight_decay=5e-4)
         module.lr_scheduler = partial(StepLR, step_size=1, gamma=0.1)
         data = PPLRDataModule(

@@ -91,6 +91,26 @@ def test_camera_loss_is_that_of_the_global_feature_and_the_mean_of_the_parts(bat
     assert losses(module, batch, 0)[0].item() != pytest.approx(loss.item())  # a new epoch's
 
 
+def test_proxies_follow_the_images_of_a_step(batch):
+    module, proxies = build(camera_weight=0.7, proxy_momentum=0.2), camera_proxies()
+    module.proxies = proxies
+    columns = {**batch.columns, "proxy": torch.tensor([0, 0, 3, 4, 8, 8, 8, 1])}
+    batch = batch._replace(columns=columns, cameras=torch.arange(8) % 3)
+    losses(module, batch, 0)
+    module.end_step(batch)
+    unit = nnf.normalize(module.network(batch.images).features, dim=1)
+    row = proxies.features[0]
+    for image in (0, 1):  # one after the other, in the order of the batch
+        row = nnf.normalize(0.2 * row + 0.8 * unit[image], dim=0)
+    torch.testing.assert_close(module.proxies.features[0], row)
+    parts = nnf.normalize(module.network(batch.images).part_features, dim=1)
+    part = nnf.normalize(0.2 * proxies.part_features[4] + 0.8 * parts[3], dim=0)
+    torch.testing.assert_close(module.proxies.part_features[4], part)
+    for unseen in (2, 5, 6, 7):
+        assert torch.equal(module.proxies.features[unseen], proxies.features[unseen])
+    assert module.proxies.labels is proxies.labels
+
+
 def expected(module, batch, *, beta, aals):
     output = module.network(batch.images)
     logits, part_logits = module.logits(output)
@@ -158,7 +178,7 @@ def test_rows_without_a_cluster_get_no_gradient(batch):
     assert (gradient[4:] == 0).all()
 
 
-@pytest.mark.parametrize("name", ["beta", "label_smoothing"])
+@pytest.mark.parametrize("name", ["beta", "label_smoothing", "proxy_momentum"])
 @pytest.mark.parametrize("value", [-0.1, 1.5])
 def test_bad_options(name, value):
     with pytest.raises(ValueError, match=rf"{name}={value}: must lie in \[0, 1\]"):
@@ -243,6 +263,15 @@ class TestBeginEpoch:
         other = build(camera_weight=0.5)
         other.load_state_dict(module.state_dict())  # a run that goes on in mid-epoch
         assert all(map(torch.equal, other.proxies, module.proxies))
+
+    def test_tells_each_image_its_proxy_where_these_move(self, space):
+        module, classes = build(camera_weight=0.5, proxy_momentum=0.2), torch.arange(24) % 4
+        classes[3] = -1
+        proxy = module.begin_epoch(space, classes)["proxy"]
+        assert proxy[3] == -1
+        kept = classes >= 0
+        assert torch.equal(module.proxies.labels[proxy[kept]], classes[kept])
+        assert torch.equal(module.proxies.cameras[proxy[kept]], space.cameras[kept])
 
     def test_without_parts_there_is_no_agreement(self, space):
         module = build(num_parts=0)

@@ -19,6 +19,7 @@ from pplr_lightning.functional import (
     pglr_loss,
     relative_agreement,
     softmax_triplet_loss,
+    update_prototypes,
 )
 from pplr_lightning.functional.agreement import overlap
 from pplr_lightning.functional.checks import MOST_CLASSES, check_counts
@@ -37,7 +38,7 @@ class PPLRModule(ReIDModule):
     camera_weight * (inter-camera loss of the global feature + its mean over parts). With `aals` and
     `pglr` off, or without parts, it is the strong baseline of identity loss and triplet.
 
-    Batches carry the column `agreement`, (B, P).
+    Batches carry the column `agreement`, (B, P), and `proxy`, (B,), where proxies move.
 
     Args:
         network: Embeds the images; the paper's `PartNetwork()` when None.
@@ -54,6 +55,9 @@ class PPLRModule(ReIDModule):
         label_smoothing: Smoothing of the part labels where AALS is off, in [0, 1].
         camera_weight: Weight of the inter-camera contrastive loss, the paper's setting "with
             cameras", >= 0; 0 needs no camera ids.
+        proxy_momentum: Share of the old camera proxy when an image of a step moves its own, in
+            [0, 1]. 1, as published, leaves them as they are when the epoch begins; 0.2 is that of
+            Wang et al., "Offline-Online Associated Camera-Aware Proxies", TIP 2022.
 
     Raises:
         ValueError: An option is out of range.
@@ -80,8 +84,13 @@ class PPLRModule(ReIDModule):
         aals_agreement: Literal["absolute", "relative"] = "absolute",
         label_smoothing: float = 0.1,
         camera_weight: float = 0.0,
+        proxy_momentum: float = 1.0,
     ) -> None:
-        for name, value in (("beta", beta), ("label_smoothing", label_smoothing)):
+        for name, value in (
+            ("beta", beta),
+            ("label_smoothing", label_smoothing),
+            ("proxy_momentum", proxy_momentum),
+        ):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}={value}: must lie in [0, 1]")
         if not 0 <= camera_weight < math.inf:
@@ -105,7 +114,9 @@ class PPLRModule(ReIDModule):
         self.aals_agreement = aals_agreement
         self.label_smoothing = label_smoothing
         self.camera_weight = camera_weight
+        self.proxy_momentum = proxy_momentum
         self.proxies: CameraProxies | None = None
+        self._seen = torch.empty(0)  # unit features of this step, in all spaces, (B, D, 1 + P)
         self.save_hyperparameters(ignore=["network"])
 
     @property
@@ -134,16 +145,17 @@ class PPLRModule(ReIDModule):
 
     def begin_epoch(self, space: Space, classes: Tensor) -> dict[str, Tensor]:
         """Scores the agreement of all images, and sets the classifiers to the classes' means."""
-        agreement = self._agree(space)
+        columns = {"agreement": self._agree(space)}
         with space.stages("centroids"):
             centroids, part_centroids = space.centroids(classes)
             if self.camera_weight and space.cameras is not None:
                 pairs, clusters, cameras = camera_pairs(classes, space.cameras)
                 self.proxies = CameraProxies(*space.centroids(pairs), clusters, cameras)
+                if self.proxy_momentum < 1:
+                    columns["proxy"] = pairs
         self.reset_classifiers(centroids, part_centroids)
-        columns = {"agreement": agreement}
-        if self.aals_agreement == "relative" and agreement.numel():
-            columns["relative_agreement"] = relative_agreement(agreement, classes)
+        if self.aals_agreement == "relative" and self.network.num_parts:
+            columns["relative_agreement"] = relative_agreement(columns["agreement"], classes)
         return columns
 
     def _agree(self, space: Space) -> Tensor:
@@ -207,8 +219,27 @@ class PPLRModule(ReIDModule):
         output = self.network(batch.images)
         with torch.autocast(self.device.type, enabled=False):  # cosines need all their digits
             losses = self._losses(output, batch)
+        if "proxy" in batch.columns:
+            spaces = torch.cat([output.features[..., None], output.part_features], dim=2)
+            self._seen = F.normalize(spaces.detach(), dim=1)
         self.log_losses(losses, len(batch.images))
         return losses["loss"]
+
+    def end_step(self, batch: TrainBatch) -> None:
+        """Moves the proxies of the step's images, those of all ranks in global order."""
+        if "proxy" not in batch.columns:
+            return
+        proxies, targets = cast(CameraProxies, self.proxies), self.gather(batch.columns["proxy"])
+        whole, *parts = (
+            update_prototypes(rows, features, targets, momentum=self.proxy_momentum)
+            for rows, features in zip(
+                (proxies.features, *proxies.part_features.unbind(2)),
+                self.gather(self._seen).unbind(2),
+                strict=True,
+            )
+        )
+        moved = torch.stack(parts, dim=2) if parts else proxies.part_features
+        self.proxies = proxies._replace(features=whole, part_features=moved)
 
     def logits(self, output: PartOutput) -> tuple[Tensor, Tensor]:
         """Scores the C classes from each space's features, (B, C) and (B, C, P)."""
@@ -286,8 +317,10 @@ class PPLRModule(ReIDModule):
 class CameraProxies(NamedTuple):
     """What camera-aware PPLR contrasts with: the mean of each cluster in each of its cameras.
 
+    With `proxy_momentum` below 1 what images of the epoch's steps have made of it.
+
     Attributes:
-        features: L2-normalised means of the global features of the M pairs, (M, D).
+        features: L2-normalised, from the global features of the M pairs, (M, D).
         part_features: The same for each part, (M, D, P).
         labels: Cluster of each pair, (M,) int64.
         cameras: Camera of each pair, (M,) int64.
