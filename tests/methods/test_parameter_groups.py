@@ -20,7 +20,7 @@ def share_of(groups):
 def test_the_lower_a_layer_the_smaller_its_rate():
     made = module()
     backbone = made.network.backbone
-    shares = share_of(layer_groups(made, [backbone], 0.5))
+    shares = share_of(layer_groups(made.learning_parameters(), [backbone], 0.5))
     assert shares[id(made.classifier.weight)] == 1
     assert shares[id(made.network.neck.weight)] == 1
     for block in range(6):
@@ -33,7 +33,7 @@ def test_the_lower_a_layer_the_smaller_its_rate():
 @pytest.mark.parametrize(("backbone", "groups"), [("resnet10t", 6), ("osnet_x0_25", 11)])
 def test_convolutional_networks_have_layers_too(backbone, groups):
     made = module(backbone)
-    assert len(layer_groups(made, [made.network.backbone], 0.9)) == groups
+    assert len(layer_groups(made.learning_parameters(), [made.network.backbone], 0.9)) == groups
 
 
 def test_the_optimiser_has_them_and_the_schedule_keeps_them():
@@ -50,9 +50,19 @@ def test_the_optimiser_has_them_and_the_schedule_keeps_them():
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(tenth)
 
 
+def test_a_share_of_the_methods_own_stays():
+    """As that of the backbone in IICS and in the supervised part models."""
+    made = module()
+    backbone = list(made.network.backbone.parameters())
+    own = [{"params": backbone, "lr_scale": 0.1}, {"params": [made.classifier.weight]}]
+    shares = share_of(layer_groups(own, [made.network.backbone], 0.5))
+    assert shares[id(made.classifier.weight)] == 1
+    assert shares[id(made.network.backbone.cls_token)] == pytest.approx(0.1 * 0.5**7)
+
+
 def test_refused():
     made = module()
     with pytest.raises(ValueError, match=r"layer_decay=1.5: must lie in \(0, 1\]"):
-        layer_groups(made, [made.network.backbone], 1.5)
+        layer_groups(made.learning_parameters(), [made.network.backbone], 1.5)
     with pytest.raises(ValueError, match=r"layer_decay=0.5: a Linear as backbone does not say"):
-        layer_groups(made, [torch.nn.Linear(2, 2)], 0.5)
+        layer_groups(made.learning_parameters(), [torch.nn.Linear(2, 2)], 0.5)

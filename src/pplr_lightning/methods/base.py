@@ -280,7 +280,7 @@ class ReIDModule(Embedder):
         parameters = self.learning_parameters()
         if self.layer_decay != 1:
             backbones = [network.backbone for network in self.all_networks]
-            parameters = layer_groups(self, backbones, self.layer_decay)
+            parameters = layer_groups(parameters, backbones, self.layer_decay)
         # Not with a gradient scaler: Lightning then could not clip gradients.
         trainer = trainer_of(self)
         scaled = trainer is not None and has_scaler(trainer)

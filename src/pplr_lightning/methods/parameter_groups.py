@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from timm.models import group_parameters
@@ -13,7 +14,7 @@ TIMES = "lr_times"  # by what a method has multiplied a group's rate for this ep
 
 
 def layer_groups(
-    module: nn.Module, backbones: Sequence[nn.Module], decay: float
+    learning: Sequence[Any], backbones: Sequence[nn.Module], decay: float
 ) -> list[dict[str, Any]]:
     """Groups the parameters that learn by their depth, the lower the smaller the learning rate.
 
@@ -22,8 +23,9 @@ def layer_groups(
     What a layer is says timm; the stem and the position embeddings are the first.
 
     Args:
-        module: All parameters.
-        backbones: Within `module`, one model of timm, or several of the same.
+        learning: Parameters, or groups of them with their share of the rate as `lr_scale`, which
+            the decay comes on top of.
+        backbones: Of which some of these are, one model of timm, or several of the same.
         decay: In (0, 1].
 
     Returns:
@@ -45,13 +47,15 @@ def layer_groups(
         layer_of: dict[str, int] = group_parameters(backbone, matcher(), reverse=True)
         layers |= {parameter: layer_of[name] for name, parameter in backbone.named_parameters()}
     top = 1 + max(layers.values())
-    groups: dict[int, list[nn.Parameter]] = {}
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            groups.setdefault(layers.get(parameter, top), []).append(parameter)
+    groups: dict[tuple[int, float], list[nn.Parameter]] = {}
+    for one in learning:
+        group: dict[str, Any] = one if isinstance(one, dict) else {"params": [one]}
+        for parameter in group["params"]:
+            key = (layers.get(parameter, top), group.get(SCALE, 1.0))
+            groups.setdefault(key, []).append(parameter)
     return [
-        {"params": parameters, SCALE: decay ** (top - layer)}
-        for layer, parameters in sorted(groups.items())
+        {"params": parameters, SCALE: share * decay ** (top - layer)}
+        for (layer, share), parameters in sorted(groups.items(), key=itemgetter(0))
     ]
 
 
