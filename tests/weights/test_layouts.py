@@ -297,6 +297,14 @@ class TestRefused:
         assert f"{name} has no place in a ResNet of torchvision with a BN neck" in error
         assert place in error
 
+    def test_the_stem_of_mmt(self, save, spcl):
+        """Its `base` has a layer less: the first stage stands where SpCL's pooling does."""
+        layers = {f"base.{n}.": f"base.{n - 1}." for n in (4, 5, 6, 7)}
+        names = [name.removeprefix("module.") for name in spcl["state_dict"]]
+        renamed = [layers.get(name[:7], name[:7]) + name[7:] for name in names]
+        path = save({"state_dict": dict(zip(renamed, spcl["state_dict"].values(), strict=True))})
+        assert "of MMT's authors, whose ResNet has no ReLU between" in self.refusal(path)
+
     def test_instance_norms_of_the_authors(self, save, small):
         error = self.refusal(save({**small, "module.base.4.0.bn1.IN.weight": torch.zeros(2)}))
         assert "base.4.0.bn1.IN.weight has no place in a ResNet of torchvision with a BN" in error

@@ -107,6 +107,11 @@ def _recognise(tensors: dict[str, Tensor], path: str | Path) -> Weights | None:
         return Weights(str(path), None, own | classifiers)
     if {"base.0.weight", "bnneck.weight"} <= tensors.keys():
         project, names = AUTHORS, official_names(_count(tensors, "bnneck{}.weight"))
+    elif {"base.0.weight", "base.3.0.conv1.weight"} <= tensors.keys():
+        raise ValueError(
+            f"{path}: a checkpoint of MMT's authors, whose ResNet has no ReLU between its first "
+            "norm and its pooling; no backbone here is without"
+        )
     elif {"base.0.weight", "feat_bn.weight"} <= tensors.keys():
         project, names = "Cluster Contrast or SpCL", CONTRAST
     elif {"backbone.conv1.weight", "head.feat_bn.weight"} <= tensors.keys():
