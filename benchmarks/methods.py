@@ -15,6 +15,8 @@ It is fit for one CPU thread. Of a method's published config this is changed:
 - the length: `--epochs`, each of `--images` images. Batches are the published ones, so that their
   number differs; MMT and ICE see two and three views of each image, by more than one network, and
   IICS's batches are of 8 images of each camera in every second epoch;
+- of DCMIP's two trainings it is the second, at once;
+- the precision: float32;
 - the evaluation: before training and after the last epoch;
 - what is counted in epochs, in proportion to the length: the step or warm-up of the learning rate,
   when AALS starts, and how fast IICS's scores lose their weight.
@@ -49,6 +51,7 @@ METHODS = {
     "PPLR with cameras": ["market1501", "overlays/cameras"],
     "Cluster Contrast": ["cluster_contrast_market1501"],
     "ISE": ["ise_market1501"],
+    "DCMIP": ["dcmip_market1501", "overlays/dcmip_instances"],
     "SpCL": ["spcl_market1501"],
     "RLCC": ["rlcc_market1501"],
     "MMT": ["mmt_market1501"],
@@ -115,6 +118,7 @@ def arguments(
     yield "--data.dataset=pplr_lightning.data.MarketLayout"  # without the counts of Market-1501
     yield f"--data.dataset.init_args.root={root}"
     yield f"--model.network.weights={weights}"
+    yield "--trainer.precision=32-true"
     yield f"--data.iterations={images // batch_size}"
     yield f"--trainer.max_epochs={epochs}"
     yield f"--trainer.check_val_every_n_epoch={epochs}"  # the last, whatever their number

@@ -16,6 +16,7 @@ METHODS: dict[str, list[str]] = {
     "PPLRModule": [],
     "ClusterContrastModule": [],
     "ISEModule": [],
+    "DCMIPModule": [],
     "SpCLModule": ["--pseudo_labels.labeler=SelfPaced", "--data.repeat_images=false"],
     "MMTModule": ["--data.views=2"],
     "ICEModule": ["--data.views=2", "--data.plain_view=true"],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from pplr_lightning.methods import (
         ClusterContrastModule,
+        DCMIPModule,
         ICEModule,
         IICSModule,
         ISEModule,
@@ -46,6 +47,7 @@ __all__ = [
     "CameraLinkage",
     "ClusterContrastModule",
     "Consensus",
+    "DCMIPModule",
     "Figures",
     "Gallery",
     "ICEModule",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pplr_lightning import ICEModule, ISEModule, MMTModule, PPLRModule, SpCLModule
+from pplr_lightning import DCMIPModule, ICEModule, ISEModule, MMTModule, PPLRModule, SpCLModule
 from pplr_lightning.labelers import Consensus, SelfPaced
 
 from .small_runs import fit, network
@@ -18,6 +18,7 @@ SELF_PACED = {"k1": 6, "k2": 2, "gap": 0.1, "min_samples": 2}
         (MMTModule, {}, {"views": 2}),
         (ICEModule, {}, {"views": 2, "plain_view": True}),
         (ISEModule, {}, {}),
+        (DCMIPModule, {"instances": 2}, {}),
         (SpCLModule, {}, {"repeat_images": False}),
     ],
 )

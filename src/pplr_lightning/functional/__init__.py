@@ -28,6 +28,7 @@ from pplr_lightning.functional.losses import (
     camera_contrastive_loss,
     pglr_loss,
 )
+from pplr_lightning.functional.multi_instance import multi_instance_loss, replace_instances
 from pplr_lightning.functional.neighbors import nearest_neighbors
 from pplr_lightning.functional.partition import kmeans
 from pplr_lightning.functional.prototypes import (
@@ -75,6 +76,7 @@ __all__ = [
     "label_preserving_loss",
     "label_score",
     "margin_triplet_loss",
+    "multi_instance_loss",
     "nearest_neighbors",
     "neighbor_components",
     "pglr_loss",
@@ -82,6 +84,7 @@ __all__ = [
     "prototype_loss",
     "reciprocal_distance",
     "relative_agreement",
+    "replace_instances",
     "rerank_distance",
     "retrieval_metrics",
     "score_similarity",

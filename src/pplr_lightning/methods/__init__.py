@@ -2,6 +2,7 @@
 
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.methods.cluster_contrast import ClusterContrastModule
+from pplr_lightning.methods.dcmip import DCMIPModule
 from pplr_lightning.methods.ice import ICEModule
 from pplr_lightning.methods.iics import IICSModule
 from pplr_lightning.methods.ise import ISEModule
@@ -14,6 +15,7 @@ from pplr_lightning.methods.spcl import SpCLModule
 
 __all__ = [
     "ClusterContrastModule",
+    "DCMIPModule",
     "ICEModule",
     "IICSModule",
     "ISEModule",
