@@ -19,6 +19,7 @@ T = TypeVar("T")
 TITLES = {
     "neighbors": "Searching neighbours",
     "jaccard": "Jaccard distance",
+    "choice": "Choosing settings",
     "clustering": "Clustering",
     "agreement": "Cross agreement",
     "scoring": "Scoring rankings",

@@ -196,6 +196,7 @@ class PseudoLabeling(Callback):
         data.pseudo_labels = labels
         found = label_statistics(labels, persons, cameras, before)  # the same on every rank
         values = {f"labels/{name}": value for name, value in found.items()}
+        values |= {f"labels/{n}": float(v) for n, v in self.labeler.chosen_options().items()}
         values |= {f"time/{name}": seconds for name, seconds in self.stages.seconds.items()}
         log_own(pl_module, values)
         History.of(trainer).row(trainer).update(values)

@@ -24,7 +24,14 @@ from pplr_lightning.data.datasets import (
 from pplr_lightning.data.decoding import BadImages
 from pplr_lightning.evaluation.extraction import extract_features
 from pplr_lightning.labelers import GridLabels, Space, candidates, label_grid
-from pplr_lightning.labelers.grid import EPS, K1, MIN_SAMPLES, TRACKLETS_K1, check_grid
+from pplr_lightning.labelers.grid import (
+    EPS,
+    K1,
+    MIN_SAMPLES,
+    TRACKLETS_K1,
+    check_grid,
+    least_doubtful,
+)
 from pplr_lightning.methods import PPLRModule, ReIDModule
 from pplr_lightning.networks import PartNetwork
 from pplr_lightning.networks.part_network import PRETRAINED
@@ -136,13 +143,13 @@ def write_labels(
 
     Returns:
         The labels that the page shows pictures of: the candidates, or where every setting is in
-        doubt those with the highest score, which then have no config.
+        doubt those with the fewest doubts, which then have no config.
 
     Raises:
         OSError: The folder cannot be written.
     """
     sound = candidates(grid, SHOWN)
-    shown = sound or sorted(grid, key=lambda labels: -labels.values["score"])[:SHOWN]
+    shown = sound or least_doubtful(grid, SHOWN)
     rows = {id(labels): _row(labels) for labels in grid}
     with written_whole(folder, folder=True) as aside:
         write_whole(aside / TABLE, _table(list(rows.values())))

@@ -40,15 +40,33 @@ def label_score(features: Tensor, labels: Tensor, *, most: int | None = None) ->
         True
     """
     _check(features, labels)
-    images = len(labels)
     if most is not None:
         check_count("most", most)
-    rows = torch.arange(0, images, -(-images // (most or images)))
-    silhouettes = _silhouettes(features, labels, rows).clamp(min=0).double().cpu()
-    sizes = torch.bincount(labels.cpu() + 1).double()
+    return label_score_rows(features, labels, Share(len(labels)), most=most)
+
+
+def label_score_rows(
+    features: Tensor, labels: Tensor, share: Share, *, most: int | None = None
+) -> float:
+    """Compute `label_score` of the images of all processes, on each of them.
+
+    Args:
+        features: This process's rows, (n, D).
+        labels: Of all images, (N,).
+        share: The rows of this process among the N.
+        most: As there.
+    """
+    images, labels = share.total, labels.cpu()
+    every = -(-images // (most or images))
+    rows = torch.arange(-share.start % every, share.stop - share.start, every)
+    own = labels[share.start : share.stop]
+    silhouettes = _silhouettes(features, own, int(labels.max()) + 1, rows, share)
+    sizes = torch.bincount(labels + 1).double()
     sizes[0] = images  # outliers tell nothing
-    told = torch.log(images / sizes)[labels.cpu()[rows] + 1]
-    return float((silhouettes * told).mean())
+    told = torch.log(images / sizes)[own[rows] + 1]
+    seen = (silhouettes.clamp(min=0).double().cpu() * told).sum()
+    total, count = share.sum(torch.stack([seen, told.new_tensor(len(rows))]))
+    return float(total / count)
 
 
 def simplified_silhouette(features: Tensor, labels: Tensor) -> Tensor:
@@ -70,18 +88,20 @@ def simplified_silhouette(features: Tensor, labels: Tensor) -> Tensor:
         ValueError: A feature is not finite or not normalised, or the shapes do not fit.
     """
     _check(features, labels)
-    return _silhouettes(features, labels, torch.arange(len(features)))
+    rows, share = torch.arange(len(features)), Share(len(features))
+    return _silhouettes(features, labels, int(labels.max()) + 1, rows, share)
 
 
 @torch.no_grad()
-def _silhouettes(features: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-    """Compute `simplified_silhouette` of some rows, given their numbers, (m,)."""
+def _silhouettes(
+    features: Tensor, labels: Tensor, count: int, rows: Tensor, share: Share
+) -> Tensor:
+    """Compute `simplified_silhouette` of some of this process's rows, given their numbers, (m,)."""
     labels, rows = labels.to(features.device), rows.to(features.device)
     silhouettes = features.new_zeros(len(rows))
-    count = int(labels.max()) + 1
     if count < 2:
         return silhouettes
-    sums = sum_rows(features, labels, count, Share(len(features))).to(features.dtype)
+    sums = sum_rows(features, labels, count, share).to(features.dtype)
     means = torch.nn.functional.normalize(sums, dim=1)
     clustered = (labels[rows] >= 0).nonzero()[:, 0]
     for places in clustered.split(BLOCK):

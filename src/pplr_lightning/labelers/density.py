@@ -36,9 +36,7 @@ class DensityLabeler(Labeler):
         rho: float | None = None,
         cannot_link: bool = True,
     ) -> None:
-        check_counts("labeler", min_samples=min_samples)
-        if not 0 < eps <= 1:
-            raise ValueError(f"labeler.eps={eps}: a Jaccard distance lies in (0, 1]")
+        check_density(eps, min_samples)
         if rho is not None and not 0 < rho < 1:
             raise ValueError(f"labeler.rho={rho}: must lie in (0, 1); MMT uses 0.0016")
         self.eps = eps
@@ -65,6 +63,10 @@ class DensityLabeler(Labeler):
         groups = space.cannot_link if self.cannot_link else None
         return F.dbscan(distance, eps=eps, min_samples=self.min_samples, cannot_link=groups)
 
+    def chosen_options(self) -> dict[str, float]:
+        """Tells the eps that was chosen."""
+        return {} if self.chosen is None else {"eps": self.chosen}
+
     def state_dict(self) -> dict[str, Any]:
         """Keeps the eps that was chosen."""
         return {"chosen": self.chosen}
@@ -72,3 +74,14 @@ class DensityLabeler(Labeler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes it."""
         self.chosen = state_dict["chosen"]
+
+
+def check_density(eps: float, min_samples: int) -> None:
+    """Checks what makes a cluster dense.
+
+    Raises:
+        ValueError: It is out of range.
+    """
+    check_counts("labeler", min_samples=min_samples)
+    if not 0 < eps <= 1:
+        raise ValueError(f"labeler.eps={eps}: a Jaccard distance lies in (0, 1]")

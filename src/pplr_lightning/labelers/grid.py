@@ -16,8 +16,9 @@ from pplr_lightning.evaluation.label_quality import (
     rand_index,
     share_across_cameras,
 )
-from pplr_lightning.functional.checks import check_count
-from pplr_lightning.labelers.dbscan import DBSCAN
+from pplr_lightning.functional.checks import check_count, check_counts
+from pplr_lightning.functional.silhouette import label_score_rows
+from pplr_lightning.labelers.density import check_density
 from pplr_lightning.labelers.space import Space
 
 K1 = (6, 10, 16, 24, 30)
@@ -85,7 +86,7 @@ def label_grid(
     for all eps and min_samples. Values of k1 beyond the number of images are left out.
 
     Args:
-        space: The images, all on this process.
+        space: The images; where several ranks share them, every rank calls this.
         k1: As of `DBSCAN`.
         k2: Likewise, each with every k1 that is no less; None takes k1 // 5, at least 1.
         eps: Likewise.
@@ -96,7 +97,7 @@ def label_grid(
             which get the class of their tracklet, (N,).
 
     Returns:
-        Labels of each setting, in the order of k1, k2, eps, min_samples.
+        Labels of each setting, in the order of k1, k2, eps, min_samples; on every rank.
 
     Raises:
         ValueError: A setting is out of range, or none is left.
@@ -143,6 +144,39 @@ def candidates(grid: Sequence[GridLabels], most: int = 3) -> list[GridLabels]:
     return list(found.values())[:most]
 
 
+def least_doubtful(grid: Sequence[GridLabels], most: int = 3) -> list[GridLabels]:
+    """Picks settings where there are no candidates: those with the fewest doubts.
+
+    Args:
+        grid: Of `label_grid`.
+        most: How many.
+
+    Returns:
+        Of as few doubts the highest score first; last those without two clusters.
+    """
+
+    def doubtful(labels: GridLabels) -> tuple[bool, int, float]:
+        values = labels.values
+        return values["clusters"] < 2, len(labels.doubts), -values["score"]
+
+    return sorted(grid, key=doubtful)[:most]
+
+
+def choose(grid: Sequence[GridLabels]) -> GridLabels:
+    """Picks the first of `candidates`; where there are none, of `least_doubtful`.
+
+    Args:
+        grid: Of `label_grid`, not empty.
+
+    Example:
+        >>> features = torch.eye(8).repeat_interleave(6, dim=0)
+        >>> grid = label_grid(Space.of(features), k1=[4, 6], eps=[0.5], min_samples=[2])
+        >>> str(choose(grid).setting)
+        'k1 4, k2 1, eps 0.5, min_samples 2'
+    """
+    return (candidates(grid, 1) or least_doubtful(grid, 1))[0]
+
+
 def check_grid(
     k1: Sequence[int],
     k2: Sequence[int] | None,
@@ -168,7 +202,8 @@ def check_grid(
         if pair[1] <= max(1, pair[0])
     ]
     for one in settings:
-        DBSCAN(**one._asdict())  # which checks its options
+        check_counts("labeler", k1=one.k1, k2=one.k2)
+        check_density(one.eps, one.min_samples)
     if not settings:
         raise ValueError("no setting is left: give a k1, an eps and a min_samples, and a k2 <= k1")
     return settings
@@ -203,7 +238,8 @@ def _measure(space: Space, classes: Tensor) -> dict[str, float]:
         "largest": int(sizes.max()) / space.total if some else 0.0,
         "median_size": float(sizes.double().quantile(0.5)) if some else 0.0,
         "images_per_cluster": clustered / len(sizes) if some else 0.0,
-        "score": F.label_score(space.features, classes, most=SCORED),
+        # The number of ranks shows in the last digits.
+        "score": round(label_score_rows(space.features, classes, space.share, most=SCORED), 6),
     }
     if space.cameras is not None and knows_cameras(space):
         values["across_cameras"] = share_across_cameras(classes, space.cameras) or 0.0

@@ -37,6 +37,10 @@ class Labeler(ABC):
             A class of each image, 0 to K - 1, -1 for none, (N,) int64; the same on every rank.
         """
 
+    def chosen_options(self) -> dict[str, float]:
+        """Tells the options that it chose by itself, for the run's record."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """Returns what a run that goes on has to find again: tensors and plain values."""
         return {}

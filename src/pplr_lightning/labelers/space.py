@@ -52,6 +52,8 @@ class Space:
         cannot_link: What was seen in one frame, which is of different people: a row of the space
             and the number of the frame in each row, as `functional.dbscan` takes it, (M, 2); None
             without frames.
+        frames: Of a space of tracklets, the space of their images and the tracklet of each, (N,);
+            None of any other.
 
     Raises:
         ValueError: There is not a camera, a person or a frame for each image.
@@ -85,6 +87,7 @@ class Space:
         self.cameras = cameras
         self.persons = persons
         self.cannot_link = None if frames is None else _seen_in(frames)
+        self.frames: tuple[Space, Tensor] | None = None
         self._scores = scores
         self.stages = stages or Stages()
         self.backend: Backend = backend
@@ -142,6 +145,7 @@ class Space:
         first = torch.from_numpy(np.unique(numbers.numpy(), return_index=True)[1])
         tracklets = copy(self)
         tracklets._neighbors = None
+        tracklets.frames = (self, numbers)
         tracklets._scores = lambda: None  # those of the frames are let go
         tracklets.__dict__.pop("_embedded", None)
         share = tracklets.share = self.share.divide(len(first))
