@@ -49,7 +49,8 @@ def test_many_outliers(make, outliers, found):
         assert advice.attempt == (
             f"Raise {EPS} by 0.05, or lower pseudo_labels.labeler.min_samples (now 4), or lower "
             "pseudo_labels.labeler.k1 (now 20). Begin with k1: 20 neighbours are more than the 13 "
-            "images that a person has on average, so that other people are always among them."
+            "images that a person has on average, so that other people are always among them. Set it "
+            "to 13 or below."
         )
         assert advice.rule == "outliers above 40 % in the last epoch"
 
@@ -231,6 +232,8 @@ def test_stopped_early(make):
 
 
 def test_random_weights(make):
+    assert "weights" in rules(make(config={"model__network__weights": None, "trainer__max_epochs": 9},
+                                   labels_outliers=0.9))[0]  # before all that follows from them
     advice = one(make(config={"model__network__weights": None}), "weights")
     assert "random weights" in advice.finding
     assert "model.network.weights" in advice.attempt
@@ -265,6 +268,7 @@ def test_outliers_that_rise_in_every_epoch(make_run):
         assert bool(advice) == found
         if found:
             assert advice[0].finding.startswith("Outliers have risen in every epoch, from 10 % to")
+            assert "Do not go on with this run" in advice[0].finding
             assert advice[0].attempt.startswith(f"Raise {EPS}")
 
 
@@ -283,3 +287,50 @@ def test_k1_is_named_where_it_is_the_cause(make_run):
                                       "identities known of training images": 75}}):  # fmt: skip
         run = make_run(rows=rows, environment=environment)
         assert not any("Begin with k1" in one.attempt for one in advise(run))
+
+
+class TestClustersFarFromPeople:
+    """1,000 images of 75 people, 13 of each; of 700 that are in clusters."""
+
+    def advice(self, make, clusters, k1, **labeler):
+        init_args = {"k1": k1, "eps": 0.45, "min_samples": 4, **labeler}
+        config = {"pseudo_labels__labeler": {"class_path": "DBSCAN", "init_args": init_args}}
+        found = advise(make(config=config, labels_clusters=clusters))
+        return [advice for advice in found if "per person" in advice.rule]
+
+    def test_too_many(self, make):
+        (advice,) = self.advice(make, 300, 6)
+        assert advice.finding == (
+            "300 clusters are far from the 75 people that 13 images each make of 1000: a cluster has "
+            "2.3 on average."
+        )
+        assert "Begin with k1: 6 neighbours are few of the 13 images" in advice.attempt
+        assert "set it to 7 to 13." in advice.attempt
+        assert "lower pseudo_labels.labeler.k1" not in advice.attempt
+        assert "not label-free" in advice.attempt
+        assert self.advice(make, 200, 6) == []
+
+    def test_too_few_of_what_the_user_expects(self, make):
+        (advice,) = self.advice(make, 50, 30, images_per_person=3)
+        assert advice.finding.startswith("50 clusters are far from the 333 people that 3 images")
+        assert advice.attempt.startswith(f"Lower {EPS} by 0.05")
+        assert "Set it to 3 or below." in advice.attempt
+        assert "label-free" not in advice.attempt
+
+    def test_not_beside_another_finding(self, make):
+        assert not [rule for rule in rules(make(labels_clusters=300, labels_outliers=0.9))
+                    if "per person" in rule]  # fmt: skip
+
+
+def test_settings_that_were_chosen(make):
+    """Their last values are named, and what the choice goes by."""
+    auto = dict.fromkeys(("k1", "k2", "eps", "min_samples"), "auto")
+    config = {"pseudo_labels__labeler": {"class_path": "DBSCAN", "init_args": auto}}
+    advice = one(make(config=config, labels_largest=0.9, labels_k1=24, labels_eps=0.65), "a cluster")
+    assert advice.attempt == (
+        "Lower pseudo_labels.labeler.eps (now auto, 0.65) by 0.05, or lower "
+        "pseudo_labels.labeler.k1 (now auto, 24). Begin with k1: 24 neighbours are more than the 13 "
+        "images that a person has on average, so that other people are always among them. Set it to "
+        "13 or below. What is auto goes by pseudo_labels.labeler.images_per_person, if you know or "
+        "guess it."
+    )

@@ -18,6 +18,7 @@ RISE = 0.01
 GROWTH = 0.1
 SWALLOWED = 0.5
 SPANNING = 0.25
+TIMES = 4
 # What to change of a labeler, where it has such an option.
 WIDER = {"eps": "raise {} by 0.05", "min_samples": "lower {}", "k1": "lower {}"}
 NARROWER = {"eps": "lower {} by 0.05", "k1": "lower {}"}
@@ -33,7 +34,8 @@ class Advice(NamedTuple):
 
 def advise(run: Run) -> list[Advice]:
     """Applies every rule to a run; the most urgent first."""
-    rules = [_length, *([_clusters, _labels, _start] if run.labelings else []), _retrieval, _time]
+    labelled = [_clusters, _labels] if run.labelings else []
+    rules = [*([_start] if labelled else []), _length, *labelled, _retrieval, _time]
     return [advice for rule in rules for advice in rule(run)]
 
 
@@ -61,7 +63,8 @@ def _clusters(run: Run) -> Iterator[Advice]:
     if len(shares) > 2 and rises and shares[-1] - shares[0] > GROWTH:
         finding = (
             f"Outliers have risen in every epoch, from {100 * shares[0]:.0f} % to "
-            f"{100 * shares[-1]:.0f} % of the images: training drives them apart."
+            f"{100 * shares[-1]:.0f} % of the images: training drives them apart, and each epoch "
+            "learns from fewer. Do not go on with this run: more epochs will not turn that."
         )
         rule = (
             f"outliers risen from labelling to labelling, by more than {100 * GROWTH:.0f} points,"
@@ -83,7 +86,12 @@ def _clusters(run: Run) -> Iterator[Advice]:
         )
         rule = "fewer clusters than data.batch_size / data.instances"
         found.append((finding, rule, WIDER if apart else NARROWER))
+    told = run.number(f"{LABELER}.images_per_person")
+    if told and not found:
+        found += _sizes(run, row, told)
     unsupervised = len(found)  # of which the identities know nothing
+    if not told and not found:
+        found += _sizes(run, row, _images_per_person(run))
     if precision < PAIRS:
         finding = f"Of the pairs in one cluster {100 * precision:.0f} % are one person."
         found.append((finding, f"precision of pairs below {100 * PAIRS:.0f} %", NARROWER))
@@ -93,8 +101,23 @@ def _clusters(run: Run) -> Iterator[Advice]:
     attempt = _turn(run, [change for _, _, change in found])
     warning = " Found with the identities: a choice made by it is not label-free."
     for place, (finding, rule, _) in enumerate(found):
-        told = attempt if place < unsupervised else attempt + warning
-        yield Advice(finding, told, f"{rule} in the last epoch")
+        whole = attempt if place < unsupervised else attempt + warning
+        yield Advice(finding, whole, f"{rule} in the last epoch")
+
+
+def _sizes(run: Run, row: Row, expected: float) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Compares the clusters with what a person has, where that is known."""
+    images, size = as_number(run.known("data").get("training images")), _images_per_cluster(run)
+    if "labels/singles" in row or not expected or not size:
+        return
+    if not expected / TIMES <= size <= expected * TIMES:
+        finding = (
+            f"{row['labels/clusters']:.0f} clusters are far from the {images / expected:.0f} people "
+            f"that {expected:.0f} images each make of {images:.0f}: a cluster has {size:.1f} on "
+            "average."
+        )
+        rule = f"images per cluster {TIMES} times more or fewer than per person"
+        yield finding, rule, NARROWER if size > expected else WIDER
 
 
 def _turn(run: Run, changes: list[dict[str, str]]) -> str:
@@ -104,20 +127,31 @@ def _turn(run: Run, changes: list[dict[str, str]]) -> str:
             "Clusters are too wide and too narrow at once, which no option of the labeler mends: "
             f"start from better features ({_now(run, 'model.network.weights')})."
         )
+    k1 = _labeler_number(run, "k1")
+    size = run.number(f"{LABELER}.images_per_person") or _images_per_person(run)
+    small = WIDER in changes and 0 < k1 < size / 2
     steps = [
         step.format(_now(run, f"{LABELER}.{name}"))
         for change in changes[:1]
         for name, step in change.items()
-        if run.option(f"{LABELER}.{name}") is not None
+        if run.option(f"{LABELER}.{name}") is not None and not (small and name == "k1")
     ]
     told = ", or ".join(steps) or f"try other options of {LABELER}"
-    k1, size = run.number(f"{LABELER}.k1"), _images_per_person(run)
     first = ""
     if k1 > size > 0:
         first = (
             f" Begin with k1: {k1:.0f} neighbours are more than the {size:.0f} images that a "
-            "person has on average, so that other people are always among them."
+            "person has on average, so that other people are always among them. Set it to "
+            f"{max(size, 2):.0f} or below."
         )
+    elif small:
+        first = (
+            f" Begin with k1: {k1:.0f} neighbours are few of the {size:.0f} images that a person "
+            f"has on average; set it to {size / 2:.0f} to {size:.0f}."
+        )
+    hint = f"{LABELER}.images_per_person"
+    if run.option(f"{LABELER}.k1") == "auto" and not run.number(hint):
+        first += f" What is auto goes by {hint}, if you know or guess it."
     return f"{told[0].upper()}{told[1:]}.{first}"
 
 
@@ -126,6 +160,19 @@ def _images_per_person(run: Run) -> float:
     names = ("training images", "identities known of training images")
     images, persons = (as_number(run.known("data").get(name)) for name in names)
     return images / persons if persons else 0.0
+
+
+def _images_per_cluster(run: Run) -> float:
+    """Averages the clustered images of the last epoch; 0 where their number is not known."""
+    row = run.labelings[-1]
+    clustered = 1 - row.get("labels/outliers", 0.0)
+    images = as_number(run.known("data").get("training images"))
+    return images * clustered / max(row["labels/clusters"], 1)
+
+
+def _labeler_number(run: Run, name: str) -> float:
+    """Returns an option of the labeler; where it is auto, what was chosen last."""
+    return run.number(f"{LABELER}.{name}") or run.labelings[-1].get(f"labels/{name}", 0.0)
 
 
 def _labels(run: Run) -> Iterator[Advice]:
@@ -168,9 +215,7 @@ def _cameras(row: Row) -> Iterator[Advice]:
 
 def _copies(run: Run, row: Row) -> Iterator[Advice]:
     """Finds clusters so small that a batch shows nothing but what they were made of."""
-    images = as_number(run.known("data").get("training images"))
-    size = images * (1 - row.get("labels/outliers", 0.0)) / max(row["labels/clusters"], 1)
-    instances = run.number("data.instances")
+    size, instances = _images_per_cluster(run), run.number("data.instances")
     if 0 < size <= instances and "labels/singles" not in row:
         yield Advice(
             f"A cluster has {size:.1f} images on average, no more than the {instances:.0f} that a "
@@ -264,4 +309,7 @@ def _time(run: Run) -> Iterator[Advice]:
 def _now(run: Run, option: str) -> str:
     """Names an option with its value in this run."""
     value = run.option(option)
+    chosen = run.labelings[-1] if run.labelings and value == "auto" else {}
+    if f"labels/{option.rpartition('.')[2]}" in chosen:
+        value = f"auto, {chosen['labels/' + option.rpartition('.')[2]]:g}"
     return option if value is None else f"{option} (now {value})"

@@ -11,6 +11,7 @@ from pplr_lightning.report.setting import duration, run_seconds
 STAGES = {
     "extraction": "features of the training images",
     "neighbors": "nearest neighbours",
+    "choice": "choice of settings that are auto",
     "jaccard": "Jaccard distance",
     "clustering": "clustering",
     "agreement": "agreement, with its search",
@@ -32,6 +33,10 @@ LABELS = {
     "ari": ("adjusted Rand index", 1, 2),
     "precision": ("precision of pairs", 1, 2),
     "recall": ("recall of pairs", 1, 2),
+    "k1": ("k1, chosen", 1, 0),
+    "k2": ("k2, chosen", 1, 0),
+    "eps": ("eps, chosen", 1, 2),
+    "min_samples": ("min_samples, chosen", 1, 0),
 }
 MISSING = "-"  # what one of two runs does not have
 
