@@ -103,6 +103,16 @@ def fit(labeling, data, module=None, *, max_epochs=1, ckpt_path=None):
     return trainer
 
 
+def test_what_was_chosen_is_in_the_history_and_the_checkpoint(data):
+    labeling = PseudoLabeling(dbscan(k1="auto", k2="auto"))
+    trainer = fit(labeling, data)
+    chosen = labeling.labeler.setting
+    row = History.of(trainer).rows[-1]
+    assert {name: row[f"labels/{name}"] for name in chosen._fields} == chosen._asdict()
+    assert labeling.state_dict()["labeler"]["setting"] == tuple(chosen)
+    assert trainer.callback_metrics["labels/k1"] == chosen.k1
+
+
 def test_more_neighbours_than_images(data):
     with pytest.raises(ValueError, match=r"number of images, got labeler.k1=500 for"):
         fit(PseudoLabeling(dbscan(k1=500)), data)

@@ -11,7 +11,6 @@ from pplr_lightning.labelers.grid import K1, TRACKLETS_K1, choose
 from ..processes import launch
 from .people import features, shared_space
 
-
 ALL_AUTO = dict.fromkeys(("k1", "k2", "eps", "min_samples"), "auto")
 
 
@@ -34,7 +33,10 @@ def test_warns_of_a_k1_that_is_large_for_the_images():
     message = r"labeler.k1=30 suits people of about 30 images each, of whom 660 images show 22"
     with pytest.warns(UserWarning, match=message):
         DBSCAN().check(images)
+    with pytest.warns(UserWarning, match=r"labeler.min_samples=40 suits people of about 40"):
+        DBSCAN(k1=10, min_samples=40).check(images)
     DBSCAN(k1=10).check(images)
+    DBSCAN(k1="auto", k2="auto", eps="auto", min_samples="auto").check(images)
 
 
 def test_is_the_functions_in_their_order():
@@ -121,6 +123,26 @@ class TestAuto:
         assert set(space.stages.seconds) == {
             "extraction", "neighbors", "choice", "jaccard", "clustering"
         }  # fmt: skip
+
+    def test_is_made_anew_but_of_many_images(self, monkeypatch):
+        """Which a run that goes on has from its checkpoint."""
+        clear, blurred = Space.of(self.people(0.05)), Space.of(self.people(0.4))
+        options = {"k1": "auto", "k2": 1, "eps": 0.5, "min_samples": 2}
+        labeler, chosen = DBSCAN(**options), []
+        for space in (clear, blurred):
+            labeler.label(space)
+            chosen.append(labeler.setting)
+        assert chosen[0] != chosen[1]
+        monkeypatch.setattr("pplr_lightning.labelers.dbscan.CHOSEN_ANEW", 359)
+        other = DBSCAN(**options)
+        other.load_state_dict(labeler.state_dict())
+        for one in (labeler, other):
+            classes = one.label(clear)
+            assert one.setting == chosen[1]
+            assert torch.equal(classes, DBSCAN(**chosen[1]._asdict()).label(clear))
+        numbers = DBSCAN()
+        numbers.load_state_dict(labeler.state_dict())
+        assert numbers.chosen_options() == {}
 
     def test_keeps_what_is_given(self):
         labeler = DBSCAN(k1=12, k2="auto", eps="auto", min_samples=3)

@@ -8,7 +8,13 @@ import torch
 from pplr_lightning import functional as F
 from pplr_lightning.evaluation.label_quality import rand_index
 from pplr_lightning.labelers import DBSCAN, Space, candidates, label_grid
-from pplr_lightning.labelers.grid import GridLabels, Setting, check_grid
+from pplr_lightning.labelers.grid import (
+    GridLabels,
+    Setting,
+    check_grid,
+    choose,
+    least_doubtful,
+)
 
 SMALL = {"k1": [4, 8], "eps": [0.4, 0.6], "min_samples": [2, 4]}
 
@@ -58,7 +64,8 @@ class TestGrid:
             assert values["largest"] == int(sizes.max()) / 96
             assert values["median_size"] == sizes.double().quantile(0.5)
             assert values["images_per_cluster"] == pytest.approx(float(sizes.double().mean()))
-            assert values["score"] == pytest.approx(F.label_score(features, labels.classes))
+            score = F.label_score(features, labels.classes)
+            assert values["score"] == pytest.approx(score, abs=1e-6)
             assert values["ari"] == rand_index(labels.classes, persons)
             spans = [
                 len((torch.arange(96) % 2)[labels.classes == cluster].unique()) > 1
@@ -137,6 +144,22 @@ class TestCandidates:
         other, doubted = of_values(16, score=1.5), of_values(24, ["why"], score=3.0)
         assert candidates([low, other, doubted, high]) == [high, other]
         assert candidates([low, other, doubted, high], most=1) == [high]
+
+    def test_where_all_are_in_doubt(self):
+        """Few doubts count before the score, and without clusters nothing does."""
+        one, two = (
+            of_values(8, ["a"], score=1.0, clusters=9),
+            of_values(8, ["a"], score=2.0, clusters=9),
+        )
+        many, none = (
+            of_values(8, ["a", "b"], score=3.0, clusters=9),
+            of_values(8, ["c"], score=0.0, clusters=0),
+        )
+        grid = [none, many, one, two]
+        assert least_doubtful(grid, most=4) == [two, one, many, none]
+        assert choose(grid) is two
+        sound = of_values(6, score=0.5, clusters=9)
+        assert choose([*grid, sound]) is sound
 
 
 class TestBadInput:

@@ -232,8 +232,15 @@ def test_stopped_early(make):
 
 
 def test_random_weights(make):
-    assert "weights" in rules(make(config={"model__network__weights": None, "trainer__max_epochs": 9},
-                                   labels_outliers=0.9))[0]  # before all that follows from them
+    assert (
+        "weights"
+        in rules(
+            make(
+                config={"model__network__weights": None, "trainer__max_epochs": 9},
+                labels_outliers=0.9,
+            )
+        )[0]
+    )  # before all that follows from them
     advice = one(make(config={"model__network__weights": None}), "weights")
     assert "random weights" in advice.finding
     assert "model.network.weights" in advice.attempt
@@ -326,11 +333,13 @@ def test_settings_that_were_chosen(make):
     """Their last values are named, and what the choice goes by."""
     auto = dict.fromkeys(("k1", "k2", "eps", "min_samples"), "auto")
     config = {"pseudo_labels__labeler": {"class_path": "DBSCAN", "init_args": auto}}
-    advice = one(make(config=config, labels_largest=0.9, labels_k1=24, labels_eps=0.65), "a cluster")
+    advice = one(
+        make(config=config, labels_largest=0.9, labels_k1=24, labels_eps=0.65), "a cluster"
+    )
     assert advice.attempt == (
         "Lower pseudo_labels.labeler.eps (now auto, 0.65) by 0.05, or lower "
-        "pseudo_labels.labeler.k1 (now auto, 24). Begin with k1: 24 neighbours are more than the 13 "
-        "images that a person has on average, so that other people are always among them. Set it to "
-        "13 or below. What is auto goes by pseudo_labels.labeler.images_per_person, if you know or "
+        "pseudo_labels.labeler.k1 (now auto, 24). Begin with k1: 24 neighbours are more than the "
+        "13 images that a person has on average, so that other people are always among them. Set "
+        "it to 13 or below. What is auto goes by pseudo_labels.labeler.images_per_person, if you know or "
         "guess it."
     )

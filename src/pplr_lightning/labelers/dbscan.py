@@ -23,11 +23,13 @@ from pplr_lightning.labelers.grid import (
     choose,
     label_grid,
 )
+from pplr_lightning.labelers.labeler import warn_of_large
 from pplr_lightning.labelers.space import Space
 from pplr_lightning.labelers.stages import Stages
 
 Auto = Literal["auto"]
-FEWEST_PEOPLE = 25  # that images are expected to be of
+WARNED = ("k1", "min_samples")  # of which a large one is warned of
+CHOSEN_ANEW = 20_000  # images up to which a choice takes less time than an epoch
 
 
 class DBSCAN(DensityLabeler):
@@ -35,10 +37,10 @@ class DBSCAN(DensityLabeler):
 
     `functional.jaccard_distance` and `functional.dbscan`, with the work divided over the ranks.
 
-    Options that are `auto` are chosen at a run's first labelling, and kept: of the settings of
-    `label_grid` the first of its `candidates`, as `pplr labels` lists them; where there is none,
-    the one with the fewest doubts, with a warning. A line and the run's history tell what was
-    chosen; checkpoints hold it.
+    Options that are `auto` are chosen anew in every epoch, as features change, from more than
+    20,000 images in the first one alone: of the settings of `label_grid` the first of its
+    `candidates`, as `pplr labels` lists them; where there is none, the one with the fewest doubts,
+    with a warning. A line and the run's history tell what was chosen; checkpoints hold it.
 
     Args:
         k1: Nearest neighbours for the Jaccard distance, the image itself included.
@@ -55,7 +57,7 @@ class DBSCAN(DensityLabeler):
             guessed; only what is `auto` is chosen by it.
 
     Attributes:
-        setting: What was chosen; None before, and where nothing is `auto`.
+        setting: What was chosen last; None before, and where nothing is `auto`.
 
     Raises:
         ValueError: An option is out of range.
@@ -114,21 +116,13 @@ class DBSCAN(DensityLabeler):
         images = len(samples)
         counts = {"k1": TRACKLETS_K1[0]} | {n: v for n, v in self._numbers.items() if n[0] == "k"}
         check_counts("labeler", images, **counts)
-        for name in ("k1", "min_samples"):
-            value = self._numbers.get(name, 0)
-            if value * FEWEST_PEOPLE > images:
-                rank_zero_warn(
-                    f"labeler.{name}={value} suits people of about {value} images each, of whom "
-                    f"{images} images show {images // value}; if yours have fewer, clusters will "
-                    f"be of backgrounds, or none: lower {name} (`pplr labels` shows what each "
-                    "setting finds)"
-                )
+        warn_of_large("labeler", images, **{n: v for n, v in self._numbers.items() if n in WARNED})
 
     def label(self, space: Space) -> Tensor:
         """Clusters all images; every rank does so on the whole sparse graph."""
         if not self._is_auto:
             return super().label(space)
-        if self.setting is None:
+        if self.setting is None or space.total <= CHOSEN_ANEW:
             self.setting = self._choose(space)
         return DBSCAN(**self.setting._asdict(), cannot_link=self.cannot_link).label(space)
 
@@ -160,6 +154,8 @@ class DBSCAN(DensityLabeler):
             f"labeler auto: of {len(found)} settings {best.setting}, which finds "
             f"{best.values['clusters']:,.0f} clusters and {best.values['outliers']:.0%} outliers"
         )
+        if best.setting == self.setting:
+            return best.setting
         if best.doubts:
             rank_zero_warn(
                 f"{line}. All are in doubt, this one for {' and '.join(best.doubts)}: look at what "

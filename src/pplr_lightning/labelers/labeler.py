@@ -14,6 +14,8 @@ from pplr_lightning.data import Sample
 from pplr_lightning.functional.checks import check_count
 from pplr_lightning.labelers.space import Space
 
+FEWEST_PEOPLE = 25  # that images are expected to be of
+
 
 class Labeler(ABC):
     """Gives every training image a class at the begin of an epoch.
@@ -47,6 +49,24 @@ class Labeler(ABC):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: B027
         """Takes what `state_dict` returned."""
+
+
+def warn_of_large(owner: str, images: int, /, **counts: int) -> None:
+    """Warns of options of `owner` that count a person's images, where these cannot be so many.
+
+    Args:
+        owner: What the warning calls it.
+        images: All that there are.
+        counts: By name.
+    """
+    for name, value in counts.items():
+        if value * FEWEST_PEOPLE > images:
+            rank_zero_warn(
+                f"{owner}.{name}={value} suits people of about {value} images each, of whom "
+                f"{images} images show {images // value}; if yours have fewer, it counts other "
+                f"people, and what they stand before: lower {name} (`pplr labels` shows what "
+                "settings find)"
+            )
 
 
 def trainable_classes(classes: Tensor, most: int | None = None) -> Tensor:

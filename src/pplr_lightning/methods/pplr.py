@@ -25,6 +25,7 @@ from pplr_lightning.functional.agreement import overlap
 from pplr_lightning.functional.checks import MOST_CLASSES, check_counts
 from pplr_lightning.functional.clustering import camera_pairs
 from pplr_lightning.functional.losses import refined_labels
+from pplr_lightning.labelers.labeler import warn_of_large
 from pplr_lightning.labelers.space import Space
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.networks import ClusterClassifier, PartNetwork, PartOutput
@@ -132,11 +133,14 @@ class PPLRModule(ReIDModule):
     def check_images(self, samples: Sequence[Sample]) -> None:
         """Checks that there are enough images, and cameras where a loss wants them.
 
+        It warns of an `agreement_k` that is large for them.
+
         Raises:
             ValueError: There are not.
         """
         if self.network.num_parts:
             check_counts("model", len(samples) - 1, agreement_k=self.agreement_k)
+            warn_of_large("model", len(samples), agreement_k=self.agreement_k)
         if self.camera_weight and len({sample.camera_id for sample in samples}) < 2:
             raise ValueError(
                 "model.camera_weight is above 0, but all training images are of one camera, or of "
