@@ -49,8 +49,8 @@ def test_many_outliers(make, outliers, found):
         assert advice.attempt == (
             f"Raise {EPS} by 0.05, or lower pseudo_labels.labeler.min_samples (now 4), or lower "
             "pseudo_labels.labeler.k1 (now 20). Begin with k1: 20 neighbours are more than the 13 "
-            "images that a person has on average, so that other people are always among them. Set it "
-            "to 13 or below."
+            "images that a person has on average, so that other people are always among them. Set "
+            "it to 13 or below."
         )
         assert advice.rule == "outliers above 40 % in the last epoch"
 
@@ -308,8 +308,8 @@ class TestClustersFarFromPeople:
     def test_too_many(self, make):
         (advice,) = self.advice(make, 300, 6)
         assert advice.finding == (
-            "300 clusters are far from the 75 people that 13 images each make of 1000: a cluster has "
-            "2.3 on average."
+            "300 clusters are far from the 75 people that 13 images each make of 1000: a cluster "
+            "has 2.3 on average."
         )
         assert "Begin with k1: 6 neighbours are few of the 13 images" in advice.attempt
         assert "set it to 7 to 13." in advice.attempt
@@ -340,6 +340,6 @@ def test_settings_that_were_chosen(make):
         "Lower pseudo_labels.labeler.eps (now auto, 0.65) by 0.05, or lower "
         "pseudo_labels.labeler.k1 (now auto, 24). Begin with k1: 24 neighbours are more than the "
         "13 images that a person has on average, so that other people are always among them. Set "
-        "it to 13 or below. What is auto goes by pseudo_labels.labeler.images_per_person, if you know or "
-        "guess it."
+        "it to 13 or below. What is auto goes by pseudo_labels.labeler.images_per_person, if you "
+        "know or guess it."
     )

@@ -112,9 +112,9 @@ def _sizes(run: Run, row: Row, expected: float) -> Iterator[tuple[str, str, dict
         return
     if not expected / TIMES <= size <= expected * TIMES:
         finding = (
-            f"{row['labels/clusters']:.0f} clusters are far from the {images / expected:.0f} people "
-            f"that {expected:.0f} images each make of {images:.0f}: a cluster has {size:.1f} on "
-            "average."
+            f"{row['labels/clusters']:.0f} clusters are far from the {images / expected:.0f} "
+            f"people that {expected:.0f} images each make of {images:.0f}: a cluster has "
+            f"{size:.1f} on average."
         )
         rule = f"images per cluster {TIMES} times more or fewer than per person"
         yield finding, rule, NARROWER if size > expected else WIDER
