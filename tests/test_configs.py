@@ -100,9 +100,10 @@ def small_options(config: Path, drawn: Path, folder: Path) -> list[str]:
     """Makes a training of two steps of a config."""
     options = read(config)
     labeler = options["pseudo_labels"]["labeler"]
+    as_it_is = isinstance(labeler, str) or "auto" in str(labeler)
     return [
         *dataset_options(config, drawn, folder / "set"),
-        *([] if isinstance(labeler, str) else DBSCAN[: 2 if "Linkage" in str(labeler) else None]),
+        *([] if as_it_is else DBSCAN[: 2 if "Linkage" in str(labeler) else None]),
         *(["--model.agreement_k=4"] if options["model"]["class_path"] == "PPLRModule" else []),
         "--figures.names=[]",
         "--data.image_size=[64,32]",

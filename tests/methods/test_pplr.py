@@ -285,4 +285,5 @@ def test_images_that_it_cannot_train_on():
         build().check_images(samples)
     with pytest.raises(ValueError, match=r"model.camera_weight is above 0, but all training"):
         build(camera_weight=1.0, agreement_k=2).check_images(samples)
-    build(agreement_k=2).check_images(samples)
+    with pytest.warns(UserWarning, match=r"model.agreement_k=2 suits people of about 2 images"):
+        build(agreement_k=2).check_images(samples)
