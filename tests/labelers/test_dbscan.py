@@ -186,6 +186,7 @@ class TestAuto:
         assert labeler.setting == choose(grid).setting
         assert torch.equal(classes[numbers], choose(grid).classes)
 
+    @pytest.mark.filterwarnings("error")  # of settings in doubt, which find no cluster
     def test_frames_that_are_not_to_be_kept_apart(self):
         whole = self.people(0.05)
         space = Space.of(whole, frames=torch.arange(360) // 9)  # a person's images: of one frame
