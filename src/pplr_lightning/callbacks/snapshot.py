@@ -137,7 +137,7 @@ class Snapshot:
         if evaluation is None or not (evaluation.history and evaluation.metric.rankings):
             return None
         epoch = evaluation.history[-1]["epoch"]
-        splits = cast(Splits, self.data.splits)
+        splits = evaluation.compared(cast(Splits, self.data.splits))
         return ranking_figure(
             evaluation.metric.rankings,
             splits.query,

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from filecmp import cmp
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pplr_lightning.distributed import all_gather_list, raised_on_all
 
+Protocol = Literal["standard", "single_gallery_shot", "camera_pairs"]  # as of `ReIDRetrieval`
 UNKNOWN = -1  # person, camera or tracklet id, or frame, of an image that names none
 
 
@@ -47,6 +48,25 @@ class Splits(NamedTuple):
             for name, samples in zip(self._fields, self, strict=True)
             if samples
         )
+
+    def first_frames(self) -> Splits:
+        """Leaves of query and gallery one image for each tracklet, its first frame.
+
+        Raises:
+            ValueError: The frames of a tracklet are of two people.
+        """
+        firsts = []
+        for samples in (self.query, self.gallery):
+            numbers = tracklet_numbers(samples)
+            first = first_frames(samples)
+            for sample, number in zip(samples, numbers, strict=True):
+                if sample.person_id != first[number].person_id:
+                    raise ValueError(
+                        f"{sample.path} and {first[number].path} are of one tracklet and two "
+                        "people: correct their ids, or set evaluation.pool_tracklets to false"
+                    )
+            firsts.append(first)
+        return Splits(self.train, *firsts)
 
     def matches(self, *, same_camera: bool = False) -> list[list[Sample]]:
         """Lists, of each query, the gallery images that count as its matches.
@@ -165,7 +185,14 @@ class ReIDDataset:
     """Base of all readers.
 
     The constructor touches no file, so that a config can be built and checked on any machine.
+
+    Attributes:
+        protocol: Of its evaluation, unless `evaluation.protocol` is another.
+        variant: Which of several versions, splits or galleries was read; said beside results.
     """
+
+    protocol: Protocol = "standard"
+    variant: str = ""
 
     def prepare(self) -> None:
         """Writes what must be on disk before `load`; called in one process per node."""
