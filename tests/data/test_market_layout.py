@@ -78,6 +78,15 @@ class TestMarket1501:
         with pytest.raises(ValueError, match="tracklets='frames': choose 'names', or leave it out"):
             Market1501(market, tracklets="frames")
 
+    def test_distractors(self, market):
+        with pytest.raises(FileNotFoundError, match="images: no such folder; Market-1501 has 500,"):
+            Market1501(market, distractors=True).load()
+        plant(market, {"images": ["-1_c3s1_000001_01.jpg", "00000002.jpg"]})
+        dataset = Market1501(market, distractors=True)
+        assert ids(dataset.load().gallery)[-2:] == [(0, 3), (0, -1)]
+        assert dataset.variant == "gallery with 2 distractors"
+        assert len(Market1501(market).load().gallery) == 3
+
     def test_other_counts_than_published(self, market):
         with pytest.warns(UserWarning, match=r"has 12,936 \+ 3,368 \+ 19,732"):
             Market1501(market).load()

@@ -1,5 +1,6 @@
 """From a folder of images to batches."""
 
+from pplr_lightning.data.cuhk import CUHK01, CUHK02, CUHK03Classic
 from pplr_lightning.data.datamodule import PPLRDataModule
 from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
 from pplr_lightning.data.image_folder import ImageFolder
@@ -15,12 +16,19 @@ from pplr_lightning.data.market_layout import (
     VeRi776,
 )
 from pplr_lightning.data.msmt17 import MSMT17
+from pplr_lightning.data.occluded import OccludedREID, PDukeMTMCreID
 from pplr_lightning.data.sampler import IdentityBatchSampler
+from pplr_lightning.data.small_sets import GRID, PRID2011, QMULiLIDS, VIPeR
 from pplr_lightning.data.synthetic import SyntheticReID
 
 __all__ = [
+    "CUHK01",
+    "CUHK02",
     "CUHK03",
+    "GRID",
     "MSMT17",
+    "PRID2011",
+    "CUHK03Classic",
     "DukeMTMCreID",
     "EvalBatch",
     "IdentityBatchSampler",
@@ -29,12 +37,16 @@ __all__ = [
     "Market1501",
     "MarketLayout",
     "OccludedDuke",
+    "OccludedREID",
+    "PDukeMTMCreID",
     "PPLRDataModule",
     "PersonX",
+    "QMULiLIDS",
     "ReIDDataset",
     "Sample",
     "Splits",
     "SyntheticReID",
     "TrainBatch",
+    "VIPeR",
     "VeRi776",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from filecmp import cmp
@@ -216,7 +217,9 @@ class PublishedDataset(ReIDDataset):
         licence: The terms in a few words.
         published: Images in train, query and gallery, of each release where they differ; they are
             printed beside the folder's own, as a warning where these are others.
+        unit: What is counted: `images`, or of videos `tracklets`.
         withdrawn: Why and when its authors withdrew it; a warning repeats it at every load.
+        needs: All that the set consists of, for messages.
 
     Args:
         root: The folder that holds the set.
@@ -226,7 +229,9 @@ class PublishedDataset(ReIDDataset):
     source: str = ""
     licence: str = ""
     published: tuple[tuple[int, int, int], ...] = ()
+    unit: Literal["images", "tracklets"] = "images"
     withdrawn: str = ""
+    needs: str = ""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -237,16 +242,49 @@ class PublishedDataset(ReIDDataset):
         if self.withdrawn:
             rank_zero_warn(f"{self.name}: {self.withdrawn}")
         if self.published:
-            found = (len(splits.train), len(splits.query), len(splits.gallery))
+            lists = splits if self.unit == "images" else map(first_frames, splits)
+            train, query, gallery = map(len, lists)
+            found = (train, query, gallery)
             say = rank_zero_info if found in self.published else rank_zero_warn
             say(
-                f"{self.root} holds {_numbers(found)} images (train, query, gallery); "
+                f"{self.root} holds {_numbers(found)} {self.unit} (train, query, gallery); "
                 f"{self.name} as published has {' or '.join(map(_numbers, self.published))}"
             )
         return splits
 
     def _read(self) -> Splits:
         raise NotImplementedError
+
+    def _folder(self, name: str) -> Path:
+        """Returns a folder of the set.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        path = self.root / name
+        if not path.is_dir():
+            raise self._missing(path, "folder", self.needs)
+        return path
+
+    def _file(self, name: str) -> Path:
+        """Returns a file of the set, likewise."""
+        path = self.root / name
+        if not path.is_file():
+            raise self._missing(path, "file", self.needs)
+        return path
+
+    def _match(self, pattern: re.Pattern[str], image: Path, form: str) -> re.Match[str]:
+        """Finds the ids in a file's name.
+
+        Raises:
+            ValueError: It is not of the form.
+        """
+        match = pattern.match(image.name)
+        if match is None:
+            raise ValueError(
+                f"{image}: the name is not of the form {form}; rename or remove the file"
+            )
+        return match
 
     def _missing(self, path: Path, kind: str, needs: str) -> FileNotFoundError:
         """Makes the error for a part that is not there.
