@@ -10,13 +10,9 @@ from PIL import Image
 
 from pplr_lightning.data import CUHK01, CUHK02, CUHK03Classic
 
-from .trees import plant, touch
+from .trees import ids, plant, touch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*as published has")
-
-
-def ids(samples) -> list[tuple[int, int]]:
-    return [sample[1:3] for sample in samples]
 
 
 class TestCUHK01:

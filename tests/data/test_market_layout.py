@@ -15,13 +15,9 @@ from pplr_lightning.data import (
 )
 from pplr_lightning.data.datasets import frame_numbers, tracklet_numbers
 
-from .trees import plant, touch
+from .trees import ids, plant, touch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*as published has", "ignore:.*taken down")
-
-
-def ids(samples) -> list[tuple[int, int]]:
-    return [sample[1:3] for sample in samples]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from pplr_lightning.data import OccludedREID, PDukeMTMCreID
 
-from .trees import plant, touch
+from .trees import ids, plant, touch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*as published has", "ignore:.*taken down")
 
@@ -14,10 +14,6 @@ PEOPLE = {
     "whole_body_images/001": ["001_01.tif"],
     "whole_body_images/012": ["012_01.tif", "012_02.tif"],
 }
-
-
-def ids(samples) -> list[tuple[int, int]]:
-    return [sample[1:3] for sample in samples]
 
 
 def test_occluded_reid(tmp_path):

@@ -8,13 +8,9 @@ from scipy.io import savemat
 
 from pplr_lightning.data import GRID, PRID2011, QMULiLIDS, VIPeR
 
-from .trees import plant, touch
+from .trees import ids, plant, touch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*as published has")
-
-
-def ids(samples) -> list[tuple[int, int]]:
-    return [sample[1:3] for sample in samples]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
 from pplr_lightning.data.image_folder import ImageFolder
 from pplr_lightning.data.images import EvalBatch, TrainBatch
 from pplr_lightning.data.joined import Joined
+from pplr_lightning.data.listed_videos import LSVID, MARS
 from pplr_lightning.data.market_layout import (
     CUHK03,
     DukeMTMCreID,
@@ -20,15 +21,21 @@ from pplr_lightning.data.occluded import OccludedREID, PDukeMTMCreID
 from pplr_lightning.data.sampler import IdentityBatchSampler
 from pplr_lightning.data.small_sets import GRID, PRID2011, QMULiLIDS, VIPeR
 from pplr_lightning.data.synthetic import SyntheticReID
+from pplr_lightning.data.video_sets import ILIDSVID, LPW, DukeMTMCVideoReID, PRID2011Video
 
 __all__ = [
     "CUHK01",
     "CUHK02",
     "CUHK03",
     "GRID",
+    "ILIDSVID",
+    "LPW",
+    "LSVID",
+    "MARS",
     "MSMT17",
     "PRID2011",
     "CUHK03Classic",
+    "DukeMTMCVideoReID",
     "DukeMTMCreID",
     "EvalBatch",
     "IdentityBatchSampler",
@@ -40,6 +47,7 @@ __all__ = [
     "OccludedREID",
     "PDukeMTMCreID",
     "PPLRDataModule",
+    "PRID2011Video",
     "PersonX",
     "QMULiLIDS",
     "ReIDDataset",
