@@ -150,6 +150,24 @@ def test_protocol_and_variant_of_the_data_set(tmp_path, module, data, capsys):
     assert values[0]["test/mAP"] != pytest.approx(values[1]["test/mAP"], abs=1e-3)
 
 
+def test_clothes(tmp_path, module, data, capsys):
+    """Those of the drawn people: of each camera their own, but of the last two."""
+    data.setup("test")
+    runner = trainer(tmp_path, RetrievalEvaluation(clothes="changed"))
+    with pytest.raises(ValueError, match=r"evaluation.clothes=changed: the data set does not say"):
+        runner.test(module, datamodule=data, verbose=False)
+    data.splits = Splits(
+        *([s._replace(clothes_id=min(s.camera_id, 3)) for s in split] for split in data.splits)
+    )
+    assert {sample.camera_id for sample in data.splits.query} == {1, 2, 3, 4}
+    values = {}
+    for clothes in (None, "changed", "same"):
+        runner = trainer(tmp_path, RetrievalEvaluation(clothes=clothes))
+        (values[clothes],) = runner.test(module, datamodule=data, verbose=False)
+    assert "; clothes: changed" in " ".join(capsys.readouterr().out.split())
+    assert len({round(value["test/mAP"], 4) for value in values.values()}) == 3
+
+
 @pytest.mark.parametrize(
     ("kind", "stage", "label"),
     [("global", "test", "test"), ("parts", "test", "test"), ("both", "validate", "validation")],

@@ -156,7 +156,7 @@ def test_one_file_has_one_number(tmp_path):
 
 
 def test_sample_is_plain():
-    assert Sample("a.png", 1, 2) == ("a.png", 1, 2, -1, -1)
+    assert Sample("a.png", 1, 2) == ("a.png", 1, 2, -1, -1, -1)
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -80,7 +80,7 @@ def test_list_edited_elsewhere(root):
     touch(root / "test" / name)
     (root / "list_query.txt").write_bytes(f"\ufeff{name} 2\r\n\r\n".encode())
     query = MSMT17(root).load().query
-    assert query == [(str(root / "test" / name), 2, 3, -1, -1)]
+    assert query == [(str(root / "test" / name), 2, 3, -1, -1, -1)]
 
 
 def test_list_of_another_encoding(root):

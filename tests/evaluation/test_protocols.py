@@ -23,7 +23,7 @@ def random_images(seed, *, files=False):
     return features[kinds], persons, cameras, indices < 25, indices, numbers
 
 
-def loop(images, protocol, *, same_camera=False, topk=(1, 2, 5)):
+def loop(images, protocol, *, same_camera=False, topk=(1, 2, 5), clothes=None, worn=None):
     """Goes through queries and gallery images one by one, by the protocol's definition."""
     features, persons, cameras, is_query, _, files = (one.numpy() for one in images)
     queries, gallery = np.flatnonzero(is_query), np.flatnonzero(~is_query)
@@ -40,6 +40,8 @@ def loop(images, protocol, *, same_camera=False, topk=(1, 2, 5)):
                 and (
                     files[gallery[g]] == files[q]
                     or (cameras[gallery[g]] == cameras[q] and not same_camera)
+                    or (clothes == "changed" and worn[gallery[g]] == worn[q])
+                    or (clothes == "same" and worn[gallery[g]] != worn[q])
                 )
             )
         ]
@@ -86,6 +88,29 @@ def test_equals_a_plain_loop(seed, protocol, same_camera):
     expected = loop(images, protocol, same_camera=same_camera)
     assert metric.compute() == pytest.approx(expected, abs=1e-12)
     assert len(metric.rankings) == 3
+
+
+@pytest.mark.parametrize("clothes", ["changed", "same"])
+@pytest.mark.parametrize("protocol", ["standard", "single_gallery_shot", "camera_pairs"])
+def test_clothes_equal_a_plain_loop(protocol, clothes):
+    *images, _ = random_images(5)
+    _, persons, *_ = images
+    worn = persons * 3 + torch.arange(70) % 3  # two people may not share a number
+    metric = ReIDRetrieval(protocol=protocol, clothes=clothes, topk=(1, 2, 5))
+    metric.update(*images, clothes=worn)
+    images = [*images, torch.arange(70)]
+    expected = loop(images, protocol, clothes=clothes, worn=worn.numpy())
+    assert metric.compute() == pytest.approx(expected, abs=1e-12)
+    assert expected["mAP"] != pytest.approx(loop(images, protocol)["mAP"], abs=1e-3)
+
+
+def test_clothes_that_are_not_known():
+    with pytest.raises(ValueError, match="clothes='changed': it is not known what the people"):
+        ReIDRetrieval(clothes="changed").update(*random_images(0))
+    with pytest.raises(ValueError, match="clothes='cc': choose one of changed, same, or leave it"):
+        ReIDRetrieval(clothes="cc")
+    with pytest.raises(ValueError, match="clothes='same' with same_camera=True: what a person"):
+        ReIDRetrieval(clothes="same", same_camera=True)
 
 
 def test_the_protocols_differ_and_draws_repeat():

@@ -17,7 +17,7 @@ from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks.progress import show_stage
 from pplr_lightning.callbacks.shared import History, compile_before_work, run_folder
 from pplr_lightning.data import EvalBatch
-from pplr_lightning.data.datasets import Protocol, Splits, check_queries
+from pplr_lightning.data.datasets import UNKNOWN, Clothes, Protocol, Splits, check_queries
 from pplr_lightning.distributed import all_gather_list, log_own
 from pplr_lightning.evaluation.extraction import FeatureKind, join_features
 from pplr_lightning.evaluation.metric import RERANKED, ReIDRetrieval
@@ -46,12 +46,14 @@ class RetrievalEvaluation(Callback):
             without: as `val/rerank/mAP` and so on, and in lines of their own.
         protocol: Which gallery a query is compared with (`ReIDRetrieval`); null takes that of the
             data set.
+        clothes: Count matches in other clothes than the query's alone (`changed`), or in the same
+            (`same`), where the data set names clothes; null counts both.
         pool_tracklets: Where query and gallery have tracklets, compare these, each by the mean of
             its frames' features, instead of frames.
 
     Raises:
-        ValueError: `test_features` is none of the three, `topk` holds no ranks, or `protocol` is
-            none or does not go with `rerank`.
+        ValueError: `test_features` is none of the three, `topk` holds no ranks, or `protocol` or
+            `clothes` are none or do not go with the others.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class RetrievalEvaluation(Callback):
         same_camera: bool = False,
         rerank: bool = False,
         protocol: Protocol | None = None,
+        clothes: Clothes | None = None,
         pool_tracklets: bool = True,
     ) -> None:
         if test_features not in get_args(FeatureKind):
@@ -75,6 +78,7 @@ class RetrievalEvaluation(Callback):
             same_camera=same_camera,
             rerank=rerank,
             protocol=protocol or "standard",
+            clothes=clothes,
         )
         self.protocol = protocol
         self.pool_tracklets = pool_tracklets
@@ -92,6 +96,7 @@ class RetrievalEvaluation(Callback):
             self.test_features
             + (" with same_camera" if self.metric.same_camera else "")
             + (f" by {protocol}" if protocol != "standard" else "")
+            + (f", clothes {self.metric.clothes}" if self.metric.clothes else "")
             + ("" if self.pool_tracklets else ", tracklets not pooled")
             + (f" ({variant})" if variant else "")
         )
@@ -136,7 +141,13 @@ class RetrievalEvaluation(Callback):
         if splits is None:
             return
         splits = self.compared(splits)
-        check_queries(splits, same_camera=self.metric.same_camera)
+        clothes = self.metric.clothes
+        if clothes and all(one.clothes_id == UNKNOWN for one in splits.query):
+            raise ValueError(
+                f"evaluation.clothes={clothes}: the data set does not say what the people of its "
+                "queries wear; set it to null"
+            )
+        check_queries(splits, same_camera=self.metric.same_camera, clothes=clothes)
         images = len(splits.query) + len(splits.gallery)
         if self.metric.rerank and 0 < images <= max(K1, K2):
             raise ValueError(
@@ -183,6 +194,7 @@ class RetrievalEvaluation(Callback):
             batch.indices,
             batch.files,
             batch.tracklets if self.pool_tracklets else None,
+            batch.clothes,
         )
 
     on_test_batch_end = on_validation_batch_end
@@ -243,6 +255,7 @@ class RetrievalEvaluation(Callback):
             "same_camera": self.metric.same_camera,
             "reranking": reranking,
             "protocol": self.metric.protocol,
+            "clothes": self.metric.clothes,
             "variant": self._variant,
         }
         text = json.dumps({**setting, **summary, "history": self.history}, indent=2)
@@ -272,6 +285,7 @@ class RetrievalEvaluation(Callback):
         caption = (
             f"features: {self.test_features}; {reranking}{cameras}"
             + (f"; protocol: {protocol}" if protocol != "standard" else "")
+            + (f"; clothes: {self.metric.clothes}" if self.metric.clothes else "")
             + (f"; {self._variant}" if self._variant else "")
         )
         table = Table("", title="Retrieval, %", caption=caption)

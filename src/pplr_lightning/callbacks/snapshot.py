@@ -144,6 +144,7 @@ class Snapshot:
             splits.gallery,
             when="before training" if epoch < 0 else f"after epoch {epoch}",
             same_camera=evaluation.metric.same_camera,
+            clothes=evaluation.metric.clothes,
         )
 
     def _refinement(self, options: dict[str, Any]) -> Figure | None:

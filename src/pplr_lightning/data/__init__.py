@@ -1,5 +1,6 @@
 """From a folder of images to batches."""
 
+from pplr_lightning.data.clothes_sets import LTCC, PRCC
 from pplr_lightning.data.cuhk import CUHK01, CUHK02, CUHK03Classic
 from pplr_lightning.data.datamodule import PPLRDataModule
 from pplr_lightning.data.datasets import ReIDDataset, Sample, Splits
@@ -31,8 +32,10 @@ __all__ = [
     "ILIDSVID",
     "LPW",
     "LSVID",
+    "LTCC",
     "MARS",
     "MSMT17",
+    "PRCC",
     "PRID2011",
     "CUHK03Classic",
     "DukeMTMCVideoReID",

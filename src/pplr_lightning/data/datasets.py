@@ -17,6 +17,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from pplr_lightning.distributed import all_gather_list, raised_on_all
 
 Protocol = Literal["standard", "single_gallery_shot", "camera_pairs"]  # as of `ReIDRetrieval`
+Clothes = Literal["changed", "same"]  # likewise
 UNKNOWN = -1  # person, camera or tracklet id, or frame, of an image that names none
 
 
@@ -25,7 +26,8 @@ class Sample(NamedTuple):
 
     Images of one camera and one tracklet id are frames of one tracklet: what a tracker followed. An
     image without such an id is a tracklet of its own. Images of one camera and one frame were seen
-    at once, and are of different people.
+    at once, and are of different people. Clothes are numbered for each person, where people change
+    theirs.
     """
 
     path: str
@@ -33,6 +35,7 @@ class Sample(NamedTuple):
     camera_id: int
     tracklet_id: int = UNKNOWN
     frame: int = UNKNOWN
+    clothes_id: int = UNKNOWN
 
 
 class Splits(NamedTuple):
@@ -69,10 +72,13 @@ class Splits(NamedTuple):
             firsts.append(first)
         return Splits(self.train, *firsts)
 
-    def matches(self, *, same_camera: bool = False) -> list[list[Sample]]:
+    def matches(
+        self, *, same_camera: bool = False, clothes: Clothes | None = None
+    ) -> list[list[Sample]]:
         """Lists, of each query, the gallery images that count as its matches.
 
-        They are of its person, of another file, and unless `same_camera` of another camera.
+        They are of its person, of another file, and unless `same_camera` of another camera; where
+        `clothes` says so, in other clothes or in the same alone.
         """
         files = iter(file_numbers([*self.query, *self.gallery]))
         queries = list(zip(self.query, files, strict=False))
@@ -84,10 +90,18 @@ class Splits(NamedTuple):
             [
                 sample
                 for sample, file in images.get(query.person_id, [])
-                if file != own and (same_camera or sample.camera_id != query.camera_id)
+                if file != own
+                and (same_camera or sample.camera_id != query.camera_id)
+                and wears(query, sample, clothes)
             ]
             for query, own in queries
         ]
+
+
+def wears(query: Sample, sample: Sample, clothes: Clothes | None) -> bool:
+    """Tells whether an image of the query's person may match, for what the person wears."""
+    same = query.clothes_id == sample.clothes_id != UNKNOWN
+    return clothes is None or same == (clothes == "same")
 
 
 def _count(samples: list[Sample]) -> str:
@@ -144,23 +158,27 @@ def frame_numbers(samples: Iterable[Sample]) -> list[int]:
     return [UNKNOWN if UNKNOWN in key else numbers.setdefault(key, len(numbers)) for key in keys]
 
 
-def check_queries(splits: Splits, *, same_camera: bool = False) -> None:
+def check_queries(
+    splits: Splits, *, same_camera: bool = False, clothes: Clothes | None = None
+) -> None:
     """Warns of queries that no metric can count, and of copies that would be found at once.
 
     Args:
         splits: The data set; without a gallery there is nothing to check.
         same_camera: Whether matches under the query's own camera count.
+        clothes: Whether matches in other clothes count alone, or those in the same.
 
     Raises:
         ValueError: No query can be counted.
     """
     if not splits.gallery:
         return
-    matches = splits.matches(same_camera=same_camera)
+    matches = splits.matches(same_camera=same_camera, clothes=clothes)
     if lost := [query for query, found in zip(splits.query, matches, strict=True) if not found]:
         text = (
             f"{len(lost)} of {len(splits.query)} queries have no other gallery image of their "
             f"identity{'' if same_camera else ' under another camera'}"
+            f"{'' if clothes is None else f', clothes {clothes}'}"
         )
         if len(lost) == len(splits.query):
             otherwise = "" if same_camera else ", or set evaluation.same_camera to true"

@@ -55,7 +55,7 @@ class EvalBatch(NamedTuple):
 
     `files` numbers the files, where some are queries: a query may lie in the gallery, too.
     `tracklets` numbers the tracklets, where there are any; those of queries are others than those
-    of the gallery.
+    of the gallery. `clothes` numbers what people wear, where it is known of any, anew for each.
     """
 
     images: Tensor
@@ -65,6 +65,7 @@ class EvalBatch(NamedTuple):
     is_query: Tensor
     files: Tensor | None = None
     tracklets: Tensor | None = None
+    clothes: Tensor | None = None
 
 
 class BadImageError(ValueError):
@@ -224,13 +225,26 @@ class EvalImages(_Images):
                 for some in (self.samples[: self.num_queries], self.samples[self.num_queries :])
             )
             self.tracklets = torch.cat([queries, gallery + queries.max() + 1])
+        self.clothes: Tensor | None = None
+        if self.num_queries and any(one.clothes_id != UNKNOWN for one in self.samples):
+            numbers: dict[object, int] = {}
+            keys = (
+                row if one.clothes_id == UNKNOWN else (one.person_id, one.clothes_id)
+                for row, one in enumerate(self.samples)
+            )
+            self.clothes = torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
 
     def __getitems__(self, positions: list[int]) -> EvalBatch:
         indices = torch.tensor(positions)
         columns = [indices, *self.ids[indices].T, indices < self.num_queries]
         columns += [self.files[indices]] if self.num_queries else []
-        columns += [] if self.tracklets is None else [self.tracklets[indices]]
-        return EvalBatch(self._images(positions), *(send(one, self.device) for one in columns))
+        more = {
+            name: send(numbers[indices], self.device)
+            for name, numbers in (("tracklets", self.tracklets), ("clothes", self.clothes))
+            if numbers is not None
+        }
+        columns = [send(one, self.device) for one in columns]
+        return EvalBatch(self._images(positions), *columns, **more)
 
     def _images(self, positions: list[int]) -> Tensor:
         if self.cache is not None:

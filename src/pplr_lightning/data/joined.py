@@ -85,4 +85,4 @@ def _disjoint(loaded: list[Splits]) -> list[Splits]:
 
 def _shift(sample: Sample, *by: int) -> Sample:
     ids = (one if one < 0 else one + n for one, n in zip(sample[1:4], by, strict=True))
-    return Sample(sample.path, *ids)._replace(frame=sample.frame)
+    return Sample(sample.path, *ids)._replace(frame=sample.frame, clothes_id=sample.clothes_id)

@@ -60,6 +60,6 @@ def shuffled(names: Iterable[str], seed: int) -> list[str]:
 
     Example:
         >>> shuffled("abcd", 0), shuffled("dcba", 0), shuffled("abcd", 1)
-        (['b', 'd', 'a', 'c'], ['b', 'd', 'a', 'c'], ['c', 'b', 'd', 'a'])
+        (['c', 'b', 'd', 'a'], ['c', 'b', 'd', 'a'], ['d', 'a', 'b', 'c'])
     """
     return sorted(names, key=lambda name: sha256(f"{seed}/{name}".encode()).digest())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from pplr_lightning.data.datasets import Protocol
+from pplr_lightning.data.datasets import Clothes, Protocol
 from pplr_lightning.distributed import is_distributed
 from pplr_lightning.evaluation.protocols import Galleries, check_protocol
 from pplr_lightning.evaluation.rankings import Ranking, example_rankings
@@ -41,10 +41,13 @@ class ReIDRetrieval(Metric):
         protocol: `standard` compares with the whole gallery; `single_gallery_shot` with one image
             of each identity, drawn at random ten times and averaged; `camera_pairs` with one camera
             at a time, and averages over the pairs of cameras (`Galleries`).
+        clothes: Where people change their clothes, count matches in others than the query's alone
+            (`changed`), or in its own (`same`), and leave out the others. None counts both.
 
     Raises:
         ValueError: `topk` is empty, or holds a number below 1 or twice; there is no such protocol,
-            or one with which nothing can be re-ranked.
+            or one with which nothing can be re-ranked; or `clothes` is none of the two, or does not
+            go with `same_camera`.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
@@ -76,13 +79,23 @@ class ReIDRetrieval(Metric):
         same_camera: bool = False,
         rerank: bool = False,
         protocol: Protocol = "standard",
+        clothes: Clothes | None = None,
         **kwargs: Any,
     ) -> None:
         if not len(topk) or min(topk) < 1 or len({*topk}) < len(topk):
             raise ValueError(
                 f"topk={tuple(topk)}: give ranks of 1 or more, each once, such as (1, 5, 10)"
             )
+        if clothes not in (None, *get_args(Clothes)):
+            choices = ", ".join(get_args(Clothes))
+            raise ValueError(f"clothes={clothes!r}: choose one of {choices}, or leave it out")
+        if clothes and same_camera:
+            raise ValueError(
+                f"clothes={clothes!r} with same_camera=True: what a person wears is compared under "
+                "other cameras; set same_camera to false"
+            )
         super().__init__(**kwargs)
+        self.clothes: Clothes | None = clothes
         self.topk = topk
         self.same_camera = same_camera
         self.rerank = rerank
@@ -114,6 +127,7 @@ class ReIDRetrieval(Metric):
         indices: Tensor,
         files: Tensor | None = None,
         tracklets: Tensor | None = None,
+        clothes: Tensor | None = None,
     ) -> None:
         """Takes L2-normalised features (B, D) and each image's ids, role and index, all (B,).
 
@@ -121,8 +135,15 @@ class ReIDRetrieval(Metric):
         its own match. None where no query is in the gallery. `tracklets` numbers those of which the
         images are frames, one of a query and of the gallery twice; None, in every call, for single
         images. Of a tracklet the ids of the first frame count, and the features' sum is kept alone.
+        `clothes` numbers what people wear, over all of them; needed where the metric looks at it.
         """
         files = indices if files is None else files
+        if self.clothes is not None:
+            if clothes is None:
+                raise ValueError(
+                    f"clothes={self.clothes!r}: it is not known what the people wear; leave it out"
+                )
+            files = clothes  # the query's own file, too, is of its camera and does not count
         rows = indices if tracklets is None else tracklets
         values = [features, person_ids, camera_ids, is_query, files, rows]
         if tracklets is not None:
@@ -161,7 +182,13 @@ class ReIDRetrieval(Metric):
         # Whole blocks: a product among other rows may be rounded differently.
         blocks = _share(query_blocks(len(query), len(gallery)), *self._place())
 
-        galleries = Galleries(self.protocol, persons[gallery], cameras[gallery], files[gallery])
+        galleries = Galleries(
+            self.protocol,
+            persons[gallery],
+            cameras[gallery],
+            files[gallery],
+            own_only=self.clothes == "same",
+        )
         query_cameras = cameras[query]
         if self.same_camera:
             cameras = torch.full_like(cameras, int(cameras.min()) - 1)  # that is nobody's

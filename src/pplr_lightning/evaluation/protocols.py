@@ -28,12 +28,21 @@ class Galleries:
         ids: Identities of the whole gallery, -1 is junk, (G,).
         cameras: Cameras, (G,).
         files: Numbers of the images' files, (G,).
+        own_only: As of `GalleryIndex`.
 
     Raises:
         ValueError: There is no such protocol.
     """
 
-    def __init__(self, protocol: Protocol, ids: Tensor, cameras: Tensor, files: Tensor) -> None:
+    def __init__(
+        self,
+        protocol: Protocol,
+        ids: Tensor,
+        cameras: Tensor,
+        files: Tensor,
+        *,
+        own_only: bool = False,
+    ) -> None:
         check_protocol(protocol)
         self.protocol = protocol
         everything: list[Tensor | slice] = [slice(None)]
@@ -41,7 +50,10 @@ class Galleries:
             everything = [(cameras == camera).nonzero()[:, 0] for camera in cameras.unique()]
         draws = range(DRAWS) if protocol == "single_gallery_shot" else [None]
         self._indexes = [
-            (some, GalleryIndex(ids[some], cameras[some], files[some], draw=draw))
+            (
+                some,
+                GalleryIndex(ids[some], cameras[some], files[some], draw=draw, own_only=own_only),
+            )
             for some in everything
             for draw in draws
         ]

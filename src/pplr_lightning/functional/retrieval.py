@@ -101,6 +101,7 @@ class GalleryIndex:
         draw: Leaves one image of each identity, drawn at random by this seed: of a query's own
             identity one that counts as a match (single gallery shot, Li et al., CVPR 2014). None
             leaves all.
+        own_only: Take ``files`` the other way round: a query's matches are of its own number alone.
     """
 
     def __init__(
@@ -110,7 +111,9 @@ class GalleryIndex:
         files: Tensor | None = None,
         *,
         draw: int | None = None,
+        own_only: bool = False,
     ) -> None:
+        self._own_only = own_only
         self._files = np.full(len(ids), -1) if files is None else _whole_numbers(files)
         identities = _whole_numbers(ids)
         self._cameras = _whole_numbers(cameras)
@@ -156,7 +159,14 @@ class GalleryIndex:
         start = np.searchsorted(self._identities, ids, side="left")
         stop = np.searchsorted(self._identities, ids, side="right")
         own = np.full(len(ids), -2) if query_files is None else _whole_numbers(query_files)
-        gallery = self._images, self._cameras, self._files, self._junk, self._numbers
+        gallery = (
+            self._images,
+            self._cameras,
+            self._files,
+            self._junk,
+            self._numbers,
+            self._own_only,
+        )
         work = partial(score_rows, array, cameras, own, start, stop, *gallery)
         scores = over_rows(work, range(len(array)), chunk=THREAD_ROWS)
         return torch.from_numpy(np.concatenate(scores))
@@ -212,6 +222,7 @@ def score_rows(
     files: NDArray[np.int64],
     junk: NDArray[np.int64],
     numbers: NDArray[np.float64],
+    own_only: bool,
     first: int,
     last: int,
 ) -> NDArray[np.float64]:
@@ -231,7 +242,9 @@ def score_rows(
         # What is left out ranks behind all else, where it changes nothing.
         row[junk] = np.inf
         matches = images[start[q] : stop[q]]  # ascending
-        same = (cameras[matches] == query_cameras[q]) | (files[matches] == query_files[q])
+        same = (cameras[matches] == query_cameras[q]) | (
+            (files[matches] == query_files[q]) != own_only
+        )
         row[matches[same]] = np.inf
         matches = matches[~same]
         if not len(matches):

@@ -119,6 +119,8 @@ def _evaluation(run: Run) -> str:
     protocol = str(run.summary.get("protocol") or run.option("evaluation.protocol") or "standard")
     if protocol != "standard":
         details += f"; protocol: {protocol}"
+    if clothes := run.summary.get("clothes") or run.option("evaluation.clothes"):
+        details += f"; clothes: {clothes}"
     if variant := run.summary.get("variant"):
         details += f"; {variant}"
     return (
