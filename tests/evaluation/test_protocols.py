@@ -20,7 +20,7 @@ def random_images(seed, *, files=False):
     indices = torch.arange(70)
     numbers = torch.from_numpy(rng.integers(0, 40, 70)) if files else indices
     kinds = torch.from_numpy(rng.integers(0, 7, 70))
-    return features[kinds], persons, cameras, indices < 25, indices, numbers
+    return features[kinds], persons, cameras, indices < 15, indices, numbers
 
 
 def loop(images, protocol, *, same_camera=False, topk=(1, 2, 5), clothes=None, worn=None):
@@ -80,7 +80,7 @@ def loop(images, protocol, *, same_camera=False, topk=(1, 2, 5), clothes=None, w
 
 @pytest.mark.parametrize("same_camera", [False, True])
 @pytest.mark.parametrize("protocol", ["standard", "single_gallery_shot", "camera_pairs"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_equals_a_plain_loop(seed, protocol, same_camera):
     images = random_images(seed, files=seed % 2 == 1)
     metric = ReIDRetrieval(protocol=protocol, same_camera=same_camera, topk=(1, 2, 5))
