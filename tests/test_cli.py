@@ -201,7 +201,7 @@ class TestOverview:
         assert stop.value.code == 0
         printed = capsys.readouterr().out
         files = {file.stem for file in Path(commands.__file__).parent.glob("[!_]*.py")}
-        helpers = {"training", "parser", "config_files", "environment_values"}
+        helpers = {"all_splits", "training", "parser", "config_files", "environment_values"}
         assert files == {*COMMANDS, *helpers}
         for name in (*LIGHTNING_COMMANDS, *COMMANDS):
             assert f"\n    {name} " in printed

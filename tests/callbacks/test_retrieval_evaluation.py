@@ -91,6 +91,83 @@ def test_validate_and_test_report_the_protocols_value(tmp_path, module, data, st
     assert "features: global; no re-ranking" in printed
 
 
+class TestTracklets:
+    def folder(self, drawn, tracklet):
+        folders = drawn / "bounding_box_train", drawn / "query", drawn / "bounding_box_test"
+        root, query, gallery = map(str, folders)
+        return PPLRDataModule(
+            ImageFolder(root, query=query, gallery=gallery, pattern=tracklet),
+            image_size=(64, 32), num_workers=0, eval_batch_size=13,
+        )  # fmt: skip
+
+    def test_their_means_are_compared(self, tmp_path, module, drawn, capsys):
+        data = self.folder(drawn, r"^(?P<tracklet>(?P<person>-?\d+)_c(?P<camera>\d)s\d+)_")
+        values = {}
+        for pooled in (True, False):
+            runner = trainer(tmp_path, RetrievalEvaluation(pool_tracklets=pooled, topk=(1,)))
+            (values[pooled],) = runner.test(module, datamodule=data, verbose=False)
+        assert values[False]["test/mAP"] == pytest.approx(by_hand(module, data)["mAP"], abs=1e-6)
+        module.eval()
+        with torch.no_grad():
+            features = [module.branches(batch.images)[0] for batch in data.val_dataloader()]
+        samples = data.splits.query + data.splits.gallery
+        walks = {}  # of each role the frames of one walk
+        for row, feature in enumerate(torch.cat(features)):
+            role, one = row < len(data.splits.query), samples[row]
+            walks.setdefault((role, one.tracklet_id, one.person_id, one.camera_id), []).append(
+                feature
+            )
+        assert len(walks) < len(samples)
+        means = torch.stack([torch.stack(frames).mean(0) for frames in walks.values()])
+        means = torch.nn.functional.normalize(means, dim=1)
+        role, _, persons, cameras = map(torch.tensor, zip(*walks, strict=True))
+        expected = retrieval_metrics(
+            2 - 2 * means[role] @ means[~role].T,
+            *(persons[role], persons[~role], cameras[role], cameras[~role]),
+            topk=(1,),
+        )
+        expected = {f"test/{name}": value for name, value in expected.items()}
+        assert values[True] == pytest.approx(expected, abs=1e-6)
+
+    def test_of_two_people(self, tmp_path, module, drawn):
+        data = self.folder(drawn, r"^(?P<person>-?\d+)_c(?P<camera>\d)s(?P<tracklet>\d+)_")
+        with pytest.raises(
+            ValueError, match=r"are of one tracklet and two people: .*pool_tracklet"
+        ):
+            trainer(tmp_path, RetrievalEvaluation()).test(module, datamodule=data, verbose=False)
+
+
+def test_protocol_and_variant_of_the_data_set(tmp_path, module, data, capsys):
+    data.dataset.protocol, data.dataset.variant = "camera_pairs", "V2"
+    values = []
+    for protocol in (None, "standard"):
+        runner = trainer(tmp_path, RetrievalEvaluation(protocol=protocol))
+        values += runner.test(module, datamodule=data, verbose=False)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no re-ranking; protocol: camera_pairs; V2" in printed
+    assert "no re-ranking; V2" in printed
+    assert values[1]["test/mAP"] == pytest.approx(by_hand(module, data)["mAP"], abs=1e-6)
+    assert values[0]["test/mAP"] != pytest.approx(values[1]["test/mAP"], abs=1e-3)
+
+
+def test_clothes(tmp_path, module, data, capsys):
+    """Those of the drawn people: of each camera their own, but of the last two."""
+    data.setup("test")
+    runner = trainer(tmp_path, RetrievalEvaluation(clothes="changed"))
+    with pytest.raises(ValueError, match=r"evaluation.clothes=changed: the data set does not say"):
+        runner.test(module, datamodule=data, verbose=False)
+    data.splits = Splits(
+        *([s._replace(clothes_id=min(s.camera_id, 3)) for s in split] for split in data.splits)
+    )
+    assert {sample.camera_id for sample in data.splits.query} == {1, 2, 3, 4}
+    values = {}
+    for clothes in (None, "changed", "same"):
+        runner = trainer(tmp_path, RetrievalEvaluation(clothes=clothes))
+        (values[clothes],) = runner.test(module, datamodule=data, verbose=False)
+    assert "; clothes: changed" in " ".join(capsys.readouterr().out.split())
+    assert len({round(value["test/mAP"], 4) for value in values.values()}) == 3
+
+
 @pytest.mark.parametrize(
     ("kind", "stage", "label"),
     [("global", "test", "test"), ("parts", "test", "test"), ("both", "validate", "validation")],

@@ -36,7 +36,7 @@ class TestImageFolder:
         train = (
             ImageFolder(tmp_path / "i", pattern=r"c(?P<camera>\d)/t(?P<tracklet>\d*)_").load().train
         )
-        assert [sample[1:] for sample in train] == [
+        assert [sample[1:5] for sample in train] == [
             (-1, 1, 5, -1), (-1, 1, 5, -1), (-1, 1, -1, -1), (-1, 2, 5, -1),
         ]  # fmt: skip
         table = tmp_path / "tracks.csv"
@@ -52,7 +52,7 @@ class TestImageFolder:
         touch(tmp_path / "i/c1/0007_0.png", tmp_path / "i/c1/0012_0.png")
         pattern = r"c(?P<camera>\d)/(?P<frame>\d+)_"
         train = ImageFolder(tmp_path / "i", pattern=pattern).load().train
-        assert [sample[1:] for sample in train] == [(-1, 1, -1, 7), (-1, 1, -1, 12)]
+        assert [sample[1:5] for sample in train] == [(-1, 1, -1, 7), (-1, 1, -1, 12)]
         table = tmp_path / "frames.csv"
         table.write_text("path,frame\nc1/0007_0.png,3.0\nc1/0012_0.png,\n")
         train = ImageFolder(tmp_path / "i", table=table).load().train
@@ -105,7 +105,7 @@ class TestImageFolder:
         columns = {"path": ["a/1.png", "a/2.png"], "camera_id": ["4", None], "frame": [7.0, None]}
         pq.write_table(pa.table({**columns, "left": [1.5, 2.5]}), table)
         splits = ImageFolder(tmp_path / "images", table=table).load()
-        assert [sample[1:] for sample in splits.train] == [(-1, 4, -1, 7), (-1, -1, -1, -1)]
+        assert [sample[1:5] for sample in splits.train] == [(-1, 4, -1, 7), (-1, -1, -1, -1)]
         pq.write_table(pa.table({**columns, "path": ["a/1.png"] * 2}), table)
         with pytest.raises(ValueError, match=r"crops.parquet, row 2: a second row for a/1.png"):
             ImageFolder(tmp_path / "images", table=table).load()

@@ -58,9 +58,10 @@ def test_tracklets_of_two_sets_stay_apart():
 
 
 def test_frames_stay_those_of_their_cameras():
-    members = [Listed(name, [(1, 0, 4, 7), (1, 0, 5, 7), (1, 0, 5, -1)]) for name in "ab"]
+    members = [Listed(name, [(1, 0, 4, 7), (1, 0, 5, 7), (1, 0, 5, -1, 2)]) for name in "ab"]
     train = Joined(members).load().train
     assert [sample.frame for sample in train] == [7, 7, -1] * 2
+    assert [sample.clothes_id for sample in train] == [-1, -1, 2] * 2
     assert frame_numbers(train) == [0, 0, -1, 1, 1, -1]
 
 

@@ -15,13 +15,9 @@ from pplr_lightning.data import (
 )
 from pplr_lightning.data.datasets import frame_numbers, tracklet_numbers
 
-from .trees import plant, touch
+from .trees import ids, plant, touch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*as published has", "ignore:.*taken down")
-
-
-def ids(samples) -> list[tuple[int, int]]:
-    return [sample[1:3] for sample in samples]
 
 
 @pytest.fixture
@@ -77,6 +73,15 @@ class TestMarket1501:
             Market1501(market, tracklets="names").load()
         with pytest.raises(ValueError, match="tracklets='frames': choose 'names', or leave it out"):
             Market1501(market, tracklets="frames")
+
+    def test_distractors(self, market):
+        with pytest.raises(FileNotFoundError, match="images: no such folder; Market-1501 has 500,"):
+            Market1501(market, distractors=True).load()
+        plant(market, {"images": ["-1_c3s1_000001_01.jpg", "00000002.jpg"]})
+        dataset = Market1501(market, distractors=True)
+        assert ids(dataset.load().gallery)[-2:] == [(0, 3), (0, -1)]
+        assert dataset.variant == "gallery with 2 distractors"
+        assert len(Market1501(market).load().gallery) == 3
 
     def test_other_counts_than_published(self, market):
         with pytest.warns(UserWarning, match=r"has 12,936 \+ 3,368 \+ 19,732"):

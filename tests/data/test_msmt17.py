@@ -6,7 +6,7 @@ import pytest
 
 from pplr_lightning.data import MSMT17
 
-from .trees import as_msmt17, touch
+from .trees import as_msmt17, plant, touch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*as published has")
 
@@ -43,6 +43,28 @@ def test_v2(tmp_path):
     assert splits.train[0].path == str(tmp_path / "mask_train_v2" / TRAIN)
 
 
+def test_third_layout(tmp_path, caplog):
+    """That of Market-1501; persons may be numbered from the same number in training and test."""
+    caplog.set_level("INFO", logger="lightning.pytorch")
+    folders = {"bounding_box_train": ["0001_c1_0001.jpg"], "query": ["0001_c15_0001.jpg"]}
+    folders["bounding_box_test"] = ["0001_c2_0001.jpg", "0002_c3_0002.jpg"]
+    dataset = MSMT17(plant(tmp_path, folders))
+    splits = dataset.load()
+    assert [sample[1:3] for sample in splits.query + splits.gallery] == [(1, 15), (1, 2), (2, 3)]
+    assert dataset.variant == "MSMT17 in the Market-1501 layout, V1 or V2"
+    assert "the folder does not say which" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("folders", "variant"),
+    [(("train", "test"), "V1"), (("mask_train_v2", "mask_test_v2"), "V2, faces blurred")],
+)
+def test_version_is_said_beside_results(tmp_path, folders, variant):
+    dataset = MSMT17(plant_msmt17(tmp_path, *folders))
+    dataset.load()
+    assert dataset.variant == f"MSMT17 {variant}"
+
+
 def test_v1_where_both_are_there(root):
     plant_msmt17(root, "mask_train_v2", "mask_test_v2")
     assert MSMT17(root).load().train[0].path == str(root / "train" / TRAIN)
@@ -58,7 +80,7 @@ def test_list_edited_elsewhere(root):
     touch(root / "test" / name)
     (root / "list_query.txt").write_bytes(f"\ufeff{name} 2\r\n\r\n".encode())
     query = MSMT17(root).load().query
-    assert query == [(str(root / "test" / name), 2, 3, -1, -1)]
+    assert query == [(str(root / "test" / name), 2, 3, -1, -1, -1)]
 
 
 def test_list_of_another_encoding(root):

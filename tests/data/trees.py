@@ -20,6 +20,11 @@ def plant(root: Path, folders: dict[str, list[str]]) -> Path:
     return root
 
 
+def ids(samples) -> list[tuple[int, int]]:
+    """Returns the person and the camera of each image."""
+    return [sample[1:3] for sample in samples]
+
+
 def as_msmt17(market: Path, root: Path) -> Path:
     """Links a set in the Market-1501 layout, lays it out like MSMT17_V1 and returns `root`."""
     splits = {"bounding_box_train": ("train", "train"), "query": ("query", "test")}

@@ -117,6 +117,60 @@ def test_a_query_in_the_gallery_does_not_find_itself(images):
     assert metric.compute()["mAP"] == pytest.approx(sum(values) / len(values), abs=1e-6)
 
 
+class TestTracklets:
+    def split(self, images, *orders):
+        """The metric of tracklets of some four frames: every one has a person and a camera."""
+        features, *_, indices = images
+        numbers = indices // 4
+        persons, cameras = numbers % 3, numbers % 2
+        values = features, persons, cameras, numbers < 5, indices, indices, numbers
+        metric = ReIDRetrieval(topk=(1, 2, 3))
+        for order in orders:
+            metric.update(*(value[order] for value in values))
+        return metric, values
+
+    def test_means_of_unit_features_are_compared(self, images):
+        metric, (features, persons, cameras, query, *_) = self.split(images, torch.arange(60))
+        pooled = nnf.normalize(features.double().unflatten(0, (15, 4)).mean(1), dim=1)
+        persons, cameras, query = persons[::4], cameras[::4], query[::4]
+        expected = retrieval_metrics(
+            2 - 2 * pooled[query] @ pooled[~query].T,
+            *(persons[query], persons[~query], cameras[query], cameras[~query]),
+            topk=(1, 2, 3),
+        )
+        assert metric.compute() == pytest.approx(expected, abs=1e-12)
+
+    def test_batches_that_cut_tracklets_change_nothing(self, images):
+        expected = self.split(images, torch.arange(60))[0].compute()
+        metric, _ = self.split(images, *torch.arange(60).split(7))
+        assert metric.compute() == expected
+        metric, _ = self.split(images, *torch.arange(60)[:, None])
+        assert metric.compute() == expected
+
+    def test_features_of_frames_are_not_kept(self, images):
+        metric, _ = self.split(images, *torch.arange(60).split(20))
+        assert sum(len(rows) for rows in metric.features) == 15
+
+    def test_a_query_tracklet_in_the_gallery_does_not_find_itself(self, images):
+        features = images[0][:24]
+        numbers = torch.arange(48) // 2
+        metric = ReIDRetrieval(same_camera=True)
+        persons, cameras = numbers % 12 // 2, torch.zeros(48)
+        metric.update(
+            torch.cat([features, features]), persons, cameras, numbers < 12, torch.arange(48),
+            torch.arange(48) % 24, numbers,
+        )  # fmt: skip
+        pooled = nnf.normalize(features.unflatten(0, (12, 2)).mean(1), dim=1)
+        distance = (2 - 2 * pooled @ pooled.T).fill_diagonal_(torch.inf)
+        ranks = 1 + (distance < distance[torch.arange(12), torch.arange(12) ^ 1, None]).sum(1)
+        assert metric.compute()["mAP"] == pytest.approx((1 / ranks).mean().item())
+
+    def test_a_frame_that_comes_twice(self, images):
+        order = torch.arange(60)
+        with pytest.raises(ValueError, match="frames of tracklets came twice"):
+            self.split(images, order, order[:1])[0].compute()
+
+
 def test_reset_forgets(images):
     metric = ReIDRetrieval()
     metric.update(*(value.flip(0) for value in images))
@@ -176,6 +230,21 @@ def test_bad_images(images, position, value, message):
         evaluate(images, torch.arange(60))
 
 
+def _tracked(rank):
+    """Metrics of tracklets that ranks have parts of; frames are dealt out in order."""
+    generator = torch.Generator().manual_seed(0)
+    features = nnf.normalize(torch.randn(1029, 129, generator=generator), dim=1)
+    indices = torch.arange(1029)
+    tracklets = indices // 5
+    values = (features, tracklets % 23, tracklets % 3, tracklets < 60, indices, indices, tracklets)
+    blocks = indices.split(32)
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    metric = ReIDRetrieval()
+    for block in blocks[rank * len(blocks) // world : (rank + 1) * len(blocks) // world]:
+        metric.update(*(value[block] for value in values))
+    return metric.compute()
+
+
 def _ranked(rank, broken=None, rerank=False, rows=7):
     """Metrics or the error, and the distances that this rank scored.
 
@@ -209,8 +278,12 @@ def _ranked(rank, broken=None, rerank=False, rows=7):
 @pytest.mark.parametrize("rerank", [False, True])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_share_the_queries_and_agree_to_the_last_bit(world_size, rerank, tmp_path):
-    results = launch(partial(_ranked, rerank=rerank), world_size, tmp_path)
+    results = launch(
+        lambda rank: (*_ranked(rank, rerank=rerank), _tracked(rank)), world_size, tmp_path
+    )
     expected, blocks = _ranked(0, rerank=rerank)  # on two threads, the ranks have one each
+    assert [tracked for *_, tracked in results] == [_tracked(0)] * world_size
+    results = [result[:2] for result in results]
     assert [metrics for metrics, _ in results] == [expected] * world_size
     shares = [len(seen) // (1 + rerank) for _, seen in results]
     assert shares == {1: [5], 2: [2, 3], 4: [1, 1, 1, 2]}[world_size]

@@ -80,6 +80,9 @@ def test_evaluation(say, make_run):
     summary = {"features": "both", "reranking": {"k1": 20, "k2": 6}, "last": {"mAP": 1}}
     ended = make_run(summary=summary)
     assert say("Evaluation", ended).endswith("features: both; re-ranked beside it (k1 20, k2 6).")
+    other = {"protocol": "single_gallery_shot", "variant": "split 3 of 20", "clothes": "same"}
+    told = say("Evaluation", make_run(summary={**summary, **other}))
+    assert "; protocol: single_gallery_shot; clothes: same; split 3 of 20." in told
     told = say("Evaluation", make_run(summary={**summary, "same_camera": True}))
     assert told.startswith("Query to gallery, the same camera's images counted, too; compared")
     trained = make_run().rows[2:]

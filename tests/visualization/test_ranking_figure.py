@@ -54,6 +54,17 @@ def test_matches_of_the_same_camera(train, gallery):
     assert "because it is the query's own file, or junk" in caption_of(figure)
 
 
+@pytest.mark.parametrize(("clothes", "counted"), [("changed", [1]), ("same", [0])])
+def test_matches_in_other_clothes(train, clothes, counted):
+    query = Sample(train[0].path, 5, 1, clothes_id=3)
+    gallery = [Sample(train[c].path, 5, 2, clothes_id=c) for c in (3, 4)]
+    figure = ranking_figure([Ranking("best", 0, [0, 1], 0.5)], [query], gallery, clothes=clothes)
+    expected = [(GREEN, "-") if place in counted else (GREY, ":") for place in (0, 1)]
+    assert frames(figure) == [(BLACK, "-"), *expected]
+    words = {"changed": "in the same clothes", "same": "in other clothes"}[clothes]
+    assert f"own camera, {words}, the query's own file" in caption_of(figure)
+
+
 def test_real_lists(splits, tmp_path):
     rankings = [Ranking(name, i, list(range(10)), 0.3) for i, name in enumerate("abc")]
     figure = ranking_figure(rankings, splits.query, splits.gallery)

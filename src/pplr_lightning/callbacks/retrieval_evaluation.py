@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -17,7 +17,7 @@ from pplr_lightning.atomic_write import write_whole
 from pplr_lightning.callbacks.progress import show_stage
 from pplr_lightning.callbacks.shared import History, compile_before_work, run_folder
 from pplr_lightning.data import EvalBatch
-from pplr_lightning.data.datasets import check_queries
+from pplr_lightning.data.datasets import UNKNOWN, Clothes, Protocol, Splits, check_queries
 from pplr_lightning.distributed import all_gather_list, log_own
 from pplr_lightning.evaluation.extraction import FeatureKind, join_features
 from pplr_lightning.evaluation.metric import RERANKED, ReIDRetrieval
@@ -44,9 +44,16 @@ class RetrievalEvaluation(Callback):
             one camera. Published results leave them out. A query's own file is never its match.
         rerank: Report the metrics of the re-ranked gallery, too (`rerank_distance`), beside those
             without: as `val/rerank/mAP` and so on, and in lines of their own.
+        protocol: Which gallery a query is compared with (`ReIDRetrieval`); null takes that of the
+            data set.
+        clothes: Count matches in other clothes than the query's alone (`changed`), or in the same
+            (`same`), where the data set names clothes; null counts both.
+        pool_tracklets: Where query and gallery have tracklets, compare these, each by the mean of
+            its frames' features, instead of frames.
 
     Raises:
-        ValueError: `test_features` is none of the three, or `topk` holds no ranks.
+        ValueError: `test_features` is none of the three, `topk` holds no ranks, or `protocol` or
+            `clothes` are none or do not go with the others.
     """
 
     def __init__(
@@ -57,13 +64,25 @@ class RetrievalEvaluation(Callback):
         test_features: FeatureKind = "global",
         same_camera: bool = False,
         rerank: bool = False,
+        protocol: Protocol | None = None,
+        clothes: Clothes | None = None,
+        pool_tracklets: bool = True,
     ) -> None:
         if test_features not in get_args(FeatureKind):
             raise ValueError(
                 f"evaluation.test_features={test_features!r}: choose one of "
                 f"{', '.join(get_args(FeatureKind))}"
             )
-        self.metric = ReIDRetrieval(topk=tuple(topk), same_camera=same_camera, rerank=rerank)
+        self.metric = ReIDRetrieval(
+            topk=tuple(topk),
+            same_camera=same_camera,
+            rerank=rerank,
+            protocol=protocol or "standard",
+            clothes=clothes,
+        )
+        self.protocol = protocol
+        self.pool_tracklets = pool_tracklets
+        self._variant = ""  # of the data set
         self.before_training = before_training
         self.test_features: FeatureKind = test_features
         self._history = History()
@@ -72,7 +91,15 @@ class RetrievalEvaluation(Callback):
     @property
     def _compared(self) -> str:
         """Tells what the values of this evaluation can be compared with."""
-        return self.test_features + (" with same_camera" if self.metric.same_camera else "")
+        protocol, variant = self.metric.protocol, self._variant
+        return (
+            self.test_features
+            + (" with same_camera" if self.metric.same_camera else "")
+            + (f" by {protocol}" if protocol != "standard" else "")
+            + (f", clothes {self.metric.clothes}" if self.metric.clothes else "")
+            + ("" if self.pool_tracklets else ", tracklets not pooled")
+            + (f" ({variant})" if variant else "")
+        )
 
     @property
     def history(self) -> list[Row]:
@@ -106,16 +133,35 @@ class RetrievalEvaluation(Callback):
 
     def _check_images(self, trainer: Trainer) -> None:
         """Refuses, before any work, what would fail at the end of the first evaluation."""
-        splits = getattr(getattr(trainer, "datamodule", None), "splits", None)
+        data = getattr(trainer, "datamodule", None)
+        dataset = getattr(data, "dataset", None)
+        self._variant = getattr(dataset, "variant", "")
+        self.metric.use(self.protocol or cast(Protocol, getattr(dataset, "protocol", "standard")))
+        splits = getattr(data, "splits", None)
         if splits is None:
             return
-        check_queries(splits, same_camera=self.metric.same_camera)
+        splits = self.compared(splits)
+        clothes = self.metric.clothes
+        if clothes and all(one.clothes_id == UNKNOWN for one in splits.query):
+            raise ValueError(
+                f"evaluation.clothes={clothes}: the data set does not say what the people of its "
+                "queries wear; set it to null"
+            )
+        check_queries(splits, same_camera=self.metric.same_camera, clothes=clothes)
         images = len(splits.query) + len(splits.gallery)
         if self.metric.rerank and 0 < images <= max(K1, K2):
             raise ValueError(
                 f"evaluation.rerank compares the {K1} nearest of an image, the data set has "
                 f"{images} query and gallery images: set it to false"
             )
+
+    def compared(self, splits: Splits) -> Splits:
+        """Lists what is compared: of tracklets that are pooled the first frames, or all images.
+
+        Raises:
+            ValueError: The frames of a tracklet are of two people.
+        """
+        return splits.first_frames() if self.pool_tracklets else splits
 
     def _wants_first(self, trainer: Trainer) -> bool:
         # A run that goes on from a checkpoint has had its first evaluation.
@@ -147,6 +193,8 @@ class RetrievalEvaluation(Callback):
             batch.is_query,
             batch.indices,
             batch.files,
+            batch.tracklets if self.pool_tracklets else None,
+            batch.clothes,
         )
 
     on_test_batch_end = on_validation_batch_end
@@ -206,6 +254,9 @@ class RetrievalEvaluation(Callback):
             "features": self.test_features,
             "same_camera": self.metric.same_camera,
             "reranking": reranking,
+            "protocol": self.metric.protocol,
+            "clothes": self.metric.clothes,
+            "variant": self._variant,
         }
         text = json.dumps({**setting, **summary, "history": self.history}, indent=2)
         write_whole(run_folder(trainer) / "summary.json", text + "\n")
@@ -230,7 +281,13 @@ class RetrievalEvaluation(Callback):
         reranking = f"re-ranked: k1 {K1}, k2 {K2}, lambda {LAMBDA}"
         reranking = reranking if self.metric.rerank else "no re-ranking"
         cameras = "; matches under the query's own camera count" if self.metric.same_camera else ""
-        caption = f"features: {self.test_features}; {reranking}{cameras}"
+        protocol = self.metric.protocol
+        caption = (
+            f"features: {self.test_features}; {reranking}{cameras}"
+            + (f"; protocol: {protocol}" if protocol != "standard" else "")
+            + (f"; clothes: {self.metric.clothes}" if self.metric.clothes else "")
+            + (f"; {self._variant}" if self._variant else "")
+        )
         table = Table("", title="Retrieval, %", caption=caption)
         for name in names:
             table.add_column(name, justify="right")

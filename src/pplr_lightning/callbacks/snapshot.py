@@ -137,13 +137,14 @@ class Snapshot:
         if evaluation is None or not (evaluation.history and evaluation.metric.rankings):
             return None
         epoch = evaluation.history[-1]["epoch"]
-        splits = cast(Splits, self.data.splits)
+        splits = evaluation.compared(cast(Splits, self.data.splits))
         return ranking_figure(
             evaluation.metric.rankings,
             splits.query,
             splits.gallery,
             when="before training" if epoch < 0 else f"after epoch {epoch}",
             same_camera=evaluation.metric.same_camera,
+            clothes=evaluation.metric.clothes,
         )
 
     def _refinement(self, options: dict[str, Any]) -> Figure | None:

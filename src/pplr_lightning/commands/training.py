@@ -34,6 +34,7 @@ from pplr_lightning.callbacks import (
     RunRecord,
 )
 from pplr_lightning.callbacks.shared import run_folder
+from pplr_lightning.commands.all_splits import over_all_splits
 from pplr_lightning.commands.config_files import check_configs, check_nulls
 from pplr_lightning.commands.environment_values import note_environment, without_environment
 from pplr_lightning.commands.parser import OneLineParser
@@ -168,6 +169,13 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
         """Says what is trained."""
         count = sum(parameter.numel() for parameter in self.model.parameters())
         rank_zero_info(f"{type(self.model).__name__} of {count / 1e6:.1f} million parameters")
+
+    def test(self, **options: Any) -> None:
+        """Tests, on every split where the data set is asked for all of them."""
+        if getattr(self.datamodule.dataset, "split", None) == "all":
+            over_all_splits(self.trainer, **options)
+        else:
+            self.trainer.test(**options)
 
     def _record_defaults(self) -> None:
         """Has `config.yaml` name the network, optimiser and schedule that the method brought."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from filecmp import cmp
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pplr_lightning.distributed import all_gather_list, raised_on_all
 
+Protocol = Literal["standard", "single_gallery_shot", "camera_pairs"]  # as of `ReIDRetrieval`
+Clothes = Literal["changed", "same"]  # likewise
 UNKNOWN = -1  # person, camera or tracklet id, or frame, of an image that names none
 
 
@@ -23,7 +26,8 @@ class Sample(NamedTuple):
 
     Images of one camera and one tracklet id are frames of one tracklet: what a tracker followed. An
     image without such an id is a tracklet of its own. Images of one camera and one frame were seen
-    at once, and are of different people.
+    at once, and are of different people. Clothes are numbered for each person, where people change
+    theirs.
     """
 
     path: str
@@ -31,6 +35,7 @@ class Sample(NamedTuple):
     camera_id: int
     tracklet_id: int = UNKNOWN
     frame: int = UNKNOWN
+    clothes_id: int = UNKNOWN
 
 
 class Splits(NamedTuple):
@@ -48,10 +53,32 @@ class Splits(NamedTuple):
             if samples
         )
 
-    def matches(self, *, same_camera: bool = False) -> list[list[Sample]]:
+    def first_frames(self) -> Splits:
+        """Leaves of query and gallery one image for each tracklet, its first frame.
+
+        Raises:
+            ValueError: The frames of a tracklet are of two people.
+        """
+        firsts = []
+        for samples in (self.query, self.gallery):
+            numbers = tracklet_numbers(samples)
+            first = first_frames(samples)
+            for sample, number in zip(samples, numbers, strict=True):
+                if sample.person_id != first[number].person_id:
+                    raise ValueError(
+                        f"{sample.path} and {first[number].path} are of one tracklet and two "
+                        "people: correct their ids, or set evaluation.pool_tracklets to false"
+                    )
+            firsts.append(first)
+        return Splits(self.train, *firsts)
+
+    def matches(
+        self, *, same_camera: bool = False, clothes: Clothes | None = None
+    ) -> list[list[Sample]]:
         """Lists, of each query, the gallery images that count as its matches.
 
-        They are of its person, of another file, and unless `same_camera` of another camera.
+        They are of its person, of another file, and unless `same_camera` of another camera; where
+        `clothes` says so, in other clothes or in the same alone.
         """
         files = iter(file_numbers([*self.query, *self.gallery]))
         queries = list(zip(self.query, files, strict=False))
@@ -63,10 +90,18 @@ class Splits(NamedTuple):
             [
                 sample
                 for sample, file in images.get(query.person_id, [])
-                if file != own and (same_camera or sample.camera_id != query.camera_id)
+                if file != own
+                and (same_camera or sample.camera_id != query.camera_id)
+                and wears(query, sample, clothes)
             ]
             for query, own in queries
         ]
+
+
+def wears(query: Sample, sample: Sample, clothes: Clothes | None) -> bool:
+    """Tells whether an image of the query's person may match, for what the person wears."""
+    same = query.clothes_id == sample.clothes_id != UNKNOWN
+    return clothes is None or same == (clothes == "same")
 
 
 def _count(samples: list[Sample]) -> str:
@@ -123,23 +158,27 @@ def frame_numbers(samples: Iterable[Sample]) -> list[int]:
     return [UNKNOWN if UNKNOWN in key else numbers.setdefault(key, len(numbers)) for key in keys]
 
 
-def check_queries(splits: Splits, *, same_camera: bool = False) -> None:
+def check_queries(
+    splits: Splits, *, same_camera: bool = False, clothes: Clothes | None = None
+) -> None:
     """Warns of queries that no metric can count, and of copies that would be found at once.
 
     Args:
         splits: The data set; without a gallery there is nothing to check.
         same_camera: Whether matches under the query's own camera count.
+        clothes: Whether matches in other clothes count alone, or those in the same.
 
     Raises:
         ValueError: No query can be counted.
     """
     if not splits.gallery:
         return
-    matches = splits.matches(same_camera=same_camera)
+    matches = splits.matches(same_camera=same_camera, clothes=clothes)
     if lost := [query for query, found in zip(splits.query, matches, strict=True) if not found]:
         text = (
             f"{len(lost)} of {len(splits.query)} queries have no other gallery image of their "
             f"identity{'' if same_camera else ' under another camera'}"
+            f"{'' if clothes is None else f', clothes {clothes}'}"
         )
         if len(lost) == len(splits.query):
             otherwise = "" if same_camera else ", or set evaluation.same_camera to true"
@@ -165,7 +204,14 @@ class ReIDDataset:
     """Base of all readers.
 
     The constructor touches no file, so that a config can be built and checked on any machine.
+
+    Attributes:
+        protocol: Of its evaluation, unless `evaluation.protocol` is another.
+        variant: Which of several versions, splits or galleries was read; said beside results.
     """
+
+    protocol: Protocol = "standard"
+    variant: str = ""
 
     def prepare(self) -> None:
         """Writes what must be on disk before `load`; called in one process per node."""
@@ -189,7 +235,9 @@ class PublishedDataset(ReIDDataset):
         licence: The terms in a few words.
         published: Images in train, query and gallery, of each release where they differ; they are
             printed beside the folder's own, as a warning where these are others.
+        unit: What is counted: `images`, or of videos `tracklets`.
         withdrawn: Why and when its authors withdrew it; a warning repeats it at every load.
+        needs: All that the set consists of, for messages.
 
     Args:
         root: The folder that holds the set.
@@ -199,7 +247,9 @@ class PublishedDataset(ReIDDataset):
     source: str = ""
     licence: str = ""
     published: tuple[tuple[int, int, int], ...] = ()
+    unit: Literal["images", "tracklets"] = "images"
     withdrawn: str = ""
+    needs: str = ""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -210,16 +260,49 @@ class PublishedDataset(ReIDDataset):
         if self.withdrawn:
             rank_zero_warn(f"{self.name}: {self.withdrawn}")
         if self.published:
-            found = (len(splits.train), len(splits.query), len(splits.gallery))
+            lists = splits if self.unit == "images" else map(first_frames, splits)
+            train, query, gallery = map(len, lists)
+            found = (train, query, gallery)
             say = rank_zero_info if found in self.published else rank_zero_warn
             say(
-                f"{self.root} holds {_numbers(found)} images (train, query, gallery); "
+                f"{self.root} holds {_numbers(found)} {self.unit} (train, query, gallery); "
                 f"{self.name} as published has {' or '.join(map(_numbers, self.published))}"
             )
         return splits
 
     def _read(self) -> Splits:
         raise NotImplementedError
+
+    def _folder(self, name: str) -> Path:
+        """Returns a folder of the set.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        path = self.root / name
+        if not path.is_dir():
+            raise self._missing(path, "folder", self.needs)
+        return path
+
+    def _file(self, name: str) -> Path:
+        """Returns a file of the set, likewise."""
+        path = self.root / name
+        if not path.is_file():
+            raise self._missing(path, "file", self.needs)
+        return path
+
+    def _match(self, pattern: re.Pattern[str], image: Path, form: str) -> re.Match[str]:
+        """Finds the ids in a file's name.
+
+        Raises:
+            ValueError: It is not of the form.
+        """
+        match = pattern.match(image.name)
+        if match is None:
+            raise ValueError(
+                f"{image}: the name is not of the form {form}; rename or remove the file"
+            )
+        return match
 
     def _missing(self, path: Path, kind: str, needs: str) -> FileNotFoundError:
         """Makes the error for a part that is not there.

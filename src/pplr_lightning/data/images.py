@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from pplr_lightning.data.augmentation import TrainTransform
 from pplr_lightning.data.cache import ImageCache, send
-from pplr_lightning.data.datasets import Sample, file_numbers
+from pplr_lightning.data.datasets import UNKNOWN, Sample, file_numbers, tracklet_numbers
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.data.sampler import View
 from pplr_lightning.data.transforms import EvalTransform, ImageTransform
@@ -54,6 +54,8 @@ class EvalBatch(NamedTuple):
     """B images to embed: (B, 3, H, W), and of each its index, ids, and whether it is a query.
 
     `files` numbers the files, where some are queries: a query may lie in the gallery, too.
+    `tracklets` numbers the tracklets, where there are any; those of queries are others than those
+    of the gallery. `clothes` numbers what people wear, where it is known of any, anew for each.
     """
 
     images: Tensor
@@ -62,6 +64,8 @@ class EvalBatch(NamedTuple):
     camera_ids: Tensor
     is_query: Tensor
     files: Tensor | None = None
+    tracklets: Tensor | None = None
+    clothes: Tensor | None = None
 
 
 class BadImageError(ValueError):
@@ -214,12 +218,33 @@ class EvalImages(_Images):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.files = torch.tensor(file_numbers(self.samples) if self.num_queries else [])
+        self.tracklets: Tensor | None = None
+        if self.num_queries and any(one.tracklet_id != UNKNOWN for one in self.samples):
+            queries, gallery = (
+                torch.tensor(tracklet_numbers(some))
+                for some in (self.samples[: self.num_queries], self.samples[self.num_queries :])
+            )
+            self.tracklets = torch.cat([queries, gallery + queries.max() + 1])
+        self.clothes: Tensor | None = None
+        if self.num_queries and any(one.clothes_id != UNKNOWN for one in self.samples):
+            numbers: dict[object, int] = {}
+            keys = (
+                row if one.clothes_id == UNKNOWN else (one.person_id, one.clothes_id)
+                for row, one in enumerate(self.samples)
+            )
+            self.clothes = torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
 
     def __getitems__(self, positions: list[int]) -> EvalBatch:
         indices = torch.tensor(positions)
         columns = [indices, *self.ids[indices].T, indices < self.num_queries]
         columns += [self.files[indices]] if self.num_queries else []
-        return EvalBatch(self._images(positions), *(send(one, self.device) for one in columns))
+        more = {
+            name: send(numbers[indices], self.device)
+            for name, numbers in (("tracklets", self.tracklets), ("clothes", self.clothes))
+            if numbers is not None
+        }
+        columns = [send(one, self.device) for one in columns]
+        return EvalBatch(self._images(positions), *columns, **more)
 
     def _images(self, positions: list[int]) -> Tensor:
         if self.cache is not None:

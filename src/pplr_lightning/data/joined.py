@@ -33,6 +33,7 @@ class Joined(ReIDDataset):
             )
         self.datasets = datasets
         self.evaluate = evaluate
+        self.protocol = datasets[evaluate].protocol
 
     def prepare(self) -> None:
         """Writes what any of the sets needs on disk."""
@@ -46,6 +47,7 @@ class Joined(ReIDDataset):
             ValueError: Two sets train on the same file, or on one that is evaluated.
         """
         loaded = _disjoint([dataset.load() for dataset in self.datasets])
+        self.variant = self.datasets[self.evaluate].variant
         train = [sample for splits in loaded for sample in splits.train]
         _, query, gallery = loaded[self.evaluate]
         counts = Counter(abspath(sample.path) for sample in train)
@@ -83,4 +85,4 @@ def _disjoint(loaded: list[Splits]) -> list[Splits]:
 
 def _shift(sample: Sample, *by: int) -> Sample:
     ids = (one if one < 0 else one + n for one, n in zip(sample[1:4], by, strict=True))
-    return Sample(sample.path, *ids)._replace(frame=sample.frame)
+    return Sample(sample.path, *ids)._replace(frame=sample.frame, clothes_id=sample.clothes_id)

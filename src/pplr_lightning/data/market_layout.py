@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from lightning.pytorch.utilities import rank_zero_info
+
 from pplr_lightning.data.datasets import (
     UNKNOWN,
     PublishedDataset,
@@ -78,6 +80,8 @@ class Market1501(MarketLayout):
             `0002_c1s1_000151_01.jpg`), with the frames of the video (`000151`). They are taken from
             identities, so say so beside figures made with them. None, the usual setting, makes
             none.
+        distractors: Adds the images of the folder `images` to the gallery, as person 0: some
+            500,000 that come with the set in an archive of their own.
 
     Raises:
         ValueError: `tracklets` is another.
@@ -90,11 +94,35 @@ class Market1501(MarketLayout):
 
     _sequence = re.compile(r"^\d+_c\d+s(\d+)_(?:(\d{1,9})_)?")
 
-    def __init__(self, root: str | Path, *, tracklets: Literal["names"] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        tracklets: Literal["names"] | None = None,
+        distractors: bool = False,
+    ) -> None:
         super().__init__(root)
         if tracklets not in ("names", None):
             raise ValueError(f"tracklets={tracklets!r}: choose 'names', or leave it out")
         self.tracklets = tracklets
+        self.distractors = distractors
+
+    def load(self) -> Splits:
+        """Lists the images, and the distractors where they are wanted."""
+        splits = super().load()
+        if not self.distractors:
+            return splits
+        folder = self.root / "images"
+        if not folder.is_dir():
+            raise self._missing(folder, "folder", "500,000 distractors in images")
+        found = [
+            Sample(str(image), 0, UNKNOWN if match is None else int(match[2]))
+            for image in find_images(folder)
+            for match in [self._pattern.match(image.name)]
+        ]
+        self.variant = f"gallery with {len(found):,} distractors"
+        rank_zero_info(f"{folder} holds {len(found):,} distractors; published are some 500,000")
+        return splits._replace(gallery=splits.gallery + found)
 
     def _read(self) -> Splits:
         splits = super()._read()

@@ -98,13 +98,33 @@ class GalleryIndex:
         ids: Identities, -1 is junk, (G,).
         cameras: Cameras, (G,).
         files: Numbers of the images' files, where queries may be among them, (G,).
+        draw: Leaves one image of each identity, drawn at random by this seed: of a query's own
+            identity one that counts as a match (single gallery shot, Li et al., CVPR 2014). None
+            leaves all.
+        own_only: Take ``files`` the other way round: a query's matches are of its own number alone.
     """
 
-    def __init__(self, ids: Tensor, cameras: Tensor, files: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        ids: Tensor,
+        cameras: Tensor,
+        files: Tensor | None = None,
+        *,
+        draw: int | None = None,
+        own_only: bool = False,
+    ) -> None:
+        self._own_only = own_only
         self._files = np.full(len(ids), -1) if files is None else _whole_numbers(files)
         identities = _whole_numbers(ids)
         self._cameras = _whole_numbers(cameras)
-        self._junk = np.flatnonzero(identities == -1)
+        # Of each identity the lowest number is drawn. The old generator's numbers never change.
+        size = 0 if draw is None else len(ids)
+        self._numbers = np.random.RandomState(draw or 0).rand(size)
+        left_out = identities == -1
+        if draw is not None:
+            order = np.lexsort((self._numbers, identities))
+            left_out[order[1:]] |= np.diff(identities[order]) == 0
+        self._junk = np.flatnonzero(left_out)
         # Junk is in no identity's list: a query of identity -1 has no match.
         images = np.flatnonzero(identities != -1)
         self._images = images[np.argsort(identities[images], kind="stable")]
@@ -139,7 +159,14 @@ class GalleryIndex:
         start = np.searchsorted(self._identities, ids, side="left")
         stop = np.searchsorted(self._identities, ids, side="right")
         own = np.full(len(ids), -2) if query_files is None else _whole_numbers(query_files)
-        gallery = self._images, self._cameras, self._files, self._junk
+        gallery = (
+            self._images,
+            self._cameras,
+            self._files,
+            self._junk,
+            self._numbers,
+            self._own_only,
+        )
         work = partial(score_rows, array, cameras, own, start, stop, *gallery)
         scores = over_rows(work, range(len(array)), chunk=THREAD_ROWS)
         return torch.from_numpy(np.concatenate(scores))
@@ -194,6 +221,8 @@ def score_rows(
     cameras: NDArray[np.int64],
     files: NDArray[np.int64],
     junk: NDArray[np.int64],
+    numbers: NDArray[np.float64],
+    own_only: bool,
     first: int,
     last: int,
 ) -> NDArray[np.float64]:
@@ -213,11 +242,18 @@ def score_rows(
         # What is left out ranks behind all else, where it changes nothing.
         row[junk] = np.inf
         matches = images[start[q] : stop[q]]  # ascending
-        same = (cameras[matches] == query_cameras[q]) | (files[matches] == query_files[q])
+        same = (cameras[matches] == query_cameras[q]) | (
+            (files[matches] == query_files[q]) != own_only
+        )
         row[matches[same]] = np.inf
         matches = matches[~same]
         if not len(matches):
             continue
+        if len(numbers):  # a single shot
+            row[matches] = np.inf
+            drawn = np.argmin(numbers[matches])
+            matches = matches[drawn : drawn + 1]
+            row[matches] = distance[q][matches]
         to_match = row[matches]
         nearest = farthest = 0
         precision = 0.0

@@ -116,6 +116,13 @@ def _evaluation(run: Run) -> str:
     when = "" if run.evaluations[0]["epoch"] < 0 else " Not evaluated before training."
     same_camera = run.summary.get("same_camera") or run.option("evaluation.same_camera")
     cameras = "counted, too" if same_camera else "left out"
+    protocol = str(run.summary.get("protocol") or run.option("evaluation.protocol") or "standard")
+    if protocol != "standard":
+        details += f"; protocol: {protocol}"
+    if clothes := run.summary.get("clothes") or run.option("evaluation.clothes"):
+        details += f"; clothes: {clothes}"
+    if variant := run.summary.get("variant"):
+        details += f"; {variant}"
     return (
         f"Query to gallery, the same camera's images {cameras}; compared by the features: "
         f"{features}{details}.{when}"

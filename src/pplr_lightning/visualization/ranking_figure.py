@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from pplr_lightning.data import Sample
-from pplr_lightning.data.datasets import file_numbers
+from pplr_lightning.data.datasets import Clothes, file_numbers, wears
 from pplr_lightning.evaluation.rankings import Ranking
 from pplr_lightning.visualization.layout import BLACK, GREEN, GREY, RED, Sheet, on_white
 
@@ -20,6 +20,7 @@ def ranking_figure(
     *,
     when: str = "",
     same_camera: bool = False,
+    clothes: Clothes | None = None,
 ) -> Figure:
     """Draws queries with their nearest gallery images.
 
@@ -29,8 +30,11 @@ def ranking_figure(
         gallery: All gallery images.
         when: Said in the title.
         same_camera: Matches under the query's own camera count.
+        clothes: Matches in other clothes count alone, or those in the same.
     """
     left_out_too = "" if same_camera else "the person under the query's own camera, "
+    if clothes is not None:
+        left_out_too += f"in {'the same' if clothes == 'changed' else 'other'} clothes, "
     length = max((len(ranking.gallery) for ranking in rankings), default=0)
     sheet = Sheet(
         len(rankings),
@@ -55,7 +59,11 @@ def ranking_figure(
             found = gallery[place]
             own_camera = found.camera_id == query.camera_id
             same_person = found.person_id == query.person_id
-            left_out = (own_camera and not same_camera) or file_numbers([query, found]) == [0, 0]
+            left_out = (
+                (own_camera and not same_camera)
+                or file_numbers([query, found]) == [0, 0]
+                or not wears(query, found, clothes)
+            )
             if found.person_id < 0 or (same_person and left_out):
                 mark, frame, line = "-", GREY, ":"
             else:
