@@ -15,6 +15,7 @@ from pplr_lightning.functional.clustering import (
     neighbor_components,
 )
 from pplr_lightning.functional.clustering_consensus import cluster_mapping, propagate_labels
+from pplr_lightning.functional.constraints import constrain_labels
 from pplr_lightning.functional.hierarchy import hdbscan
 from pplr_lightning.functional.jaccard import jaccard_distance
 from pplr_lightning.functional.linkage import (
@@ -65,6 +66,7 @@ __all__ = [
     "cluster_mapping",
     "cluster_overlap",
     "consistency_loss",
+    "constrain_labels",
     "count_linked",
     "cross_agreement",
     "dbscan",
