@@ -83,6 +83,15 @@ def test_a_cluster_is_parted_at_what_is_nearest():
     assert found[rows].tolist() == [0, 0, 0, 1, 1, -1]
 
 
+def test_an_image_in_a_wrong_cluster_does_not_join_that_with_its_own():
+    features = at(0.0, 2, 4, 90, 92, 94, 40, 42)
+    labels = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2])
+    must = torch.tensor([[0, 1], [2, 3], [5, 6]])
+    cannot = torch.tensor([[0, 2], [3, 5]])
+    found = constrain_labels(features, labels, must_link=must, cannot_link=cannot)
+    assert found.tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
+
+
 def test_dropped_images_link_others_and_are_in_no_cluster(draw_features):
     labels = torch.tensor([0, 0, 1, 1, 2, 2, 2])
     dropped = torch.tensor([1, 0, 0, 0, 1, 0, 1], dtype=torch.bool)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from pplr_lightning.data.datasets import ReIDDataset, Sample
 from pplr_lightning.data.table_rows import table_rows
 from pplr_lightning.functional.constraints import linked_sets
 
-COLUMNS = ("path_a", "path_b", "same")
+ENDS = ("path_a", "path_b")
+COLUMNS = (*ENDS, "same")
 TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
@@ -104,28 +106,61 @@ def read_pairs(path: Path, root: Path, names: Sequence[str]) -> Pairs:
     linked: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
     dropped = torch.zeros(len(names), dtype=torch.bool)
     told = []
-    for where, row in table_rows(path, COLUMNS, _check_columns):
-        ends = []
-        for text in filter(None, (row["path_a"], row["path_b"])):
-            name = PurePosixPath(text).as_posix()  # ./1.png is 1.png
-            if name not in number:
+    for where, row in pair_rows(path):
+        for name in (row.one, row.other):
+            if name is not None and name not in number:
                 raise ValueError(
                     f"{where}: no training image {name}: names are relative to {root}, with slashes"
                 )
-            ends.append(number[name])
+        if row.other is None or row.same is None:
+            dropped[number[row.one]] = True
+            continue
+        linked[row.same].append((number[row.one], number[row.other]))
+        if not row.same:
+            told.append(f"{where}: {row.one} and {row.other}")
+    return Pairs.of(linked, dropped, told)
+
+
+class PairRow(NamedTuple):
+    """What is known of two images, or, without another, that one is to be left out.
+
+    Attributes:
+        one: Name of an image.
+        other: Likewise; None for none.
+        same: Whether they are of one person; None without another.
+        answer: Rows of one number were told at once; 0 where that is not known.
+    """
+
+    one: str
+    other: str | None
+    same: bool | None
+    answer: int = 0
+
+
+def pair_rows(path: Path) -> Iterator[tuple[str, PairRow]]:
+    """Reads the rows of a table of `read_pairs`, whatever images they are of.
+
+    Yields:
+        Where a row stands, and the row.
+
+    Raises:
+        FileNotFoundError, ValueError: As of `read_pairs`.
+    """
+    for where, row in table_rows(path, (*COLUMNS, "answer"), _check_columns):
+        # ./1.png is 1.png
+        one, other = (PurePosixPath(row[name]).as_posix() if row[name] else None for name in ENDS)
         same = row["same"].strip().lower()
-        if row["path_a"] and not row["path_b"] and not same:
-            dropped[ends[0]] = True
-        elif len(ends) == 2 and same in TRUTH:
-            linked[TRUTH[same]].append((ends[0], ends[1]))
-            if not TRUTH[same]:
-                told.append(f"{where}: {row['path_a']} and {row['path_b']}")
+        answer = row.get("answer", "")
+        number = int(answer) if answer.isdecimal() else 0
+        if one is not None and other is None and not same:
+            yield where, PairRow(one, None, None, number)
+        elif one is not None and other is not None and same in TRUTH:
+            yield where, PairRow(one, other, TRUTH[same], number)
         else:
             raise ValueError(
                 f"{where}: needs path_a, path_b and a same of true or false; or path_a alone, of "
                 f"an image to leave out; has {row['path_a']!r}, {row['path_b']!r}, {row['same']!r}"
             )
-    return Pairs.of(linked, dropped, told)
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:

@@ -40,7 +40,7 @@ from pplr_lightning.functional.prototypes import (
 from pplr_lightning.functional.reliability import cluster_overlap, keep_reliable
 from pplr_lightning.functional.reranking import rerank_distance
 from pplr_lightning.functional.retrieval import retrieval_metrics
-from pplr_lightning.functional.silhouette import label_score, simplified_silhouette
+from pplr_lightning.functional.silhouette import cluster_doubt, label_score, simplified_silhouette
 from pplr_lightning.functional.supports import label_preserving_loss, support_samples
 from pplr_lightning.functional.teacher_losses import (
     consistency_loss,
@@ -63,6 +63,7 @@ __all__ = [
     "choose_eps",
     "class_means",
     "cluster_centroids",
+    "cluster_doubt",
     "cluster_mapping",
     "cluster_overlap",
     "consistency_loss",

@@ -10,6 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from pplr_lightning.functional.cannot_link import Groups
 from pplr_lightning.functional.checks import check_finite, check_shape
 from pplr_lightning.functional.clustering import sum_rows
 from pplr_lightning.functional.sharding import Share
@@ -25,19 +26,21 @@ def constrain_labels(
     dropped: Tensor | None = None,
     share: Share | None = None,
 ) -> Tensor:
-    """Change clusters as little as it takes to obey pairs of images, exactly.
+    """Change clusters to obey pairs of images, exactly, and as little else as that takes.
 
-    Pairs that must be linked join the whole clusters of their ends, as in C-DBSCAN (Ruiz et al.,
-    "C-DBSCAN: Density-based clustering with constraints", RSFDGrC 2007). An outlier that is linked
-    to a clustered image joins its cluster. Outliers that are linked to each other alone are one,
-    however few: someone has seen them, and a density is a guess.
+    1. A cluster that holds images that cannot be linked, by a pair or over what is linked, is
+       parted. What is linked is placed as one, at its mean: of what pairs name, the largest first,
+       each goes to the nearest part, or begins one of its own where that cannot take it; then all
+       else goes to the nearest part (by cosine, as COP-k-means assigns; Wagstaff et al.,
+       "Constrained k-means clustering with background knowledge", ICML 2001).
+    2. Pairs that must be linked join the whole clusters, or parts, of their ends, as in C-DBSCAN
+       (Ruiz et al., "C-DBSCAN: Density-based clustering with constraints", RSFDGrC 2007). An
+       outlier that is linked to a clustered image joins its cluster. Outliers that are linked to
+       each other alone are one, however few: someone has seen them, and a density is a guess.
+    3. What then holds images that cannot be linked is parted again.
 
-    A cluster that then holds a pair that cannot be linked is parted. What is linked stays together,
-    at its mean; each that a pair names, the largest first, goes to the nearest part, or begins a
-    part of its own where that one cannot take it; then all others go to the nearest part
-    (cosine similarity of means, as COP-k-means assigns; Wagstaff et al., ICML 2001). Images that
-    are thus left alone are outliers. It takes time for N and M pairs, and for the images of parted
-    clusters times their parts.
+    Images that are thus left alone are outliers. The time is that of N images and M pairs, and of
+    the images of parted clusters times their parts; no two images are compared.
 
     Args:
         features: L2-normalised rows, (N, D), this process's where there are several.
@@ -80,8 +83,9 @@ def constrain_labels(
             f"images {one} and {other} cannot be linked, but must be by must_link, directly or "
             "over others; take one of these pairs out"
         )
-    joined = _join(given, sets)
-    parted = _part(features, joined, sets, cannot, share)
+    # Parted first, so that an image that is in a wrong cluster does not join that with its own.
+    parted = _part(features, given, sets, cannot, share)
+    parted = _part(features, _join(parted, sets), sets, cannot, share)
     if dropped is not None:
         check_shape("dropped", dropped, (share.total,))
         parted[dropped.cpu().numpy()] = -1
@@ -149,53 +153,70 @@ def _part(
 ) -> NDArray[np.int64]:
     """Part the clusters that hold a pair that cannot be linked."""
     labels = labels.copy()
-    ends = labels[cannot]
-    within = cannot[(ends[:, 0] == ends[:, 1]) & (ends[:, 0] >= 0)]
-    if not len(within):  # on all processes alike
+    apart = _conflicts(labels, sets, cannot)
+    if not apart:  # on all processes alike
         return labels
-    mixed = np.isin(labels, labels[within[:, 0]])
-    rows = np.flatnonzero(mixed)
-    first, unit = np.unique(sets[rows], return_index=True, return_inverse=True)[1:]
+    rows = np.flatnonzero(np.isin(labels, list(apart)))
+    held = np.stack([labels[rows], sets[rows]])  # a set may lie in several clusters
+    (cluster, owner), unit = np.unique(held, axis=1, return_inverse=True)
+    unit, sizes = unit.ravel(), np.bincount(unit.ravel())
     numbers = torch.full((share.total,), -1)
-    numbers[mixed] = torch.from_numpy(unit)
+    numbers[torch.from_numpy(rows)] = torch.from_numpy(unit)
     own = numbers[share.start : share.stop].to(features.device)
-    sums = sum_rows(features, own, len(first), share).cpu()
-    sizes, cluster = np.bincount(unit), labels[rows[first]]
-    apart: dict[int, set[int]] = {}
-    for one, other in numbers[torch.from_numpy(within)].tolist():
-        apart.setdefault(one, set()).add(other)
-        apart.setdefault(other, set()).add(one)
+    sums = sum_rows(features, own, len(owner), share).cpu()
+    place = cluster.copy()
     new = int(labels.max()) + 1
-    order = np.argsort(cluster, kind="stable")
-    for some in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
-        named = sorted(
-            (u for u in some.tolist() if u in apart), key=lambda u: (-sizes[u], first[u])
-        )
-        others = np.array([u for u in some.tolist() if u not in apart], dtype=np.int64)
-        parts = _place(sums, named, apart)
-        means = normalize(torch.stack([sums[part].sum(dim=0) for part in parts]), dim=1)
-        nearest = (normalize(sums[others], dim=1) @ means.T).argmax(dim=1).numpy()
-        number = np.array([cluster[some[0]], *range(new, new + len(parts) - 1)])
-        new += len(parts) - 1
-        cluster[others] = number[nearest]
-        for part, one in zip(parts, number, strict=True):
-            cluster[part] = one
-    labels[rows] = cluster[unit]
+    bounds = np.flatnonzero(np.diff(cluster)) + 1
+    for some in np.split(np.arange(len(cluster)), bounds):
+        number = int(cluster[some[0]])
+        units = sorted(some.tolist(), key=lambda one: (-sizes[one], one))
+        parts = _place(sums, units, owner, apart[number])
+        for part in parts[1:]:
+            place[part] = new
+            new += 1
+    labels[rows] = place[unit]
     return labels
 
 
-def _place(sums: Tensor, named: list[int], apart: dict[int, set[int]]) -> list[list[int]]:
-    """Give each the nearest part, or one of its own where the nearest cannot take it."""
-    parts = [[named[0]]]
+def _conflicts(
+    labels: NDArray[np.int64], sets: NDArray[np.int64], cannot: NDArray[np.int64]
+) -> dict[int, Groups]:
+    """Find of each cluster that holds such which sets cannot be with which, both ways."""
+    pairs = np.unique(sets[cannot], axis=0)
+    named = np.isin(sets, pairs) & (labels >= 0)
+    clusters: Groups = {}
+    for one, cluster in zip(sets[named].tolist(), labels[named].tolist(), strict=True):
+        clusters.setdefault(one, set()).add(cluster)
+    found: dict[int, Groups] = {}
+    for one, other in pairs.tolist():
+        for cluster in clusters.get(one, set()) & clusters.get(other, set()):
+            apart = found.setdefault(cluster, {})
+            apart.setdefault(one, set()).add(other)
+            apart.setdefault(other, set()).add(one)
+    return found
+
+
+def _place(
+    sums: Tensor, units: list[int], owner: NDArray[np.int64], apart: Groups
+) -> list[list[int]]:
+    """Give each unit of a cluster the nearest part, or one of its own where that cannot take it."""
+    named = [unit for unit in units if int(owner[unit]) in apart]
+    others = [unit for unit in units if int(owner[unit]) not in apart]
+    parts, taken = [[named[0]]], [{int(owner[named[0]])}]
     means = sums[named[:1]].clone()
-    for one in named[1:]:
-        nearest = int((normalize(means, dim=1) @ sums[one]).argmax())
-        if apart[one].isdisjoint(parts[nearest]):
-            parts[nearest].append(one)
-            means[nearest] += sums[one]
+    for unit in named[1:]:
+        nearest, one = int((normalize(means, dim=1) @ sums[unit]).argmax()), int(owner[unit])
+        if apart[one].isdisjoint(taken[nearest]):
+            parts[nearest].append(unit)
+            taken[nearest].add(one)
+            means[nearest] += sums[unit]
         else:
-            parts.append([one])
-            means = torch.cat([means, sums[None, one]])
+            parts.append([unit])
+            taken.append({one})
+            means = torch.cat([means, sums[None, unit]])
+    nearest_of = (normalize(sums[others], dim=1) @ normalize(means, dim=1).T).argmax(dim=1)
+    for unit, nearest in zip(others, nearest_of.tolist(), strict=True):
+        parts[nearest].append(unit)
     return parts
 
 
