@@ -200,16 +200,17 @@ class Desk:
         more = view.size - len(view.images)
         within = self._images(
             look,
-            "This cluster: is each image of the same person as the first?",
-            "The first is the clearest; the most doubtful follow."
+            "This cluster: choose the images that are not of its person",
+            "Those that you leave are then one person. The first is the clearest, the most doubtful "
+            "follow; below each is its silhouette."
             + (f" {more:,} more are not shown, and nothing is said of them." if more else ""),
             [(image, f"{self.corrections.clarity(image):.2f}") for image in view.images],
         )
         beside = self._images(
             look,
-            "Beside it: who else is the person of the first image?",
+            "Beside it: choose the images that are of the person of its first image",
             "The nearest images of other clusters, one of each, and of none. Those that you choose "
-            "bring their cluster along."
+            "bring their cluster along; none may be right."
             if view.beside
             else "Nothing is near that you have not yet told apart.",
             [(image, self._where(image)) for image in view.beside],
