@@ -201,7 +201,7 @@ class Desk:
         within = self._images(
             look,
             "This cluster: choose the images that are not of its person",
-            "Those that you leave are then one person. The first is the clearest, the most doubtful "
+            "Those that you leave are then one person. The clearest is first, the most doubtful "
             "follow; below each is its silhouette."
             + (f" {more:,} more are not shown, and nothing is said of them." if more else ""),
             [(image, f"{self.corrections.clarity(image):.2f}") for image in view.images],
