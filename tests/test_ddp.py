@@ -86,9 +86,17 @@ def test_the_setting_with_cameras_trains_as_one(run, run_several, run_args, tmp_
     assert max(column(one, "train/loss_camera")) > 0
 
 
-def test_tracklets_train_as_one(run, run_several, run_args, tmp_path):
-    """Their frames are shared out to the processes in blocks that know nothing of them."""
+def test_tracklets_train_as_one(run, run_several, run_args, drawn, tmp_path):
+    """Their frames are shared out to the processes in blocks that know nothing of them.
+
+    So are pairs of them, most of which part clusters.
+    """
+    names = sorted(f"{file.parent.name}/{file.name}" for file in drawn.glob("*_train/*.png"))
+    rows = [f"{names[n]},{names[n + 8]},{int(n % 16 == 0)}" for n in range(0, 80, 4)]
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("\n".join(["path_a,path_b,same", *rows, f"{names[7]},,", ""]))
     tracklets = (
+        f"--pseudo_labels.pairs={pairs}",
         "--data.dataset.init_args.tracklets=names",
         "--pseudo_labels.labeler.k1=5",
         "--pseudo_labels.labeler.eps=0.8",
@@ -99,6 +107,7 @@ def test_tracklets_train_as_one(run, run_several, run_args, tmp_path):
     done = run_several(2, "fit", *run_args, *options)
     assert done.returncode == 0, done.stderr
     assert "labels are of 43 tracklets of 96 images" in done.stderr
+    assert "pairs.csv: 5 pairs of one person, 15 of two, 1 images left out" in done.stderr
     one, two = tmp_path / "demo/one", tmp_path / "demo/two"
     for name in (*COMPARED, "labels/agreement_mean"):
         assert column(two, name) == pytest.approx(column(one, name), rel=1e-6), name

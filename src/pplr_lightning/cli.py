@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "PPLR on drawn people from ImageNet's weights, in minutes on a CPU",
     "crops": "cut people out of videos by a tracker's boxes",
     "labels": "which settings of the labels find people in images of your own",
+    "correct": "merge, split and drop clusters on a page; later labels obey",
     "report": "write a run's folder as one page, or two runs side by side",
     "predict": "embed the images of a folder",
     "index": "make embeddings a gallery, or change one",

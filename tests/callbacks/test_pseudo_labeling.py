@@ -13,6 +13,7 @@ from pplr_lightning.callbacks.pseudo_labeling import _alive
 from pplr_lightning.callbacks.shared import History
 from pplr_lightning.data import Market1501
 from pplr_lightning.data.datasets import tracklet_numbers
+from pplr_lightning.data.pairs import image_names
 from pplr_lightning.evaluation.extraction import extract_features
 from pplr_lightning.labelers import DBSCAN, CameraDBSCAN, Consensus, Instances, SelfPaced, Space
 from pplr_lightning.methods import ReIDModule, SpCLModule
@@ -251,6 +252,54 @@ def test_tracklets_are_split_where_frames_differ(tracked):
         PseudoLabeling(split_tracklets=0.5)
     with pytest.raises(ValueError, match=r"and pseudo_labels.refinement compares them with those"):
         PseudoLabeling(split_tracklets=2, refinement=Consensus())
+
+
+@pytest.fixture
+def known(data, tmp_path):
+    """Pairs of the images: 0 and 40 are one person, those of 0 and 1 two; 2 is left out."""
+    _, names = image_names(data.dataset, data.train_samples)
+    rows = (f"{names[0]},{names[40]},1", f"{names[0]},{names[1]},0", f"{names[2]},,")
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(["path_a,path_b,same", *rows, ""]))
+    return path
+
+
+def test_pairs_are_obeyed(data, known):
+    options = {"eps": 0.9, "min_samples": 2}
+    fit(PseudoLabeling(dbscan(**options)), data)
+    before = data.pseudo_labels.classes
+    assert before[0] == before[1] >= 0  # that is what there is to correct
+    assert before[2] >= 0
+    labeling = PseudoLabeling(dbscan(**options), pairs=known)
+    fit(labeling, data)
+    classes = data.pseudo_labels.classes
+    assert classes[0] == classes[40] >= 0
+    assert classes[0] != classes[1]
+    assert classes[2] == -1
+    assert "pairs" in labeling.stages.seconds
+
+
+def test_pairs_of_frames_hold_for_their_tracklets(tracked, known):
+    numbers = torch.tensor(tracklet_numbers(tracked.train_samples))
+    assert (numbers == numbers[2]).sum() > 1
+    fit(PseudoLabeling(dbscan(eps=0.9), pairs=known), tracked)
+    classes = tracked.pseudo_labels.classes
+    assert len({*classes[(numbers == numbers[0]) | (numbers == numbers[40])].tolist()}) == 1
+    assert classes[0] != classes[1]
+    assert classes[2] == -1
+    mates = (numbers == numbers[2]).nonzero()[:, 0].tolist()
+    assert (classes[[row for row in mates if row != 2]] >= 0).all()
+
+
+def test_pairs_that_cannot_be_obeyed_stop_before_work(data, known, monkeypatch):
+    module = SpCLModule(PartNetwork("resnet10t", weights=None, num_parts=0))
+    with pytest.raises(ValueError, match=r"pairs: SpCLModule keeps a row of every image"):
+        fit(PseudoLabeling(SelfPaced(k1=6, k2=2), pairs=known), data, module)
+    labeling = PseudoLabeling(dbscan(), pairs=known)
+    monkeypatch.setattr(labeling.labeler, "label", None)
+    known.write_text(known.read_text() + "gone.png,,\n")
+    with pytest.raises(ValueError, match=r"pairs.csv, line 5: no training image gone.png"):
+        fit(labeling, data)
 
 
 def test_more_neighbours_than_tracklets(tracked):

@@ -11,6 +11,7 @@ from pplr_lightning.commands.labels import starting_point, write_labels
 from pplr_lightning.data import Market1501
 from pplr_lightning.data.datasets import frame_numbers, tracklet_numbers
 from pplr_lightning.labelers import DBSCAN, Space, label_grid
+from pplr_lightning.labelers.assignment import Assignment
 
 from ..tiny import module
 
@@ -79,6 +80,53 @@ def test_candidates_are_configs(drawn, tmp_path):
     config = yaml.safe_load((tmp_path / "out/candidate1.yaml").read_text())
     labeler = config["pseudo_labels"]["labeler"]
     assert labeler == {"class_path": "DBSCAN", "init_args": shown[0].setting._asdict()}
+
+
+def clear(drawn, folder, *, tracked=False, **options):
+    """Writes labels of features that are the people's, with what corrections start from."""
+    samples = Market1501(drawn, tracklets="names").load().train
+    persons = torch.tensor([sample.person_id for sample in samples])
+    space = Space.of(torch.eye(32)[persons])
+    tracklets = torch.tensor(tracklet_numbers(samples)) if tracked else None
+    grid = label_grid(space, k1=[6], eps=[0.5], min_samples=[2], tracklets=tracklets)
+    write_labels(
+        folder, samples, grid,
+        title="t", start="s", space=space, root=drawn, tracklets=tracklets, **options,
+    )  # fmt: skip
+    return samples, grid[0].classes
+
+
+def test_candidates_can_be_corrected(drawn, tmp_path):
+    samples, classes = clear(drawn, tmp_path / "out", pairs="some.parquet")
+    found = Assignment.read(tmp_path / "out/candidate1.parquet")
+    assert [str(found.root / name) for name in found.names] == [one.path for one in samples]
+    assert torch.equal(found.classes, classes)
+    config = yaml.safe_load((tmp_path / "out/candidate1.yaml").read_text())
+    assert config["pseudo_labels"]["pairs"] == "some.parquet"
+
+
+def test_tracklets_are_corrected_by_a_frame_of_each(drawn, tmp_path):
+    samples, classes = clear(drawn, tmp_path / "out", tracked=True)
+    found = Assignment.read(tmp_path / "out/candidate1.parquet")
+    numbers = tracklet_numbers(samples)
+    firsts = [numbers.index(number) for number in range(max(numbers) + 1)]
+    assert [str(found.root / name) for name in found.names] == [samples[n].path for n in firsts]
+    assert torch.equal(found.classes, classes[firsts])
+
+
+def test_pairs_are_obeyed(run, options, tmp_path, drawn, capsys):
+    names = sorted(path.name for path in (drawn / "bounding_box_train").glob("*.png"))
+    pairs = tmp_path / "pairs.csv"
+    rows = [f"{names[0]},{names[50]},1", f"{names[0]},{names[1]},0", f"{names[2]},,"]
+    pairs.write_text("\n".join(["path_a,path_b,same", *rows]))
+    for labels in run("labels", *options, f"--pairs={pairs}"):
+        assert labels.classes[0] == labels.classes[50] >= 0
+        assert labels.classes[0] != labels.classes[1]
+        assert labels.classes[2] == -1
+    pairs.write_text("path_a,path_b\n")
+    with pytest.raises(SystemExit):
+        run("labels", *options, f"--pairs={pairs}", f"--out={tmp_path / 'other'}")
+    assert "pairs.csv: has no column same" in capsys.readouterr().err
 
 
 def test_where_all_are_in_doubt_there_is_no_config(drawn, tmp_path):

@@ -11,13 +11,14 @@ from starlette.testclient import TestClient
 
 from pplr_lightning.gallery import SearchEngine
 from pplr_lightning.serving.app import build_app
+from pplr_lightning.serving.search_page import build_page
 
 
 @pytest.fixture(scope="module")
 def client(made, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        app = build_app(SearchEngine.load(made.index, made.checkpoint))
+        app = build_app(build_page(SearchEngine.load(made.index, made.checkpoint)))
         yield TestClient(app, base_url="http://localhost:7860")
 
 

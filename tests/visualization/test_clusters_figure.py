@@ -59,6 +59,25 @@ def test_without_identities_those_of_median_size_are_shown(train):
     assert typical == [[f"cluster {c}", "4 images"] for c in (3, 5, 6)]
 
 
+def test_the_most_doubtful_are_shown_where_it_is_known_how_clear_they_are(train, tmp_path):
+    crops = [one._replace(person_id=-1) for one in train]
+    sizes = torch.tensor([12, 11, 10, 4, 4, 4, 4, 9, 2, 1, 1, 1])
+    labels = torch.full((len(crops),), -1)
+    labels[: sizes.sum()] = torch.arange(len(sizes)).repeat_interleave(sizes)
+    silhouettes = torch.zeros(len(crops))
+    silhouettes[labels == 7] = 0.6
+    silhouettes[labels == 5] = -0.1
+    figure = clusters_figure(crops, labels, silhouettes=silhouettes)
+    rows = [text.split("\n")[:2] for text in texts(figure) if text.count("\n") == 2]
+    assert rows == [
+        *(["largest", f"cluster {c}"] for c in (0, 1, 2)),
+        *(["most doubtful", f"cluster {c}"] for c in (5, 3)),
+        *(["of median size", f"cluster {c}"] for c in (4, 6, 8)),
+    ]
+    assert "The most doubtful have" in caption_of(figure)
+    check_readable(figure, tmp_path)
+
+
 def test_no_cluster_one_and_five_hundred(train, many, tmp_path):
     none = torch.full((len(train),), -1)
     figure = clusters_figure(train, none)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -18,6 +20,7 @@ from pplr_lightning.callbacks.progress import show_stage, track
 from pplr_lightning.callbacks.shared import History, compile_before_work
 from pplr_lightning.data import EvalBatch, PPLRDataModule, Sample
 from pplr_lightning.data.datasets import UNKNOWN, first_frames, frame_numbers, tracklet_numbers
+from pplr_lightning.data.pairs import Pairs, image_names, read_pairs
 from pplr_lightning.data.pseudo_labels import PseudoLabels
 from pplr_lightning.distributed import (
     all_gather_list,
@@ -60,6 +63,11 @@ class PseudoLabeling(Callback):
             than this many times what frames of one person do by chance
             (`functional.split_tracklets`). Above 1, for instance 2.25; None takes tracklets as they
             are.
+        pairs: Table of what is known of pairs of images, such as `pplr correct` writes: CSV in
+            UTF-8, or Parquet (`.parquet`), with the columns `path_a`, `path_b` (relative to the
+            data set's root) and `same`, true or false; a row of `path_a` alone leaves that image
+            out. The classes of any labeler then obey them (`functional.constrain_labels`). It is
+            read anew at the start of each run.
 
     Attributes:
         stages: The clock of the last labelling.
@@ -71,6 +79,7 @@ class PseudoLabeling(Callback):
     stages: Stages
     _group: dist.ProcessGroup | None = None
     _tracklets: Tensor | None = None  # of each image, (N,), where these are labelled
+    _known: Pairs | None = None  # what `pairs` holds
 
     def __init__(
         self,
@@ -82,6 +91,7 @@ class PseudoLabeling(Callback):
         probes: int = 64,
         pool_tracklets: bool = True,
         split_tracklets: float | None = None,
+        pairs: str | Path | None = None,
     ) -> None:
         check_count("pseudo_labels.probes", probes)
         if split_tracklets is not None and not 1 < split_tracklets < float("inf"):
@@ -103,14 +113,16 @@ class PseudoLabeling(Callback):
         self.probes = probes
         self.pool_tracklets = pool_tracklets
         self.split_tracklets = split_tracklets
+        self.pairs = None if pairs is None else Path(pairs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks what can be known before any work; has the labeler forget another run.
 
         Raises:
             MisconfigurationException: The data module or the module is not of this library.
-            ValueError: The labeler or the method cannot work on these images, or FAISS on the GPU
-                is wanted where there is no GPU.
+            FileNotFoundError: There is no table of pairs.
+            ValueError: The labeler or the method cannot work on these images, the table of pairs
+                cannot be obeyed, or FAISS on the GPU is wanted where there is no GPU.
         """
         if stage != "fit":
             return
@@ -125,6 +137,7 @@ class PseudoLabeling(Callback):
         self.load_state_dict(deepcopy(self._start))
         samples = self._labelled(data.train_samples, pl_module)
         with raised_on_all():
+            self._known = self._read_pairs(data, pl_module)
             self.labeler.check(samples)
             pl_module.check_images(samples)
             choose_engine(self.backend, self.index)
@@ -147,6 +160,24 @@ class PseudoLabeling(Callback):
         firsts = first_frames(samples)
         rank_zero_info(f"labels are of {len(firsts):,} tracklets of {len(samples):,} images")
         return firsts
+
+    def _read_pairs(self, data: PPLRDataModule, method: ReIDModule) -> Pairs | None:
+        """Reads the table of pairs, and checks that it can be obeyed."""
+        if self.pairs is None:
+            return None
+        if method.keeps_images:
+            raise ValueError(
+                f"pseudo_labels.pairs: {type(method).__name__} keeps a row of every image, and so "
+                "needs a class of each as its labeler makes them; leave pairs out"
+            )
+        known = read_pairs(self.pairs, *image_names(data.dataset, data.train_samples))
+        if self._tracklets is not None:
+            known.of_tracklets(self._tracklets)
+        rank_zero_info(
+            f"{self.pairs}: {len(known.must_link):,} pairs of one person, "
+            f"{len(known.cannot_link):,} of two, {int(known.dropped.sum()):,} images left out"
+        )
+        return known
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lets go of the ranks, which another run may not have."""
@@ -183,13 +214,21 @@ class PseudoLabeling(Callback):
                 tracklets = space.split_tracklets(tracklets, self.split_tracklets, times)
             if tracklets is not None:
                 space = space.of_tracklets(tracklets)
-            classes = trainable_classes(self.labeler.label(space), method.max_classes)
+            classes = self.labeler.label(space)
+            known = self._known
+            if known is not None:
+                known = known if tracklets is None else known.of_tracklets(tracklets)
+                classes = space.constrain(classes, known)
+            classes = trainable_classes(classes, method.max_classes)
             columns = method.begin_epoch(space, classes)
             if self.refinement is not None:
                 columns = {**columns, **self.refinement.refine(space, classes)}
             labels = PseudoLabels(classes, columns, per_camera=method.per_camera)
             if tracklets is not None:
                 labels = labels.of_frames(tracklets)
+        if self._known is not None:  # of a tracklet perhaps a few frames
+            kept = labels.classes.masked_fill(self._known.dropped, -1)
+            labels = replace(labels, classes=kept)
         # Not those of another run, which the data may still hold.
         old = data.pseudo_labels if trainer.current_epoch else None
         before = None if old is None else old.classes

@@ -7,23 +7,24 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from jsonargparse import Namespace
 from rich.progress import track
 from timm import is_model
+from torch import Tensor
 
+from pplr_lightning import functional as F
 from pplr_lightning.atomic_write import write_whole, written_whole
 from pplr_lightning.commands.parser import OneLineParser
 from pplr_lightning.data import PPLRDataModule, ReIDDataset, Sample, Splits
-from pplr_lightning.data.datasets import (
-    UNKNOWN,
-    frame_numbers,
-    tracklet_numbers,
-)
+from pplr_lightning.data.datasets import UNKNOWN, frame_numbers, tracklet_numbers
 from pplr_lightning.data.decoding import BadImages
+from pplr_lightning.data.pairs import image_names, read_pairs
 from pplr_lightning.evaluation.extraction import extract_features
 from pplr_lightning.labelers import GridLabels, Space, candidates, label_grid
+from pplr_lightning.labelers.assignment import Assignment
 from pplr_lightning.labelers.grid import (
     EPS,
     K1,
@@ -41,8 +42,8 @@ from pplr_lightning.visualization import caption_of, clusters_figure, save_figur
 DESCRIPTION = """
 Embeds the training images of a data set once, labels them under a grid of settings in seconds, and
 writes a folder to look at: labels.html, labels.csv, pictures of the clusters of the candidates, and
-for each a YAML file that `fit --config` takes. Identities, where they are known, are compared with
-and not used.
+for each a YAML file that `fit --config` takes and a table that `correct` goes on from. Identities,
+where they are known, are compared with and not used.
 """
 PAGE, TABLE = "labels.html", "labels.csv"
 SHOWN = 3  # candidates
@@ -93,22 +94,27 @@ def run(args: list[str]) -> list[GridLabels]:
     )
     data.prepare_data()
     data.setup("predict")
+    samples = data.train_samples
+    root, names = image_names(options.data, samples)
+    pairs = None if options.pairs is None else read_pairs(Path(options.pairs), root, names)
+    tracklets = None
+    if options.pool_tracklets and any(one.tracklet_id != UNKNOWN for one in samples):
+        tracklets = torch.tensor(tracklet_numbers(samples))
+        if pairs is not None:
+            pairs.of_tracklets(tracklets)  # with its complaints
     network = module.network.to("cuda" if torch.cuda.is_available() else "cpu")
     batches = data.labeling_dataloader()
     features, _ = extract_features(network, track(batches, "Embedding"))
-    samples = data.train_samples
     space = Space.of(
         features,
         cameras=torch.tensor([sample.camera_id for sample in samples]),
         persons=torch.tensor([sample.person_id for sample in samples]),
         frames=torch.tensor(frame_numbers(samples)),
     )
-    tracklets = None
-    if options.pool_tracklets and any(one.tracklet_id != UNKNOWN for one in samples):
-        tracklets = torch.tensor(tracklet_numbers(samples))
+    if tracklets is not None:
         grid_options["k1"] = list(TRACKLETS_K1) if options.k1 is None else options.k1
         print(f"labels are of {int(tracklets.max()) + 1:,} tracklets of {len(samples):,} images")
-    grid = label_grid(space, **grid_options, tracklets=tracklets)
+    grid = label_grid(space, **grid_options, tracklets=tracklets, pairs=pairs)
     print("\n".join(lines([_row(labels) for labels in grid])))
     write_labels(
         out,
@@ -117,6 +123,10 @@ def run(args: list[str]) -> list[GridLabels]:
         title=str(getattr(options.data, "root", type(options.data).__name__)),
         start=options.weights if options.weights != PRETRAINED else options.backbone,
         images_per_person=options.images_per_person,
+        space=space,
+        tracklets=tracklets,
+        root=root,
+        pairs=options.pairs,
     )
     print(f"look at {out / PAGE}: no number without identities proves that clusters are people")
     return grid
@@ -130,6 +140,10 @@ def write_labels(
     title: str,
     start: str,
     images_per_person: float | None = None,
+    space: Space | None = None,
+    tracklets: Tensor | None = None,
+    root: Path | None = None,
+    pairs: str | None = None,
 ) -> list[GridLabels]:
     """Writes page, table, pictures and configs of labels into a new folder.
 
@@ -140,6 +154,11 @@ def write_labels(
         title: What the page calls the images.
         start: What it calls the weights that they were embedded with.
         images_per_person: What the user expects.
+        space: The images: the pictures then show the most doubtful clusters, too, and each
+            candidate gets a file to correct its clusters by (`labelers.assignment`).
+        tracklets: Of the images, where these were labelled: that file is of their first frames.
+        root: Folder that the file's names are relative to; needed with `space`.
+        pairs: Table that the labels obey, which the configs then name.
 
     Returns:
         The labels that the page shows pictures of: the candidates, or where every setting is in
@@ -156,13 +175,19 @@ def write_labels(
         pictured = []
         for number, labels in enumerate(shown, 1):
             name = str(labels.setting)
-            figure = clusters_figure(samples, labels.classes, when=name)
+            clear = None
+            if space is not None:
+                clear = F.simplified_silhouette(space.features, labels.classes).cpu()
+            figure = clusters_figure(samples, labels.classes, silhouettes=clear, when=name)
             picture = aside / f"clusters{number}.png"
             save_figure(figure, picture)
             config = aside / f"candidate{number}.yaml"
-            text = "" if not sound else _config(labels, title)
+            text = "" if not sound else _config(labels, title, pairs)
             if text:
                 write_whole(config, text)
+            if text and space is not None and root is not None:
+                found = _assignment(samples, labels.classes, space, tracklets, root)
+                found.write(config.with_suffix(".parquet"))
             pictured.append(
                 Candidate(
                     name,
@@ -233,11 +258,32 @@ def _table(rows: Sequence[dict[str, object]]) -> str:
     return text.getvalue()
 
 
-def _config(labels: GridLabels, title: str) -> str:
+def _assignment(
+    samples: Sequence[Sample],
+    classes: Tensor,
+    space: Space,
+    tracklets: Tensor | None,
+    root: Path,
+) -> Assignment:
+    """Keeps labels to be corrected, of the images or of a frame of each tracklet."""
+    if tracklets is not None:
+        numbers = tracklets.numpy()
+        order = np.lexsort((classes.numpy() < 0, numbers))  # frames left out come last
+        firsts = torch.from_numpy(order[np.unique(numbers[order], return_index=True)[1]])
+        samples = [samples[image] for image in firsts.tolist()]
+        space, classes = space.of_tracklets(tracklets), classes[firsts]
+    names = [Path(sample.path).relative_to(root).as_posix() for sample in samples]
+    return Assignment.of(space, classes, root=root, names=names)
+
+
+def _config(labels: GridLabels, title: str, pairs: str | None) -> str:
+    options: dict[str, object] = {} if pairs is None else {"pairs": pairs}
     labeler = {"class_path": "DBSCAN", "init_args": labels.setting._asdict()}
     head = f"# Labels of {title}: {labels.values['clusters']:,.0f} clusters, ".replace("\n", " ")
     head += f"{labels.values['outliers']:.0%} outliers in the first epoch from the same start.\n"
-    return head + yaml.safe_dump({"pseudo_labels": {"labeler": labeler}}, sort_keys=False)
+    return head + yaml.safe_dump(
+        {"pseudo_labels": {"labeler": labeler, **options}}, sort_keys=False
+    )
 
 
 def _parse(args: list[str]) -> Namespace:
@@ -285,6 +331,12 @@ def _parse(args: list[str]) -> Namespace:
         type=bool,
         default=True,
         help="label tracklets, where the data have any, as `fit` does",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=str | None,
+        help="table of pairs that the labels obey, as of `pseudo_labels.pairs`, such as `correct` "
+        "writes",
     )
     parser.add_argument("--out", type=str, required=True, help="the folder to write")
     return parser.instantiate_classes(parser.parse_args(args))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -16,8 +14,8 @@ from pplr_lightning.data.datasets import (
     Sample,
     Splits,
     find_images,
-    read_utf8,
 )
+from pplr_lightning.data.table_rows import table_rows
 
 NUMBER = re.compile(r"-?\d{1,18}")  # of 64 bits
 GROUPS = ("person", "camera", "tracklet", "frame")
@@ -158,48 +156,13 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def _read_table(path: Path) -> dict[str, Names]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such table")
     table: dict[str, Names] = {}
-    for where, row in (_parquet_rows if path.suffix == ".parquet" else _csv_rows)(path):
+    for where, row in table_rows(path, ("path", *ID_COLUMNS), _check_columns):
         name = PurePosixPath(row["path"]).as_posix()  # ./1.png is 1.png
         if name in table:
             raise ValueError(f"{where}: a second row for {name}; take one of them out")
         table[name] = tuple(_id(row.get(column)) for column in ID_COLUMNS)
     return table
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields where each row stands, and the row."""
-    reader = csv.DictReader(io.StringIO(read_utf8(path), newline=""), skipinitialspace=True)
-    columns = list(reader.fieldnames or [])
-    _check_columns(path, columns)
-    try:
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise ValueError(f"{where}: not a value for each column ({', '.join(columns)})")
-            yield where, row
-    except csv.Error as error:
-        raise ValueError(f"{path}: no table ({error}); save it as CSV in UTF-8") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    # Imported here: `import pplr_lightning` need not wait for it.
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = list(file.schema_arrow.names)
-            _check_columns(path, columns)
-            wanted = [name for name in ("path", *ID_COLUMNS) if name in columns]
-            rows = file.read(wanted).to_pylist()
-    except pa.ArrowException as error:
-        raise ValueError(f"{path}: no Parquet file ({error})") from error
-    for number, row in enumerate(rows, 1):
-        values = {name: "" if value is None else str(value) for name, value in row.items()}
-        yield f"{path}, row {number}", values
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
@@ -208,8 +171,6 @@ def _check_columns(path: Path, columns: list[str]) -> None:
             f"{path}: needs the column path and one of {', '.join(ID_COLUMNS)}, has "
             f"{sorted(columns)}"
         )
-    if len({*columns}) < len(columns):
-        raise ValueError(f"{path}: has a column twice, of {columns}; take one of them out")
 
 
 def _id(value: str | None) -> str:

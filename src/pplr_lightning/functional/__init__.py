@@ -15,6 +15,7 @@ from pplr_lightning.functional.clustering import (
     neighbor_components,
 )
 from pplr_lightning.functional.clustering_consensus import cluster_mapping, propagate_labels
+from pplr_lightning.functional.constraints import constrain_labels
 from pplr_lightning.functional.hierarchy import hdbscan
 from pplr_lightning.functional.jaccard import jaccard_distance
 from pplr_lightning.functional.linkage import (
@@ -39,7 +40,7 @@ from pplr_lightning.functional.prototypes import (
 from pplr_lightning.functional.reliability import cluster_overlap, keep_reliable
 from pplr_lightning.functional.reranking import rerank_distance
 from pplr_lightning.functional.retrieval import retrieval_metrics
-from pplr_lightning.functional.silhouette import label_score, simplified_silhouette
+from pplr_lightning.functional.silhouette import cluster_doubt, label_score, simplified_silhouette
 from pplr_lightning.functional.supports import label_preserving_loss, support_samples
 from pplr_lightning.functional.teacher_losses import (
     consistency_loss,
@@ -62,9 +63,11 @@ __all__ = [
     "choose_eps",
     "class_means",
     "cluster_centroids",
+    "cluster_doubt",
     "cluster_mapping",
     "cluster_overlap",
     "consistency_loss",
+    "constrain_labels",
     "count_linked",
     "cross_agreement",
     "dbscan",

@@ -92,6 +92,31 @@ def simplified_silhouette(features: Tensor, labels: Tensor) -> Tensor:
     return _silhouettes(features, labels, int(labels.max()) + 1, rows, share)
 
 
+def cluster_doubt(silhouettes: Tensor, labels: Tensor) -> Tensor:
+    """Tell in which clusters it is most worth looking for errors.
+
+    ``sum_i (1 - s_i)`` over the images of a cluster: many doubtful images count more than few.
+
+    Args:
+        silhouettes: As of `simplified_silhouette`, (N,).
+        labels: Clusters 0 to K - 1, -1 for outliers, (N,) int64.
+
+    Returns:
+        0 or above, (K,) float64.
+
+    Raises:
+        ValueError: There is not a silhouette for each label.
+
+    Example:
+        >>> cluster_doubt(torch.tensor([0.5, 0.5, 1.0, 0.0]), torch.tensor([0, 0, 1, -1]))
+        tensor([1., 0.], dtype=torch.float64)
+    """
+    check_shape("silhouettes", silhouettes, (len(labels),))
+    kept = labels >= 0
+    doubt = torch.zeros(int(labels.max()) + 1, dtype=torch.float64, device=labels.device)
+    return doubt.index_add_(0, labels[kept], 1 - silhouettes[kept].double())
+
+
 @torch.no_grad()
 def _silhouettes(
     features: Tensor, labels: Tensor, count: int, rows: Tensor, share: Share

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pplr_lightning import functional as F
+from pplr_lightning.data.pairs import Pairs
 from pplr_lightning.evaluation.label_quality import (
     label_quality,
     rand_index,
@@ -79,6 +80,7 @@ def label_grid(
     min_samples: Sequence[int] = MIN_SAMPLES,
     images_per_person: float | None = None,
     tracklets: Tensor | None = None,
+    pairs: Pairs | None = None,
 ) -> list[GridLabels]:
     """Labels images by `DBSCAN` under every combination of settings.
 
@@ -95,6 +97,7 @@ def label_grid(
         tracklets: Tracklet of each image, each of 0 to T - 1 at least once: these are labelled
             (`Space.of_tracklets`), k1, k2 and min_samples count them, and all else counts images,
             which get the class of their tracklet, (N,).
+        pairs: Of the images; the labels obey them (`Space.constrain`).
 
     Returns:
         Labels of each setting, in the order of k1, k2, eps, min_samples; on every rank.
@@ -109,14 +112,21 @@ def label_grid(
         [4, 4]
     """
     axes = check_grid(k1, k2, eps, min_samples, images_per_person)
-    labelled = space if tracklets is None else space.of_tracklets(tracklets)
+    labelled, known = space, pairs
+    if tracklets is not None:
+        labelled = space.of_tracklets(tracklets)
+        known = None if pairs is None else pairs.of_tracklets(tracklets)
     settings = [setting for setting in axes if max(setting[:2]) <= labelled.total]
     if not settings:
         check_count("k1", min(max(setting[:2]) for setting in axes), labelled.total)
     labelled.num_neighbors = max(max(setting[:2]) for setting in settings)
     grid = []
     for setting, found in _labelled(labelled, settings):
+        if known is not None:
+            found = labelled.constrain(found, known)
         classes = found if tracklets is None else found[tracklets]
+        if pairs is not None:
+            classes = classes.masked_fill(pairs.dropped, -1)
         values = _measure(space, classes)
         doubts = _doubts(space, values, images_per_person)
         grid.append(GridLabels(setting, classes, values, doubts))

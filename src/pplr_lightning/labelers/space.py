@@ -13,8 +13,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from pplr_lightning.data.pairs import Pairs
 from pplr_lightning.functional.checks import check_count, check_features, check_shape
 from pplr_lightning.functional.clustering import centroid_rows, sum_rows
+from pplr_lightning.functional.constraints import constrain_labels
 from pplr_lightning.functional.jaccard import jaccard_rows
 from pplr_lightning.functional.neighbors import is_approximate, recall, search
 from pplr_lightning.functional.sharding import Share
@@ -257,6 +259,19 @@ class Space:
                 max_distance=max_distance,
             )
             return self.share.gather_sparse(rows)
+
+    def constrain(self, classes: Tensor, pairs: Pairs) -> Tensor:
+        """Has classes (N,) obey pairs by `functional.constrain_labels`; every rank calls it."""
+        features = self.features
+        with self.stages("pairs"):
+            return constrain_labels(
+                features,
+                classes,
+                must_link=pairs.must_link,
+                cannot_link=pairs.cannot_link,
+                dropped=pairs.dropped,
+                share=self.share,
+            )
 
     def centroids(self, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Averages each class in each space.

@@ -9,9 +9,7 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from pplr_lightning.gallery import SearchEngine
 from pplr_lightning.serving.gate import Gate
-from pplr_lightning.serving.search_page import build_page
 
 STYLE = Path(__file__).parent / "templates" / "style.css"
 LARGEST = 50_000_000  # bytes of an upload
@@ -20,11 +18,11 @@ UNDOCUMENTED: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_ur
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
 
 
-def build_app(engine: SearchEngine, *, hosts: list[str] | None = None) -> FastAPI:
+def build_app(page: gr.Blocks, *, hosts: list[str] | None = None) -> FastAPI:
     """Builds the application.
 
     Args:
-        engine: Searches.
+        page: Of the application.
         hosts: Names it may be called by in a request, so that no other site's page reaches it by a
             name that leads here; this machine's if None.
     """
@@ -37,7 +35,7 @@ def build_app(engine: SearchEngine, *, hosts: list[str] | None = None) -> FastAP
     )
     return gr.mount_gradio_app(
         app,
-        build_page(engine),
+        page,
         path="/",
         theme=theme,
         css_paths=STYLE,

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pplr_lightning.data import Sample
+from pplr_lightning.functional import cluster_doubt
 from pplr_lightning.visualization.layout import Sheet, on_white, sample, spread
 
 COLUMNS = 12
-LARGEST, MIXED, TYPICAL = 3, 3, 3
+LARGEST, DOUBTFUL, MIXED, TYPICAL = 3, 2, 3, 3
 OUTLIERS = 1
 
 Row = tuple[str, dict[int, str]]  # its name, and what to write below each image
@@ -21,7 +22,12 @@ Row = tuple[str, dict[int, str]]  # its name, and what to write below each image
 
 @on_white
 def clusters_figure(
-    samples: Sequence[Sample], labels: Tensor, *, when: str = "", seed: int = 0
+    samples: Sequence[Sample],
+    labels: Tensor,
+    *,
+    silhouettes: Tensor | None = None,
+    when: str = "",
+    seed: int = 0,
 ) -> Figure:
     """Draws the largest clusters, the most mixed or else those of median size, and outliers.
 
@@ -30,6 +36,8 @@ def clusters_figure(
     Args:
         samples: N images.
         labels: Cluster of each image, -1 for outliers, (N,).
+        silhouettes: Of each image, (N,): the most doubtful clusters (`functional.cluster_doubt`)
+            are drawn, too.
         when: Said in the title.
         seed: Of the images drawn.
     """
@@ -37,6 +45,11 @@ def clusters_figure(
     known = all(one.person_id >= 0 for one in samples)
     largest = sizes.argsort(descending=True, stable=True)[:LARGEST].tolist()
     rows = [_cluster("largest", cluster, samples, labels, seed) for cluster in largest]
+    if silhouettes is not None:
+        order = cluster_doubt(silhouettes, labels).argsort(descending=True, stable=True).tolist()
+        doubtful = [cluster for cluster in order if cluster not in largest][:DOUBTFUL]
+        rows += [_cluster("most doubtful", one, samples, labels, seed) for one in doubtful]
+        largest += doubtful
     if known:
         mixed = _most_mixed(samples, labels, sizes, largest)
         rows += [_cluster("most mixed", cluster, samples, labels, seed) for cluster in mixed]
@@ -61,6 +74,7 @@ def clusters_figure(
                 if known
                 else "Identities are not known. Median size is that of the clusters in the middle."
             )
+            + ("" if silhouettes is None else " The most doubtful have the least clear images.")
         ),
         below=0.2,
         names=1.15,
