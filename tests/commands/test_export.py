@@ -15,6 +15,7 @@ from ..tiny import module, save
 
 pytest.importorskip("onnxruntime")
 SIZE = ["--image_size", "64", "32"]
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,17 @@ def test_without_a_preprocessing_takes_the_networks_own(checkpoint, run, tmp_pat
     metadata = read_metadata(out)
     assert metadata["image_size"] == "[96, 32]"
     assert metadata["mean"] == "[0.5, 0.5, 0.5]"
+
+
+def test_for_a_tracker(checkpoint, run, tmp_path):
+    out = tmp_path / "a.torchscript"
+    words = ["--format=torchscript", "--input=unit", "--half", f"--out={out}", *SIZE]
+    run("export", f"--ckpt_path={checkpoint}", *words)
+    extra = {"metadata.json": ""}
+    torch.jit.load(out, _extra_files=extra)
+    metadata = json.loads(extra["metadata.json"])
+    assert metadata["value_range"] == "[0, 1]"
+    assert metadata["input"] == "images (batch, 3, 64, 32), float16"
 
 
 def test_imports_nothing_that_the_checkpoint_names(checkpoint, run, tmp_path, monkeypatch):

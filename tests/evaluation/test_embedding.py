@@ -44,11 +44,25 @@ def pixels(path) -> torch.Tensor:
         lambda path: pixels(path).permute(2, 0, 1),
         lambda path: pixels(path) / 255,
         lambda path: pixels(path).permute(2, 0, 1).double() / 255,
+        lambda path: pixels(path).numpy()[::-1].copy()[::-1],  # as a flip leaves it
     ],
-    ids=["path", "PIL", "HWC", "CHW", "HWC in [0, 1]", "CHW in [0, 1], double"],
+    ids=["path", "PIL", "HWC", "CHW", "HWC in [0, 1]", "CHW in [0, 1], double", "array"],
 )
 def test_all_forms_of_an_image_give_one_vector(network, paths, expected, form):
     assert torch.equal(embed_images(network, [form(path) for path in paths], SIZE), expected)
+
+
+def test_arrays_as_opencv_reads_them(network, paths, expected):
+    crops = [np.ascontiguousarray(pixels(path).numpy()[..., ::-1]) for path in paths]
+    assert torch.equal(embed_images(network, crops, SIZE, bgr=True), expected)
+    assert torch.allclose(embed_images(network, crops[0], SIZE, bgr=True)[0], expected[0])
+    assert torch.equal(embed_images(network, np.stack(crops), SIZE, bgr=True), expected)
+    assert not torch.allclose(embed_images(network, crops, SIZE), expected)
+    # What says its order itself is taken by it.
+    assert torch.equal(embed_images(network, paths, SIZE, bgr=True), expected)
+    assert torch.equal(embed_images(network, map(pixels, paths), SIZE, bgr=True), expected)
+    with pytest.raises(ValueError, match=r"got ndarray for an image: .* array of numbers"):
+        embed_images(network, np.array([["a"]]), SIZE)
 
 
 def test_is_the_evaluations_features(network, paths, expected):

@@ -7,17 +7,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.transforms.v2.functional import normalize
 
 from pplr_lightning import PPLRModule, SimCLRModule
 from pplr_lightning.data.transforms import Preprocessing
 from pplr_lightning.networks import PartNetwork
 from pplr_lightning.sharing import exporter
-from pplr_lightning.sharing.exporter import TOLERANCE, TestFeature, export_network
+from pplr_lightning.sharing.exporter import (
+    TOLERANCE,
+    TestFeature,
+    check_destination,
+    export_network,
+)
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 SIZE = (64, 32)
-FORMATS = [("onnx", "model.onnx"), ("torch", "model.pt2")]
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
+FORMATS = [
+    ("onnx", "model.onnx"),
+    ("torch", "model.pt2"),
+    ("torchscript", "model.torchscript"),
+]
 # Of whole backbones, which take their time.
 PUBLISHED = [FORMATS[0], pytest.param(*FORMATS[1], marks=pytest.mark.slow)]
 
@@ -58,18 +69,23 @@ def read_metadata(path: Path) -> dict[str, str]:
     if path.suffix == ".onnx":
         return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     extra = {"metadata.json": ""}
-    torch.export.load(path, extra_files=extra)
+    if path.suffix == ".torchscript":
+        torch.jit.load(path, _extra_files=extra)
+    else:
+        torch.export.load(path, extra_files=extra)
     return json.loads(extra["metadata.json"])
 
 
 def run_file(path: Path, images: torch.Tensor) -> torch.Tensor:
     if path.suffix == ".pt2":
         return torch.export.load(path).module()(images)
+    if path.suffix == ".torchscript":
+        return torch.jit.load(path)(images).detach()
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(["features"], {"images": images.numpy()})[0])
 
 
-@pytest.mark.parametrize("format", ["onnx", "torch"])
+@pytest.mark.parametrize("format", [format for format, _ in FORMATS])
 class TestFile:
     @pytest.mark.parametrize("batch", [1, 2, 7])
     def test_gives_the_modules_features_of_any_batch(self, format, batch, files, module):
@@ -93,7 +109,7 @@ class TestFile:
 
     def test_is_alone_and_holds_no_classifier(self, format, files, module):
         path = files[format]
-        assert sorted(file.name for file in path.parent.iterdir()) == ["model.onnx", "model.pt2"]
+        assert sorted(file.name for file in path.parent.iterdir()) == sorted(n for _, n in FORMATS)
         backbone = sum(weight.nbytes for weight in module.network.backbone.state_dict().values())
         assert path.stat().st_size < 0.55 * backbone  # which is of float64 here
 
@@ -107,6 +123,103 @@ def test_onnx_has_ordinary_batch_norm_and_a_dynamic_batch(files):
     for value, name in ((graph.input[0], "images"), (graph.output[0], "features")):
         assert value.name == name
         assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+NORMALIZED = {
+    "own": ([0.5] * 3, [0.25] * 3),
+    "unit": ([0.0] * 3, [1.0] * 3),
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+}
+
+
+@pytest.mark.parametrize(
+    ("input", "half"), [("own", True), ("unit", False), ("unit", True), ("imagenet", False)]
+)
+def test_takes_images_as_a_tracker_gives_them(input, half, tmp_path):
+    module = make_module("test_resnet").eval()
+    path = tmp_path / "model.torchscript"
+    own = Preprocessing(SIZE, (0.5,) * 3, (0.25,) * 3)
+    difference = export_network(
+        module.network, path, format="torchscript", preprocessing=own, input=input, half=half
+    )
+    assert (difference <= TOLERANCE) != half
+    images = torch.rand(3, 3, *SIZE)
+    given = normalize(images, *NORMALIZED[input])
+    with torch.no_grad():
+        expected = module(normalize(images, *NORMALIZED["own"]))
+    features = run_file(path, given.half() if half else given)
+    assert features.dtype == torch.float32
+    tolerance = exporter.HALF_TOLERANCE if half else 1e-5
+    torch.testing.assert_close(features, expected, rtol=0, atol=tolerance)
+    metadata = read_metadata(path)
+    assert (json.loads(metadata["mean"]), json.loads(metadata["std"])) == NORMALIZED[input]
+    assert metadata["value_range"] == "[0, 1]" + (
+        "" if input == "unit" else ", then minus mean, divided by std"
+    )
+    assert metadata["input"].endswith("float16" if half else "float32")
+
+
+@pytest.mark.slow  # of what tests above hold of other files
+def test_onnx_of_half_precision(tmp_path):
+    module, path = make_module("test_resnet").eval(), tmp_path / "model.onnx"
+    export_network(
+        module.network,
+        path,
+        format="onnx",
+        preprocessing=Preprocessing(SIZE),
+        input="unit",
+        half=True,
+    )
+    graph = onnx.load(path).graph
+    kinds = [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)]
+    assert kinds == [onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT]
+    weights = sum(weight.nbytes for weight in module.network.backbone.parameters())
+    assert path.stat().st_size < 0.6 * weights
+
+
+class TestOpenVINO:
+    """Where it is installed."""
+
+    @pytest.mark.parametrize("half", [False, True])
+    def test_folder(self, half, tmp_path):
+        openvino = pytest.importorskip("openvino")
+        module, path = make_module("test_resnet").eval(), tmp_path / "a_openvino_model"
+        path.mkdir()  # empty
+        export_network(
+            module.network,
+            path,
+            format="openvino",
+            preprocessing=Preprocessing(SIZE),
+            input="unit",
+            half=half,
+        )
+        assert sorted(one.name for one in path.iterdir()) == [
+            "metadata.json",
+            "model.bin",
+            "model.xml",
+        ]
+        assert json.loads((path / "metadata.json").read_text())["mean"] == "[0.0, 0.0, 0.0]"
+        images = torch.rand(3, 3, *SIZE)
+        options = {"INFERENCE_PRECISION_HINT": "f32"}
+        run = openvino.Core().compile_model(path / "model.xml", "CPU", options)
+        with torch.no_grad():
+            expected = module(normalize(images, *NORMALIZED["imagenet"]))
+        features = torch.from_numpy(run(images.numpy())[0])
+        tolerance = exporter.HALF_TOLERANCE if half else 1e-5
+        torch.testing.assert_close(features, expected, rtol=0, atol=tolerance)
+
+    def test_a_folder_that_holds_something(self, tmp_path):
+        path = tmp_path / "a_openvino_model"
+        path.mkdir()
+        (path / "model.xml").touch()
+        with pytest.raises(FileExistsError, match="a_openvino_model: is there already; remove it"):
+            check_destination(path, "openvino")
+
+    def test_a_missing_package(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        match = r"--format openvino: .*pip install 'pplr-lightning\[openvino\]'"
+        with pytest.raises(ImportError, match=match):
+            check_destination(tmp_path / "a_openvino_model", "openvino")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ class Embedder(HubMixin, LightningModule):
         kind: FeatureKind = "global",
         image_size: tuple[int, int] | None = None,
         batch_size: int = 128,
+        bgr: bool = False,
     ) -> Tensor:
         """Embeds images as they are; needs no Trainer.
 
@@ -68,20 +69,23 @@ class Embedder(HubMixin, LightningModule):
         device.
 
         Args:
-            images: Files, PIL images or tensors (uint8, or floating-point in [0, 1]; 3 x H x W or
-                H x W x 3).
+            images: Files, PIL images, tensors or NumPy arrays (uint8, or floating-point in [0, 1];
+                3 x H x W or H x W x 3); many, or a single one.
             kind: Which features, as of `join_features`.
             image_size: Height and width to resize them to, instead of those of the training.
             batch_size: Images at a time, 1 or more.
+            bgr: NumPy arrays are of blue, green and red, as OpenCV reads them.
 
         Returns:
             L2-normalised float32 vectors on the CPU, (N, D).
 
         Raises:
-            ValueError: A file or a tensor is no image, or `batch_size` is below 1.
+            ValueError: A file, a tensor or an array is no image, or `batch_size` is below 1.
         """
         prepared = self.prepared(image_size)
-        return embed_images(self.network, images, prepared, kind=kind, batch_size=batch_size)
+        return embed_images(
+            self.network, images, prepared, kind=kind, batch_size=batch_size, bgr=bgr
+        )
 
     def prepared(self, image_size: tuple[int, int] | None = None) -> Preprocessing:
         """Returns what images go through, with another image size where one is given."""
