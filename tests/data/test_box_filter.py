@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pplr_lightning.data.box_filter import BoxFilter
-from pplr_lightning.data.mot import Boxes
+from pplr_lightning.data.boxes import Boxes
 
 
 def boxes(*rows):

@@ -17,15 +17,16 @@ from rich.progress import track
 
 from pplr_lightning.atomic_write import clear_left_over, write_whole, written_whole
 from pplr_lightning.data.box_filter import BoxFilter
-from pplr_lightning.data.mot import Boxes, read_mot
+from pplr_lightning.data.box_reader import read_boxes
+from pplr_lightning.data.boxes import Boxes
 from pplr_lightning.data.video import Frames, open_frames
 from pplr_lightning.functional.checks import check_count
 
 DESCRIPTION = """
-Cuts people out of videos by the boxes of a tracker (the MOT challenge's format) into a folder of
-JPEG files, a folder for each camera, with a table crops.parquet of camera, tracklet and frame that
-the options `table` of a folder's reader take. A run that is killed goes on where it stopped when it
-is started again.
+Cuts people out of videos by the boxes of a tracker (as the MOT challenge, Ultralytics or BoxMOT
+write them, COCO's JSON with tracks, or a table) into a folder of JPEG files, a folder for each
+camera, with a table crops.parquet of camera, tracklet and frame that the options `table` of a
+folder's reader take. A run that is killed goes on where it stopped when it is started again.
 """
 TABLE, SETTING = "crops.parquet", "crops.json"
 QUALITY = 95  # of the JPEG files
@@ -65,10 +66,10 @@ def run(args: list[str]) -> Path:
     _check_folder(out, setting)
     videos: list[tuple[Frames, list[_Crop]]] = []
     for name, file, video in inputs:
-        boxes = read_mot(
-            file, min_confidence=options.min_confidence, classes=tuple(options.classes)
-        )
         frames = open_frames(video, options.first_frame)
+        boxes = read_boxes(
+            file, frames, min_confidence=options.min_confidence, classes=tuple(options.classes)
+        )
         videos.append((frames, _plan(name, file, boxes, frames, chosen)))
     clear_left_over(out)
     write_whole(out / SETTING, json.dumps(setting, indent=1) + "\n")
@@ -195,7 +196,7 @@ def _parse(args: list[str]) -> argparse.Namespace:
         required=True,
         metavar=("NAME", "BOXES", "FRAMES"),
         help="a camera: its name (a number, if its people are to be searched for later), the "
-        "tracker's file, and its video or a folder of frames; any number of times",
+        "tracker's file or folder, and its video or a folder of frames; any number of times",
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument(
@@ -215,8 +216,8 @@ def _parse(args: list[str]) -> argparse.Namespace:
         "--classes",
         type=int,
         nargs="+",
-        default=[1],
-        help="of ground truth, whose files name classes (default: 1, pedestrians)",
+        default=[],
+        help="whom to cut out, by the numbers that the tracker's file gives (default: persons)",
     )
     parser.add_argument(
         "--quality",

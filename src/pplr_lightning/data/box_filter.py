@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pplr_lightning.data.mot import Boxes
+from pplr_lightning.data.boxes import Boxes
 from pplr_lightning.functional.checks import check_count, check_fraction
 
 

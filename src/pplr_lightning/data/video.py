@@ -43,6 +43,20 @@ class Frames(ABC):
         )
 
 
+def frame_number(file: Path) -> int:
+    """Gives the number that the name of a frame's file ends with.
+
+    Raises:
+        ValueError: It ends with none, or one of more than nine digits.
+    """
+    match = re.search(r"(?<!\d)0*(\d{1,9})$", file.stem)
+    if match is None:
+        raise ValueError(
+            f"{file}: the name does not end with the number of its frame, of nine digits at most"
+        )
+    return int(match[1])
+
+
 class FrameFolder(Frames):
     """A folder of images whose names end with the number of the frame, such as `000151.jpg`.
 
@@ -55,15 +69,10 @@ class FrameFolder(Frames):
         self.path = path
         self.files: dict[int, Path] = {}
         for file in find_images(path):
-            match = re.search(r"(?<!\d)0*(\d{1,9})$", file.stem)
-            if match is None:
-                raise ValueError(
-                    f"{file}: the name does not end with the number of its frame, of nine digits "
-                    "at most"
-                )
-            first = self.files.setdefault(int(match[1]), file)
+            number = frame_number(file)
+            first = self.files.setdefault(number, file)
             if first != file:
-                raise ValueError(f"{first} and {file} are both frame {int(match[1])}")
+                raise ValueError(f"{first} and {file} are both frame {number}")
 
     def sizes(self, numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Reads the heads of the files."""
