@@ -73,7 +73,8 @@ def build_page(corrections: Corrections) -> gr.Blocks:
         # Not by Gradio's queue, as on the page of a search.
         plain: dict[str, Any] = {"queue": False, "api_visibility": "private"}
         page.load(desk.start, None, shown, **plain)
-        quiet = {"show_progress": "hidden", **plain}
+        # Each click tells all: of several in a row the last has to be heard after the others.
+        quiet = {"show_progress": "hidden", "trigger_mode": "always_last", **plain}
         within.click(desk.choose_within, look, [look, said], **quiet)
         beside.click(desk.choose_beside, look, [look, said], **quiet)
         for button, act in (
