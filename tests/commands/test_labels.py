@@ -88,7 +88,8 @@ def clear(drawn, folder, *, tracked=False, **options):
     persons = torch.tensor([sample.person_id for sample in samples])
     space = Space.of(torch.eye(32)[persons])
     tracklets = torch.tensor(tracklet_numbers(samples)) if tracked else None
-    grid = label_grid(space, k1=[6], eps=[0.5], min_samples=[2], tracklets=tracklets)
+    labelled = space.of_tracklets(tracklets) if tracked else space
+    grid = label_grid(labelled, k1=[6], eps=[0.5], min_samples=[2])
     write_labels(
         folder, samples, grid,
         title="t", start="s", space=space, root=drawn, tracklets=tracklets, **options,

@@ -144,6 +144,15 @@ class TestAuto:
         numbers.load_state_dict(labeler.state_dict())
         assert numbers.chosen_options() == {}
 
+    def test_a_number_that_is_given_on_the_way_counts(self, monkeypatch):
+        monkeypatch.setattr("pplr_lightning.labelers.dbscan.CHOSEN_ANEW", 359)
+        space, first = Space.of(self.people(0.05)), DBSCAN(k1="auto", k2=1, eps=0.5, min_samples=2)
+        first.label(space)
+        other = DBSCAN(k1=first.setting.k1 + 1, k2="auto", eps=0.5, min_samples=2)
+        other.load_state_dict(first.state_dict())
+        other.label(space)
+        assert other.setting.k1 == first.setting.k1 + 1
+
     def test_keeps_what_is_given(self):
         labeler = DBSCAN(k1=12, k2="auto", eps="auto", min_samples=3)
         labeler.label(Space.of(self.people()))
@@ -181,8 +190,8 @@ class TestAuto:
         space = Space.of(frames).of_tracklets(numbers)
         labeler = DBSCAN(k1="auto", k2="auto", eps=0.5, min_samples=2)
         classes = labeler.label(space)
-        grid = label_grid(Space.of(frames), k1=TRACKLETS_K1, eps=[0.5], min_samples=[2],
-                          tracklets=numbers)  # fmt: skip
+        space = Space.of(frames).of_tracklets(numbers)
+        grid = label_grid(space, k1=TRACKLETS_K1, eps=[0.5], min_samples=[2])
         assert labeler.setting == choose(grid).setting
         assert torch.equal(classes[numbers], choose(grid).classes)
 

@@ -114,7 +114,8 @@ def run(args: list[str]) -> list[GridLabels]:
     if tracklets is not None:
         grid_options["k1"] = list(TRACKLETS_K1) if options.k1 is None else options.k1
         print(f"labels are of {int(tracklets.max()) + 1:,} tracklets of {len(samples):,} images")
-    grid = label_grid(space, **grid_options, tracklets=tracklets, pairs=pairs)
+    labelled = space if tracklets is None else space.of_tracklets(tracklets)
+    grid = label_grid(labelled, **grid_options, pairs=pairs)
     print("\n".join(lines([_row(labels) for labels in grid])))
     write_labels(
         out,

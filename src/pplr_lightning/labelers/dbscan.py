@@ -139,16 +139,18 @@ class DBSCAN(DensityLabeler):
 
     def _choose(self, space: Space) -> Setting:
         """Chooses a setting; every rank finds the same."""
-        images, tracklets = space.frames or (space, None)
-        grid = self._grid(tracklets=tracklets is not None)
+        images, numbers = space.frames or (space, None)
+        grid = self._grid(tracklets=numbers is not None)
         images.features  # noqa: B018  # before its tracklets', which would let them go
         space.neighbors(min(max(grid["k1"]), space.total))  # the clock has both by their names
-        images = copy(images)
-        images.stages = Stages()
+        tried = copy(space)
+        tried.stages = Stages()
+        tried.cannot_link = space.cannot_link if self.cannot_link else None
+        images = tried if numbers is None else copy(images)
         images.persons = None
-        images.cannot_link = images.cannot_link if self.cannot_link else None
+        tried.frames = None if numbers is None else (images, numbers)
         with space.stages("choice"):
-            found = label_grid(images, **grid, tracklets=tracklets)
+            found = label_grid(tried, **grid)
             best = choose(found)
         line = (
             f"labeler auto: of {len(found)} settings {best.setting}, which finds "
@@ -177,5 +179,8 @@ class DBSCAN(DensityLabeler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes it."""
         super().load_state_dict(state_dict)
-        setting = state_dict.get("setting")  # older checkpoints have none
-        self.setting = Setting(*setting) if setting is not None and self._is_auto else None
+        stored = state_dict.get("setting")  # older checkpoints have none
+        setting = Setting(*stored) if stored is not None else None
+        # A number that is given now counts more than what was chosen before.
+        fits = setting is not None and self._numbers.items() <= setting._asdict().items()
+        self.setting = setting if self._is_auto and fits else None

@@ -79,7 +79,6 @@ def label_grid(
     eps: Sequence[float] = EPS,
     min_samples: Sequence[int] = MIN_SAMPLES,
     images_per_person: float | None = None,
-    tracklets: Tensor | None = None,
     pairs: Pairs | None = None,
 ) -> list[GridLabels]:
     """Labels images by `DBSCAN` under every combination of settings.
@@ -88,15 +87,14 @@ def label_grid(
     for all eps and min_samples. Values of k1 beyond the number of images are left out.
 
     Args:
-        space: The images; where several ranks share them, every rank calls this.
+        space: The images; where several ranks share them, every rank calls this. Of tracklets
+            (`Space.of_tracklets`) k1, k2 and min_samples count these, and all else counts images,
+            which get the class of their tracklet.
         k1: As of `DBSCAN`.
         k2: Likewise, each with every k1 that is no less; None takes k1 // 5, at least 1.
         eps: Likewise.
         min_samples: Likewise.
         images_per_person: Images that a person has on average, where that is known or guessed.
-        tracklets: Tracklet of each image, each of 0 to T - 1 at least once: these are labelled
-            (`Space.of_tracklets`), k1, k2 and min_samples count them, and all else counts images,
-            which get the class of their tracklet, (N,).
         pairs: Of the images; the labels obey them (`Space.constrain`).
 
     Returns:
@@ -112,23 +110,22 @@ def label_grid(
         [4, 4]
     """
     axes = check_grid(k1, k2, eps, min_samples, images_per_person)
-    labelled, known = space, pairs
-    if tracklets is not None:
-        labelled = space.of_tracklets(tracklets)
-        known = None if pairs is None else pairs.of_tracklets(tracklets)
-    settings = [setting for setting in axes if max(setting[:2]) <= labelled.total]
+    images, tracklets = space.frames or (space, None)
+    known = pairs if pairs is None or tracklets is None else pairs.of_tracklets(tracklets)
+    settings = [setting for setting in axes if max(setting[:2]) <= space.total]
     if not settings:
-        check_count("k1", min(max(setting[:2]) for setting in axes), labelled.total)
-    labelled.num_neighbors = max(max(setting[:2]) for setting in settings)
+        check_count("k1", min(max(setting[:2]) for setting in axes), space.total)
+    images.features  # noqa: B018  # before those of tracklets, which would let them go
+    space.num_neighbors = max(max(setting[:2]) for setting in settings)
     grid = []
-    for setting, found in _labelled(labelled, settings):
+    for setting, found in _labelled(space, settings):
         if known is not None:
-            found = labelled.constrain(found, known)
+            found = space.constrain(found, known)
         classes = found if tracklets is None else found[tracklets]
         if pairs is not None:
             classes = classes.masked_fill(pairs.dropped, -1)
-        values = _measure(space, classes)
-        doubts = _doubts(space, values, images_per_person)
+        values = _measure(images, classes)
+        doubts = _doubts(images, values, images_per_person)
         grid.append(GridLabels(setting, classes, values, doubts))
     for labels, nearby in zip(grid, _persistence(grid), strict=True):
         labels.values["persistence"] = nearby

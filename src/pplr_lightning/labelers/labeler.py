@@ -64,8 +64,8 @@ def warn_of_large(owner: str, images: int, /, **counts: int) -> None:
             rank_zero_warn(
                 f"{owner}.{name}={value} suits people of about {value} images each, of whom "
                 f"{images} images show {images // value}; if yours have fewer, it counts other "
-                f"people, and what they stand before: lower {name} (`pplr labels` shows what "
-                "settings find)"
+                f"people, and what they stand before: lower {name}, unless the clusters that `pplr "
+                "labels` shows for it are people"
             )
 
 
