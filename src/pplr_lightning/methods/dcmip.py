@@ -102,13 +102,12 @@ class DCMIPModule(ClusterContrastModule):
         self.means.reset(self.memory.rows)
         if self.teacher is not None:
             key = (0 if self.data is None else self.data.seed, self.current_epoch)
-            images = draw_images(classes.numpy(), self.instances, np.random.default_rng(key))
-            rows = []
-            for each in images:  # the mean of one image is its own row, whichever rank has it
-                alone = torch.full_like(classes, -1)
-                alone[each] = classes[each]
-                rows.append(space.centroids(alone)[1][..., 0])
-            self.images = torch.stack(rows)
+            drawn = draw_images(classes.numpy(), self.instances, np.random.default_rng(key))
+            of_teacher, images = space.part_features[..., 0], torch.from_numpy(drawn)
+            own = (images >= space.share.start) & (images < space.share.stop)
+            rows = torch.zeros(*images.shape, of_teacher.shape[1], dtype=of_teacher.dtype)
+            rows[own] = of_teacher[(images[own] - space.share.start).to(of_teacher.device)].cpu()
+            self.images = space.share.sum(rows)  # each is of one rank
         return {}
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
