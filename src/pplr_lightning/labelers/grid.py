@@ -177,9 +177,9 @@ def choose(grid: Sequence[GridLabels]) -> GridLabels:
 
     Example:
         >>> features = torch.eye(8).repeat_interleave(6, dim=0)
-        >>> grid = label_grid(Space.of(features), k1=[4, 6], eps=[0.5], min_samples=[2])
+        >>> grid = label_grid(Space.of(features), k1=[6, 30], eps=[0.5], min_samples=[2])
         >>> str(choose(grid).setting)
-        'k1 4, k2 1, eps 0.5, min_samples 2'
+        'k1 6, k2 1, eps 0.5, min_samples 2'
     """
     return (candidates(grid, 1) or least_doubtful(grid, 1))[0]
 
