@@ -39,6 +39,13 @@ def test_mean_and_deviation(run, run_args, viper, tmp_path, capsys):
     printed = " ".join(out.replace("│", " ").split())
     assert f"mean of 2 splits {100 * found['mean']['mAP']:.1f}" in printed
     assert "split 1 of 2, counted from 0" in printed
+    assert printed.rstrip().endswith("no re-ranking; all 2 splits")
+    assert (found["features"], found["reranking"], found["protocol"]) == (
+        "global",
+        None,
+        "standard",
+    )
+    assert (found["tracklets"], found["variant"]) == (None, "all 2 splits")
     run("test", *run_args, *dataset, "--data.dataset.split=1")
     one = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert f"test {100 * values[1]:.1f}" in one
