@@ -20,8 +20,7 @@ def over_all_splits(trainer: Trainer, datamodule: PPLRDataModule, **options: Any
     """Tests one model on each split; prints mean and standard deviation, writes `splits.json`.
 
     The deviation is that of a sample (over n - 1). The file also says what `summary.json` says of
-    the setting. A model must not have been trained on any of
-    the splits: they share people.
+    the setting. A model must not have been trained on any of the splits: they share people.
 
     Args:
         trainer: Whose `test` is called.
