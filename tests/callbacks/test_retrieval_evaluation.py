@@ -106,6 +106,8 @@ class TestTracklets:
         for pooled in (True, False):
             runner = trainer(tmp_path, RetrievalEvaluation(pool_tracklets=pooled, topk=(1,)))
             (values[pooled],) = runner.test(module, datamodule=data, verbose=False)
+            said = f"no re-ranking; tracklets: {'pooled' if pooled else 'not pooled'}"
+            assert said in " ".join(capsys.readouterr().out.split())
         assert values[False]["test/mAP"] == pytest.approx(by_hand(module, data)["mAP"], abs=1e-6)
         module.eval()
         with torch.no_grad():
@@ -209,6 +211,7 @@ def test_fit_evaluates_before_training_and_after_every_epoch(tmp_path, module, d
     assert summary["last"] == evaluation.history[-1]
     assert summary["history"] == evaluation.history
     assert (summary["features"], summary["reranking"]) == ("global", None)
+    assert summary["tracklets"] is None
     assert summary["same_camera"] is False
     table = capsys.readouterr().out
     assert all(word in table for word in ("first (before training)", "best", "last (epoch 1)"))
@@ -284,9 +287,43 @@ def test_another_run_begins_with_no_history(tmp_path, module, data, capsys):
 def test_evaluations_of_other_features_are_not_gone_on_with(tmp_path, module):
     evaluation = RetrievalEvaluation(test_features="both")
     remembering(tmp_path, module, evaluation, {"epoch": 3, "mAP": 0.5})
-    with pytest.warns(UserWarning, match="test_features=global, those to come of both"):
+    with pytest.warns(UserWarning, match="so far compared: global; those to come compare: both"):
         evaluation.on_fit_start(None, None)
     assert evaluation.history == []
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_frames_evaluated_before_are_no_tracklets(tmp_path, module, data, pooled):
+    data.setup("fit")
+    data.splits = Splits(
+        data.splits.train,
+        *([s._replace(tracklet_id=n) for n, s in enumerate(split)] for split in data.splits[1:]),
+    )
+    evaluation = RetrievalEvaluation(pool_tracklets=pooled)
+    runner = trainer(tmp_path, evaluation)
+    runner.datamodule = data
+    evaluation.setup(runner, module, "fit")
+    kept = {"rows": [{"epoch": 3, "val/mAP": 0.5}], "features": "global"}
+    History.of(runner).load_state_dict(kept)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluation.on_fit_start(runner, module)
+    told = [str(one.message) for one in caught if "those to come" in str(one.message)]
+    assert ["those to come compare: global, tracklets;" in one for one in told] == [True] * pooled
+    assert len(evaluation.history) == (0 if pooled else 1)
+    assert evaluation.setting["tracklets"] == ("pooled" if pooled else "not pooled")
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"), [("global", 1), ("global (V1)", 1), ("global (V2)", 0), ("parts", 0)]
+)
+@pytest.mark.filterwarnings("ignore:the evaluations so far")
+def test_a_checkpoint_that_names_no_variant(tmp_path, module, before, kept):
+    evaluation = RetrievalEvaluation()
+    remembering(tmp_path, module, evaluation, {"epoch": 3, "mAP": 0.5}, features=before)
+    evaluation.variant = "V1"
+    evaluation.on_fit_start(None, None)
+    assert len(evaluation.history) == kept
 
 
 def test_evaluations_of_the_same_features_are_gone_on_with(tmp_path, module):

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import statistics
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from pplr_lightning.data import VIPeR
+from pplr_lightning.commands.training import PPLRCLI
+from pplr_lightning.data import ReIDDataset, VIPeR
 
 
 @pytest.fixture
@@ -39,6 +41,24 @@ def test_mean_and_deviation(run, run_args, viper, tmp_path, capsys):
     printed = " ".join(out.replace("│", " ").split())
     assert f"mean of 2 splits {100 * found['mean']['mAP']:.1f}" in printed
     assert "split 1 of 2, counted from 0" in printed
+    assert printed.rstrip().endswith("no re-ranking; all 2 splits")
+    assert (found["features"], found["reranking"], found["protocol"]) == (
+        "global",
+        None,
+        "standard",
+    )
+    assert (found["tracklets"], found["variant"]) == (None, "all 2 splits")
     run("test", *run_args, *dataset, "--data.dataset.split=1")
     one = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert f"test {100 * values[1]:.1f}" in one
+
+
+def test_split_of_another_data_set_is_its_own_matter():
+    class Own(ReIDDataset):
+        split = "all"
+
+    tested = []
+    trainer = SimpleNamespace(test=lambda **options: tested.append(options))
+    cli = SimpleNamespace(datamodule=SimpleNamespace(dataset=Own()), trainer=trainer)
+    PPLRCLI.test(cli, verbose=False)
+    assert tested == [{"verbose": False}]

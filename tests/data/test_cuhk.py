@@ -117,6 +117,14 @@ class TestCUHK03Classic:
             CUHK03Classic(root, boxes="labeled").prepare()
         assert not (root / "classic_labeled").exists()
 
+    @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", b"MATLAB 5.0 MAT-file" * 99])
+    def test_no_hdf5(self, tmp_path, content):
+        pytest.importorskip("h5py")
+        (tmp_path / "cuhk-03.mat").write_bytes(content)
+        with pytest.raises(ValueError, match=r"/cuhk-03.mat: is not that of CUHK03, of MATLAB 7.3"):
+            CUHK03Classic(tmp_path).prepare()
+        assert [path.name for path in tmp_path.iterdir()] == ["cuhk-03.mat"]
+
     def test_without_h5py(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "h5py", None)
         (tmp_path / "cuhk-03.mat").touch()

@@ -120,6 +120,15 @@ class TestLSVID:
             with pytest.raises(ValueError, match=r"list_seq_test.txt, line 2: .* names no frames"):
                 LSVID(root).load()
 
+    @pytest.mark.parametrize("absolute", [True, False])
+    def test_line_that_leads_elsewhere(self, root, tmp_path_factory, absolute):
+        other = tmp_path_factory.mktemp("other")
+        touch(other / "0009_000_01_f1.jpg")
+        name = other / "0009_000_01" if absolute else f"../{other.name}/0009_000_01"
+        (root / "info/list_sequence/list_seq_test.txt").write_text(f"{name} 9\n")
+        with pytest.raises(ValueError, match=r"list_seq_test.txt, line 1: .* leads out of"):
+            LSVID(root).load()
+
     def test_other_mat_file(self, root):
         (root / "info/data/info_test.mat").write_bytes(b"no HDF5")
         with pytest.raises(ValueError, match=r"info_test.mat: holds no query"):

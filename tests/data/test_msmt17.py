@@ -120,7 +120,9 @@ def test_empty_list(root):
         MSMT17(root).load()
 
 
-@pytest.mark.parametrize("line", [TRAIN, f"{TRAIN} x", "0001_c1s1_001051_00.jpg 1"])
+@pytest.mark.parametrize(
+    "line", [TRAIN, f"{TRAIN} x", "0001_c1s1_001051_00.jpg 1", f"../test/{TRAIN} 0", f"/{TRAIN} 0"]
+)
 def test_line_of_another_form(root, line):
     (root / "list_query.txt").write_text(f"{TRAIN} 0\n{line}\n")
     with pytest.raises(ValueError, match=r"list_query.txt, line 2: .* is not of the form"):

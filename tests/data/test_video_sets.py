@@ -63,6 +63,33 @@ class TestPRID2011Video:
         with pytest.raises(FileNotFoundError, match=r"splits_prid2011.json: no such file; PRID"):
             PRID2011Video(root).load()
 
+    @pytest.mark.parametrize(
+        ("train", "message"),
+        [
+            ("person_0001", "'person_0001' is no list"),
+            (["../cam_b/person_0001"], "'../cam_b/person_0001' is no name of a folder"),
+            (["/etc"], "'/etc' is no name"),
+            ([".."], "'..' is no name"),
+            (["."], "'.' is no name"),
+            (["a\\b"], "is no name"),
+            ([3], "'3' is no name"),
+            (["person_0001"] * 2, "twice"),
+        ],
+    )
+    def test_names_that_are_none(self, root, train, message):
+        path = root / "splits_prid2011.json"
+        path.write_text(json.dumps([{"train": train, "test": ["person_0004"]}]))
+        form = r"prid2011.json: has no split 0 of the form .*" + re.escape(message)
+        with pytest.raises(ValueError, match=form):
+            PRID2011Video(root).load()
+
+    def test_person_of_training_and_test(self, root):
+        people = ["person_0001", "person_0002"]
+        text = json.dumps([{"train": people, "test": people[1:]}])
+        (root / "splits_prid2011.json").write_text(text)
+        with pytest.raises(ValueError, match=r"json: in split 0 person_0002 is in train and test"):
+            PRID2011Video(root).load()
+
 
 class TestILIDSVID:
     @pytest.fixture

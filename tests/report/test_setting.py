@@ -83,6 +83,8 @@ def test_evaluation(say, make_run):
     other = {"protocol": "single_gallery_shot", "variant": "split 3 of 20", "clothes": "same"}
     told = say("Evaluation", make_run(summary={**summary, **other}))
     assert "; protocol: single_gallery_shot; clothes: same; split 3 of 20." in told
+    told = say("Evaluation", make_run(summary={**summary, "tracklets": "pooled"}))
+    assert told.endswith("; tracklets: pooled.")
     told = say("Evaluation", make_run(summary={**summary, "same_camera": True}))
     assert told.startswith("Query to gallery, the same camera's images counted, too; compared")
     trained = make_run().rows[2:]

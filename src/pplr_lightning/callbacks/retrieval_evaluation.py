@@ -25,6 +25,8 @@ from pplr_lightning.functional.reranking import K1, K2, LAMBDA
 from pplr_lightning.methods.base import ReIDModule
 from pplr_lightning.report.history import Row, first_best_last
 
+POOLED = "pooled"
+
 
 class RetrievalEvaluation(Callback):
     """Logs `val/mAP`, `val/mINP`, `val/rank-k` (or `test/...`) of the images evaluated.
@@ -33,7 +35,10 @@ class RetrievalEvaluation(Callback):
     what training brought can be told. At the end a table shows the first, the best and the last
     epoch, and `summary.json` in the run's folder holds all of them. Best is best on the evaluation
     set itself, and so no result to publish: the last is. Both say which features were compared,
-    whether the gallery was re-ranked and which cameras' matches count.
+    whether tracklets were pooled or the gallery re-ranked, and which cameras' matches count.
+
+    Attributes:
+        variant: Of the data set (`ReIDDataset`); said beside results.
 
     Args:
         topk: Ranks of the CMC to report.
@@ -82,7 +87,8 @@ class RetrievalEvaluation(Callback):
         )
         self.protocol = protocol
         self.pool_tracklets = pool_tracklets
-        self._variant = ""  # of the data set
+        self.variant = ""
+        self._tracklets: str | None = None  # whether they are pooled, where there are any
         self.before_training = before_training
         self.test_features: FeatureKind = test_features
         self._history = History()
@@ -91,15 +97,28 @@ class RetrievalEvaluation(Callback):
     @property
     def _compared(self) -> str:
         """Tells what the values of this evaluation can be compared with."""
-        protocol, variant = self.metric.protocol, self._variant
+        protocol = self.metric.protocol
         return (
             self.test_features
             + (" with same_camera" if self.metric.same_camera else "")
             + (f" by {protocol}" if protocol != "standard" else "")
             + (f", clothes {self.metric.clothes}" if self.metric.clothes else "")
-            + ("" if self.pool_tracklets else ", tracklets not pooled")
-            + (f" ({variant})" if variant else "")
+            + (", tracklets" if self._tracklets == POOLED else "")
+            + (f" ({self.variant})" if self.variant else "")
         )
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What a stranger must know to compare the values, as `summary.json` has it."""
+        return {
+            "features": self.test_features,
+            "same_camera": self.metric.same_camera,
+            "reranking": {"k1": K1, "k2": K2, "lambda": LAMBDA} if self.metric.rerank else None,
+            "protocol": self.metric.protocol,
+            "clothes": self.metric.clothes,
+            "tracklets": self._tracklets,
+            "variant": self.variant,
+        }
 
     @property
     def history(self) -> list[Row]:
@@ -135,11 +154,13 @@ class RetrievalEvaluation(Callback):
         """Refuses, before any work, what would fail at the end of the first evaluation."""
         data = getattr(trainer, "datamodule", None)
         dataset = getattr(data, "dataset", None)
-        self._variant = getattr(dataset, "variant", "")
+        self.variant, self._tracklets = getattr(dataset, "variant", ""), None
         self.metric.use(self.protocol or cast(Protocol, getattr(dataset, "protocol", "standard")))
         splits = getattr(data, "splits", None)
         if splits is None:
             return
+        if any(one.tracklet_id != UNKNOWN for one in (*splits.query, *splits.gallery)):
+            self._tracklets = POOLED if self.pool_tracklets else "not pooled"
         splits = self.compared(splits)
         clothes = self.metric.clothes
         if clothes and all(one.clothes_id == UNKNOWN for one in splits.query):
@@ -249,16 +270,7 @@ class RetrievalEvaluation(Callback):
             return
         summary = first_best_last(self.history, by="mAP")
         self.print_table(summary)
-        reranking = {"k1": K1, "k2": K2, "lambda": LAMBDA} if self.metric.rerank else None
-        setting = {
-            "features": self.test_features,
-            "same_camera": self.metric.same_camera,
-            "reranking": reranking,
-            "protocol": self.metric.protocol,
-            "clothes": self.metric.clothes,
-            "variant": self._variant,
-        }
-        text = json.dumps({**setting, **summary, "history": self.history}, indent=2)
+        text = json.dumps({**self.setting, **summary, "history": self.history}, indent=2)
         write_whole(run_folder(trainer) / "summary.json", text + "\n")
 
     @rank_zero_only
@@ -286,7 +298,8 @@ class RetrievalEvaluation(Callback):
             f"features: {self.test_features}; {reranking}{cameras}"
             + (f"; protocol: {protocol}" if protocol != "standard" else "")
             + (f"; clothes: {self.metric.clothes}" if self.metric.clothes else "")
-            + (f"; {self._variant}" if self._variant else "")
+            + (f"; tracklets: {self._tracklets}" if self._tracklets else "")
+            + (f"; {self.variant}" if self.variant else "")
         )
         table = Table("", title="Retrieval, %", caption=caption)
         for name in names:
@@ -298,10 +311,12 @@ class RetrievalEvaluation(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves out a checkpoint's evaluations of another kind: rows of a table compare."""
         before = self._history.features
-        if self.history and before != self._compared:
+        # Older checkpoints do not say which variant it was, of which MSMT17 had some.
+        alike = self._compared, self._compared.removesuffix(f" ({self.variant})")
+        if self.history and before not in alike:
             rank_zero_warn(
-                f"the evaluations so far are of evaluation.test_features={before}, those to come "
-                f"of {self._compared}: the former are left out of the table"
+                f"the evaluations so far compared: {before}; those to come compare: "
+                f"{self._compared}; the former are left out of the table"
             )
             self._history.forget("val/")
         self._history.features = self._compared

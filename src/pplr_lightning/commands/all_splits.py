@@ -19,8 +19,8 @@ from pplr_lightning.data.random_splits import SplitDataset
 def over_all_splits(trainer: Trainer, datamodule: PPLRDataModule, **options: Any) -> None:
     """Tests one model on each split; prints mean and standard deviation, writes `splits.json`.
 
-    The deviation is that of a sample (over n - 1). A model must not have been trained on any of
-    the splits: they share people.
+    The deviation is that of a sample (over n - 1). The file also says what `summary.json` says of
+    the setting. A model must not have been trained on any of the splits: they share people.
 
     Args:
         trainer: Whose `test` is called.
@@ -39,11 +39,15 @@ def over_all_splits(trainer: Trainer, datamodule: PPLRDataModule, **options: Any
     mean = {name: statistics.mean(column) for name, column in columns.items()}
     deviation = {name: statistics.stdev(column) for name, column in columns.items()}
     evaluation = find(trainer, RetrievalEvaluation)
+    setting = {}
     if evaluation is not None:
+        evaluation.variant = f"all {len(rows)} splits"
+        setting = evaluation.setting
         title = f"mean of {len(rows)} splits"
         evaluation.print_table({title: mean, "standard deviation": deviation})
     if trainer.is_global_zero:
         path = run_folder(trainer) / "splits.json"
-        found = {"data_set": dataset.name, "mean": mean, "deviation": deviation, "splits": rows}
-        write_whole(path, json.dumps(found, indent=2) + "\n")
+        found = {"mean": mean, "deviation": deviation, "splits": rows}
+        text = json.dumps({"data_set": dataset.name, **setting, **found}, indent=2)
+        write_whole(path, text + "\n")
         rank_zero_info(f"all splits are in {path}")

@@ -39,6 +39,7 @@ from pplr_lightning.commands.config_files import check_configs, check_nulls
 from pplr_lightning.commands.environment_values import note_environment, without_environment
 from pplr_lightning.commands.parser import OneLineParser
 from pplr_lightning.data import PPLRDataModule
+from pplr_lightning.data.random_splits import SplitDataset
 from pplr_lightning.functional.checks import check_image_size
 from pplr_lightning.lightning_internals import KeepsGivenOptions
 from pplr_lightning.methods import PPLRModule, ReIDModule
@@ -172,7 +173,8 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
 
     def test(self, **options: Any) -> None:
         """Tests, on every split where the data set is asked for all of them."""
-        if getattr(self.datamodule.dataset, "split", None) == "all":
+        dataset = self.datamodule.dataset
+        if isinstance(dataset, SplitDataset) and dataset.split == "all":
             over_all_splits(self.trainer, **options)
         else:
             self.trainer.test(**options)

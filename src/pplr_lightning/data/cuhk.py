@@ -62,9 +62,8 @@ class CUHK01(SplitDataset):
 class CUHK02(PublishedDataset):
     """CUHK02 (Li and Wang, CVPR 2013): 1,816 people under five pairs of cameras.
 
-    The pairs `P1` to `P4` train; of `P5` the first camera's images are queries. In the second half
-    of every pair's cameras are the same people; those of two pairs are others, whatever their
-    numbers.
+    The pairs `P1` to `P4` train; of `P5` the first camera's images are queries. Both cameras of a
+    pair show the same people. Each pair shows others, whose numbers begin anew.
 
     Args:
         root: The folder `Dataset`, which holds `P1` to `P5`, each with `cam1` and `cam2`.
@@ -98,9 +97,10 @@ class CUHK02(PublishedDataset):
 class CUHK03Classic(SplitDataset):
     """CUHK03 (Li et al., CVPR 2014) in its first protocol: 20 divisions, 100 people tested in each.
 
-    All images of the 100 are queries and gallery, of which each query sees one image of a person,
-    from the other camera, drawn at random (`single_gallery_shot`). `CUHK03` reads the protocol that
-    is usual today.
+    All images of the 100 are queries and gallery, of which each query sees one image of each
+    person, drawn at random (`single_gallery_shot`): of its own person from the other camera, of
+    others from either. In the original protocol all of the gallery is of the other camera; figures
+    of the two do not compare. `CUHK03` reads the protocol that is usual today.
 
     Before the first use the images are written out of `cuhk-03.mat`, which takes h5py, into the
     folder `classic_detected` or `classic_labeled` beside it. Its five pairs of cameras are
@@ -181,9 +181,13 @@ class CUHK03Classic(SplitDataset):
 def _write_images(path: Path, boxes: str, folder: Path) -> int:
     """Writes the images of `cuhk-03.mat` and its divisions; returns how many images there are."""
     h5py = hdf5()
+    try:
+        opened = h5py.File(path, "r")
+    except OSError as error:  # which would else blame the folder that is written to
+        raise ValueError(f"{path}: is not that of CUHK03, of MATLAB 7.3 ({error})") from error
     count = 0
     try:
-        with h5py.File(path, "r") as file:
+        with opened as file:
             for pair, cell in enumerate(file[boxes][0], 1):
                 for person, images in enumerate(_cell(file, cell), 1):
                     for number, one in enumerate(images, 1):

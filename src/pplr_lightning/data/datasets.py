@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from filecmp import cmp
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -333,6 +333,17 @@ def read_utf8(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is no UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+def is_below(name: str) -> bool:
+    """Tells whether a name leads nowhere but below the folder that it is relative to.
+
+    Example:
+        >>> [is_below(name) for name in ("0001/a.jpg", "../a.jpg", "/a.jpg", "")]
+        [True, False, False, False]
+    """
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def find_images(root: Path) -> list[Path]:

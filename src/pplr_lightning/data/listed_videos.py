@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pplr_lightning.data.cuhk import hdf5
-from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, read_utf8
+from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, is_below, read_utf8
 from pplr_lightning.data.small_sets import read_mat, whole_numbers
 from pplr_lightning.data.video_sets import tracklet
 
@@ -162,6 +162,8 @@ class LSVID(PublishedDataset):
         for number, line in enumerate(lines):
             where = f"{path}, line {number + 1}"
             prefix, _, person = line.strip().rpartition(" ")
+            if prefix and not is_below(prefix):
+                raise ValueError(f"{where}: {prefix!r} leads out of {self.root}; correct the line")
             folder, begin = os.path.split(prefix)
             names = held(self.root / folder)
             start = bisect_left(names, begin) if begin else len(names)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from pplr_lightning.data.datasets import Sample, Splits, read_utf8
+from pplr_lightning.data.datasets import Sample, Splits, is_below, read_utf8
 from pplr_lightning.data.market_layout import MarketLayout
 
 
@@ -95,7 +95,7 @@ class MSMT17(MarketLayout):
     def _parse_line(self, line: str, folder: Path, where: str) -> Sample:
         name, _, person = line.strip().rpartition(" ")  # a path may hold spaces
         match = self._listed.match(Path(name).name)
-        if match is None or not person.isdecimal():
+        if match is None or not person.isdecimal() or not is_below(name):
             raise ValueError(
                 f"{where}: {line.strip()!r} is not of the form "
                 "'0000/0000_000_01_0303morning_0015_0.jpg 0' (camera 1, person 0); "

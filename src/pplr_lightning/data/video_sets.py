@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits
+from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, is_below
 from pplr_lightning.data.market_layout import DukeMTMCreID
 from pplr_lightning.data.random_splits import SplitDataset
 from pplr_lightning.data.small_sets import read_mat, whole_numbers
@@ -49,12 +49,17 @@ class PRID2011Video(SplitDataset):
         path = self._file("splits_prid2011.json")
         try:
             split = json.loads(path.read_text())[self.number]
-            train, test = ([str(name) for name in split[part]] for part in ("train", "test"))
-        except (ValueError, LookupError, TypeError) as error:
+            train, test = (_plain_names(split[part]) for part in ("train", "test"))
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{path}: has no split {self.number} of the form "
-                '{"train": ["person_0001", ...], "test": [...]}'
+                '{"train": ["person_0001", ...], "test": [...]}' + f" ({error})"
             ) from error
+        if both := {*train} & {*test}:
+            raise ValueError(
+                f"{path}: in split {self.number} {min(both)} is in train and test, as are "
+                f"{len(both)} in all; take each out of one"
+            )
         people = {name: person for person, name in enumerate(sorted({*train, *test}))}
         return walks(cameras, people, train, test)
 
@@ -154,8 +159,8 @@ class LPW(PublishedDataset):
 
     Scenes 2 and 3 train; in scene 1 the walks of view 2 are queries, those of views 1 and 3 the
     gallery. All of a person under a camera is one tracklet. Numbers of people begin anew in each
-    scene. The numbers of frames that are given as published were read in the reader of
-    others, not in the paper.
+    scene. The numbers of frames given as published are those of another project's reader,
+    not of the paper.
 
     Args:
         root: The folder `pep_256x128`, which holds `scen1`, `scen2` and `scen3`, in these a folder
@@ -219,6 +224,23 @@ def walks(
 
     train, test = list(train), list(test)
     return Splits(of(train, 0) + of(train, 1), of(test, 0), of(test, 1))
+
+
+def _plain_names(names: object) -> list[str]:
+    """Checks a list of folders' names, each once, none of which leads elsewhere.
+
+    Raises:
+        TypeError: It is no list.
+        ValueError: A name is none, or is there twice.
+    """
+    if not isinstance(names, list):
+        raise TypeError(f"{str(names)[:40]!r} is no list")
+    for name in names:
+        if not isinstance(name, str) or not is_below(name) or re.search(r"[/\\]", name):
+            raise ValueError(f"{str(name)[:40]!r} is no name of a folder")
+    if len({*names}) < len(names):
+        raise ValueError("a name is there twice")
+    return names
 
 
 def tracklet(frames: Iterable[Path], person: int, camera: int, number: int) -> list[Sample]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pplr_lightning import functional as F
 from pplr_lightning.atomic_write import written_whole
+from pplr_lightning.data.datasets import is_below
 from pplr_lightning.labelers.space import Space
 
 NEIGHBORS = 29  # of each image
@@ -110,7 +111,7 @@ class Assignment:
     def _wrong(self) -> str:
         """Says what does not fit; nothing where all does."""
         images = len(self.names)
-        if strange := [name for name in self.names if not _is_below(name)]:
+        if strange := [name for name in self.names if not is_below(name)]:
             return f"the name {strange[0]!r} leads out of the folder"
         if len({*self.names}) < images:
             return "a name is there twice"
@@ -121,9 +122,3 @@ class Assignment:
             return "a silhouette is not finite"
         low, high = (0, 0) if not self.neighbors.numel() else map(int, self.neighbors.aminmax())
         return "" if 0 <= low <= high < images else f"neighbors are not of 0 to {images - 1}"
-
-
-def _is_below(name: str) -> bool:
-    """Tells whether a name leads nowhere but below the folder that it is relative to."""
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

@@ -121,6 +121,8 @@ def _evaluation(run: Run) -> str:
         details += f"; protocol: {protocol}"
     if clothes := run.summary.get("clothes") or run.option("evaluation.clothes"):
         details += f"; clothes: {clothes}"
+    if tracklets := run.summary.get("tracklets"):
+        details += f"; tracklets: {tracklets}"
     if variant := run.summary.get("variant"):
         details += f"; {variant}"
     return (
