@@ -265,6 +265,7 @@ def known(data, tmp_path):
 
 
 def test_pairs_are_obeyed(data, known):
+    torch.manual_seed(0)  # a random network may find a single class
     options = {"eps": 0.9, "min_samples": 2}
     fit(PseudoLabeling(dbscan(**options)), data)
     before = data.pseudo_labels.classes
@@ -299,6 +300,9 @@ def test_pairs_that_cannot_be_obeyed_stop_before_work(data, known, monkeypatch):
     monkeypatch.setattr(labeling.labeler, "label", None)
     known.write_text(known.read_text() + "gone.png,,\n")
     with pytest.raises(ValueError, match=r"pairs.csv, line 5: no training image gone.png"):
+        fit(labeling, data)
+    known.unlink()
+    with pytest.raises(FileNotFoundError, match=r"^pseudo_labels.pairs: .*csv: no such table"):
         fit(labeling, data)
 
 

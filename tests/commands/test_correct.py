@@ -41,7 +41,10 @@ def test_serves_the_page(run, command, capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--candidate=2"], "candidate2.parquet: no such file; `labels` writes one of each"),
+        (
+            ["--candidate=2"],
+            "candidate2.parquet: no such file; `labels` writes one of each candidate, and none",
+        ),
         (["--out=a.csv"], "a.csv: answers are written as Parquet"),
         (["--root=gone"], "gone: no such folder; give the one that the images are in with --root"),
         (["--host=0.0.0.0"], "--host 0.0.0.0: other machines could reach it"),

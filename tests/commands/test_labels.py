@@ -104,6 +104,7 @@ def test_candidates_can_be_corrected(drawn, tmp_path):
     assert torch.equal(found.classes, classes)
     config = yaml.safe_load((tmp_path / "out/candidate1.yaml").read_text())
     assert config["pseudo_labels"]["pairs"] == "some.parquet"
+    assert "--out some.parquet" in (tmp_path / "out/labels.html").read_text()
 
 
 def test_tracklets_are_corrected_by_a_frame_of_each(drawn, tmp_path):
@@ -128,6 +129,9 @@ def test_pairs_are_obeyed(run, options, tmp_path, drawn, capsys):
     with pytest.raises(SystemExit):
         run("labels", *options, f"--pairs={pairs}", f"--out={tmp_path / 'other'}")
     assert "pairs.csv: has no column same" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("labels", *options, "--pairs=gone.csv", f"--out={tmp_path / 'other'}")
+    assert "error: --pairs gone.csv: no such table" in capsys.readouterr().err
 
 
 def test_where_all_are_in_doubt_there_is_no_config(drawn, tmp_path):

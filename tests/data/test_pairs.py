@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pplr_lightning.data import ImageFolder, Joined, Sample
-from pplr_lightning.data.pairs import image_names, read_pairs
+from pplr_lightning.data.pairs import image_names, pair_rows, read_pairs
 
 NAMES = ["a/1.png", "a/2.png", "b/3.png", "b/4.png"]
 
@@ -32,6 +32,12 @@ def test_csv_and_parquet_say_the_same(tmp_path):
         assert pairs.must_link.tolist() == [[0, 1]]
         assert pairs.cannot_link.tolist() == [[0, 2]]
         assert pairs.dropped.tolist() == [False, False, False, True]
+
+
+def test_answers_are_numbers_also_in_a_column_of_floats(tmp_path):
+    rows = "\n".join(f"a/1.png,,,{answer}" for answer in ("1.0", "2", "", "nan", "1.5", "-3", "x"))
+    found = pair_rows(csv(tmp_path, f"path_a,path_b,same,answer\n{rows}\n"))
+    assert [row.answer for _, row in found] == [1, 2, 0, 0, 0, 0, 0]
 
 
 def test_a_table_of_nothing(tmp_path):
@@ -67,7 +73,7 @@ def test_pairs_of_frames_are_pairs_of_tracklets(tmp_path):
             "path_a,path_b,same\na/1.png,a/2.png,1\nb/3.png,a/2.png,1\na/1.png,b/3.png,0\n",
             r"line 4: a/1.png and b/3.png are said to be two people, but one by other rows",
         ),
-        ("path_a,path_b,same\na/1.png,a/1.png,0\n", r"line 2: a/1.png and a/1.png are said"),
+        ("path_a,path_b,same\na/1.png,a/1.png,0\n", r"line 2: a/1.png is said to be two people;"),
     ],
 )
 def test_complaints(text, message, tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from pplr_lightning.functional import constrain_labels
 from pplr_lightning.functional.constraints import linked_sets
@@ -81,6 +82,34 @@ def test_a_cluster_is_parted_at_what_is_nearest():
     rows = [0, 1, 2, 4, 5, 6]
     found = constrain_labels(features[:7], labels[:7], must_link=must, cannot_link=cannot)
     assert found[rows].tolist() == [0, 0, 0, 1, 1, -1]
+
+
+@pytest.mark.parametrize(("people", "expected"), [(1, [1.7, 6.3, 0.0]), (3, [3.0, 1.1, 1.4])])
+def test_what_is_split_off(people, expected):
+    """Of six images that are said not to be the person of 19, as docs/labels.md tells."""
+    persons = torch.tensor([0] * 19 + [1 + image % people for image in range(6)])
+    must = torch.tensor([[0, image] for image in range(1, 19)])
+    cannot = torch.tensor([[0, image] for image in range(19, 25)])
+    same_person = persons[19:, None] == persons[19:]
+    outliers, right, wrong = 0, 0, 0
+    for seed in range(50):
+        generator = torch.Generator().manual_seed(seed)
+        # Unit centres with a cosine of .7 or so, and images of .6 with their own.
+        common = normalize(torch.randn(64, generator=generator), dim=0)
+        own = normalize(torch.randn(people + 1, 64, generator=generator), dim=1)
+        centers = normalize(0.7**0.5 * common + 0.3**0.5 * own, dim=1)
+        noise = 1.3 / 64**0.5 * torch.randn(25, 64, generator=generator)
+        found = constrain_labels(
+            normalize(centers[persons] + noise, dim=1),
+            torch.zeros(25, dtype=torch.int64),
+            must_link=must,
+            cannot_link=cannot,
+        )[19:]
+        outliers += int((found < 0).sum())
+        joined = ((found[:, None] == found) & (found >= 0)).triu(1)
+        right += int((joined & same_person).sum())
+        wrong += int((joined & ~same_person).sum())
+    assert [outliers / 50, right / 50, wrong / 50] == pytest.approx(expected, abs=0.25)
 
 
 def test_an_image_in_a_wrong_cluster_does_not_join_that_with_its_own():

@@ -58,6 +58,10 @@ def test_an_image_is_not_its_own_neighbour_behind_duplicates():
         ("neighbors", [[4], [0], [0], [0]], r"neighbors are not of 0 to 3"),
         ("neighbors", [[-1], [0], [0], [0]], r"neighbors are not of 0 to 3"),
         ("neighbors", [[1], [0, 2], [0], [0]], r"not written by `labels`"),
+        ("neighbors", [[1], [0, 2], [], [0]], r"not written by `labels`"),
+        ("neighbors", [[1], [None], [0], [0]], r"not written by `labels`"),
+        ("neighbors", [[1], None, [0], [0]], r"not written by `labels`"),
+        ("neighbors", [1, 0, 3, 2], r"not written by `labels`"),
         ("other", [0, 0, 0, 0], None),
     ],
 )

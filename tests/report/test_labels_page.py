@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -27,10 +28,10 @@ def page(rows, tmp_path):
     picture = tmp_path / "clusters1.png"
     Image.new("RGB", (4, 4)).save(picture)
 
-    def write(doubts=(), **options):
+    def write(config="candidate1.yaml", doubts=(), **options):
         rows[3]["doubts"] = list(doubts)
         text = "" if doubts else "pseudo_labels: <x>\n"
-        one = Candidate("k1 16", rows[3], "candidate1.yaml", text, picture, "four images")
+        one = Candidate("k1 16", rows[3], config, text, picture, "four images")
         write_labels_page(
             tmp_path / "labels.html", title="a & b", start="x.pth", tiles=[("4", "images")],
             rows=rows, candidates=[one], **options,
@@ -73,6 +74,19 @@ def test_says_that_no_number_proves_it(page):
     assert "--config candidate1.yaml" in text
     assert "ARI" not in text
     assert "Every setting was set aside" not in text
+
+
+def test_commands_can_be_pasted(page):
+    commands = unescape(page("my labels/candidate1.yaml", pairs="a's.csv"))
+    for command in (
+        "fit --config configs/own_images.yaml --config 'my labels/candidate1.yaml'<",
+        "correct --labels 'my labels' --candidate 1 --out corrections.parquet<",
+        "--config 'my labels/candidate1.yaml' --pseudo_labels.pairs corrections.parquet<",
+    ):
+        assert command in commands
+    commands = unescape(page(pairs="a's.parquet"))  # further answers go to those that are there
+    assert "correct --labels . --candidate 1 --out 'a'\"'\"'s.parquet'<" in commands
+    assert "--pseudo_labels.pairs 'a'\"'\"'s.parquet'<" in commands
 
 
 def test_says_that_all_are_in_doubt(page):

@@ -119,6 +119,8 @@ def test_a_cluster_of_which_nothing_is_left_is_gone_over(desk):
     assert "No cluster is left" in desk.start()[1]
     assert desk.merge(None)[0] is None
     assert desk.undo(None)[0].view.size == 3
+    desk.corrections.file.unlink()
+    assert 'role="alert">' in desk.undo(None)[1]
 
 
 def test_nothing_chosen_is_told_and_changes_nothing(desk):

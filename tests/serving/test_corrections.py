@@ -125,6 +125,35 @@ def test_pairs_of_another_origin_stay(assignment, tmp_path):
     assert found == {**rows, "path_a": ["0.png", "x.png"]}
 
 
+def test_what_another_wrote_meanwhile_stays(assignment, tmp_path):
+    file = tmp_path / "a.parquet"
+    first, second = (Corrections(assignment, file) for _ in range(2))
+    first.drop([0])
+    first.drop([1])  # its own writing is no change
+    kept = file.read_bytes()
+    with pytest.raises(
+        ValueError, match=r"a.parquet was changed meanwhile, .*start `correct` again"
+    ):
+        second.drop([2])
+    assert file.read_bytes() == kept
+    assert second.rows == []
+    file.unlink()
+    with pytest.raises(ValueError, match=r"a.parquet was changed meanwhile"):
+        first.undo()
+    assert first.answers == 2
+
+
+def test_a_file_that_contradicts_itself_is_not_opened(assignment, tmp_path):
+    rows = {
+        "path_a": ["0.png", "x.png", "0.png"],  # over an image of another labelling
+        "path_b": ["x.png", "1.png", "1.png"],
+        "same": [True, True, False],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a.parquet, row 3: 0.png and 1.png are said to be two"):
+        Corrections(assignment, tmp_path / "a.parquet")
+
+
 def test_files_that_cannot_be(assignment, tmp_path):
     with pytest.raises(ValueError, match=r"a.csv: answers are written as Parquet"):
         Corrections(assignment, tmp_path / "a.csv")

@@ -170,6 +170,8 @@ class PseudoLabeling(Callback):
                 f"pseudo_labels.pairs: {type(method).__name__} keeps a row of every image, and so "
                 "needs a class of each as its labeler makes them; leave pairs out"
             )
+        if not self.pairs.is_file():
+            raise FileNotFoundError(f"pseudo_labels.pairs: {self.pairs}: no such table")
         known = read_pairs(self.pairs, *image_names(data.dataset, data.train_samples))
         if self._tracklets is not None:
             known.of_tracklets(self._tracklets)

@@ -96,7 +96,11 @@ def run(args: list[str]) -> list[GridLabels]:
     data.setup("predict")
     samples = data.train_samples
     root, names = image_names(options.data, samples)
-    pairs = None if options.pairs is None else read_pairs(Path(options.pairs), root, names)
+    pairs = None
+    if options.pairs is not None:
+        if not Path(options.pairs).is_file():
+            raise FileNotFoundError(f"--pairs {options.pairs}: no such table")
+        pairs = read_pairs(Path(options.pairs), root, names)
     tracklets = None
     if options.pool_tracklets and any(one.tracklet_id != UNKNOWN for one in samples):
         tracklets = torch.tensor(tracklet_numbers(samples))
@@ -211,6 +215,7 @@ def write_labels(
             rows=list(rows.values()),
             candidates=pictured,
             images_per_person=images_per_person,
+            pairs=pairs,
         )
     return shown
 

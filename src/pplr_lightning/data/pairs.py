@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -49,10 +49,23 @@ class Pairs:
             )
 
     @classmethod
-    def of(
-        cls, linked: dict[bool, list[tuple[int, int]]], dropped: Tensor, told: Sequence[str]
-    ) -> Pairs:
-        """Makes them of lists of those that are the same, and of those that are not."""
+    def of(cls, rows: Iterable[tuple[str, PairRow]], number: Mapping[str, int]) -> Pairs:
+        """Makes them of rows of `pair_rows`.
+
+        Args:
+            rows: Where each stands, and the row.
+            number: Of each image, 0 to N - 1, by its name.
+        """
+        linked: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        dropped = torch.zeros(len(number), dtype=torch.bool)
+        told = []
+        for where, row in rows:
+            if row.other is None or row.same is None:
+                dropped[number[row.one]] = True
+                continue
+            linked[row.same].append((number[row.one], number[row.other]))
+            if not row.same:
+                told.append(f"{where}: {row.one} and {row.other}")
         must, cannot = (torch.tensor(linked[same]).view(-1, 2).long() for same in (True, False))
         return cls(must, cannot, dropped, told)
 
@@ -103,22 +116,14 @@ def read_pairs(path: Path, root: Path, names: Sequence[str]) -> Pairs:
             the row.
     """
     number = {name: place for place, name in enumerate(names)}
-    linked: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
-    dropped = torch.zeros(len(names), dtype=torch.bool)
-    told = []
-    for where, row in pair_rows(path):
+    rows = list(pair_rows(path))
+    for where, row in rows:
         for name in (row.one, row.other):
             if name is not None and name not in number:
                 raise ValueError(
                     f"{where}: no training image {name}: names are relative to {root}, with slashes"
                 )
-        if row.other is None or row.same is None:
-            dropped[number[row.one]] = True
-            continue
-        linked[row.same].append((number[row.one], number[row.other]))
-        if not row.same:
-            told.append(f"{where}: {row.one} and {row.other}")
-    return Pairs.of(linked, dropped, told)
+    return Pairs.of(rows, number)
 
 
 class PairRow(NamedTuple):
@@ -150,11 +155,13 @@ def pair_rows(path: Path) -> Iterator[tuple[str, PairRow]]:
         # ./1.png is 1.png
         one, other = (PurePosixPath(row[name]).as_posix() if row[name] else None for name in ENDS)
         same = row["same"].strip().lower()
-        answer = row.get("answer", "")
+        answer = row.get("answer", "").strip().removesuffix(".0")  # a column with gaps is of floats
         number = int(answer) if answer.isdecimal() else 0
         if one is not None and other is None and not same:
             yield where, PairRow(one, None, None, number)
         elif one is not None and other is not None and same in TRUTH:
+            if one == other and not TRUTH[same]:
+                raise ValueError(f"{where}: {one} is said to be two people; take that row out")
             yield where, PairRow(one, other, TRUTH[same], number)
         else:
             raise ValueError(

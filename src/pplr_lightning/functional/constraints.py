@@ -31,8 +31,10 @@ def constrain_labels(
     1. A cluster that holds images that cannot be linked, by a pair or over what is linked, is
        parted. What is linked is placed as one, at its mean: of what pairs name, the largest first,
        each goes to the nearest part, or begins one of its own where that cannot take it; then all
-       else goes to the nearest part (by cosine, as COP-k-means assigns; Wagstaff et al.,
-       "Constrained k-means clustering with background knowledge", ICML 2001).
+       else goes to the nearest part (by cosine; after COP-k-means, which takes the next nearest
+       that can; Wagstaff et al., "Constrained k-means clustering with background knowledge", ICML
+       2001). So images that are split off one by one, and look more like the cluster than like
+       each other, mostly end alone: link those that are one person.
     2. Pairs that must be linked join the whole clusters, or parts, of their ends, as in C-DBSCAN
        (Ruiz et al., "C-DBSCAN: Density-based clustering with constraints", RSFDGrC 2007). An
        outlier that is linked to a clustered image joins its cluster. Outliers that are linked to
@@ -199,7 +201,13 @@ def _conflicts(
 def _place(
     sums: Tensor, units: list[int], owner: NDArray[np.int64], apart: Groups
 ) -> list[list[int]]:
-    """Give each unit of a cluster the nearest part, or one of its own where that cannot take it."""
+    """Give each unit of a cluster the nearest part, or one of its own where that cannot take it.
+
+    Not the next nearest that can, as COP-k-means does: what is split off is not said to be one
+    person, and all of it would end in one part. The cost is that of what looks most like the
+    cluster that it was split off each image begins a part, and is an outlier if it stays alone
+    (docs/labels.md has how often), until a pair links it.
+    """
     named = [unit for unit in units if int(owner[unit]) in apart]
     others = [unit for unit in units if int(owner[unit]) not in apart]
     parts, taken = [[named[0]]], [{int(owner[named[0]])}]

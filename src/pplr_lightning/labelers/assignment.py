@@ -89,18 +89,24 @@ class Assignment:
         import pyarrow.parquet as pq
 
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; `labels` writes one of each candidate")
+            raise FileNotFoundError(
+                f"{path}: no such file; `labels` writes one of each candidate, and none where it "
+                "set every setting aside"
+            )
         try:
             table = pq.read_table(path, columns=list(COLUMNS))
-            names, classes, silhouettes, neighbors = (table[name].to_pylist() for name in COLUMNS)
+            names, classes, silhouettes = (table[name].to_pylist() for name in COLUMNS[:3])
+            lists = table[COLUMNS[3]].combine_chunks()  # never of Python: there are 29 N numbers
+            count = len(lists[0])
+            neighbors = lists.cast(pa.list_(pa.int64(), count)).flatten().to_numpy()
             made = cls(
                 Path((table.schema.metadata or {})[b"root"].decode()),
                 names,
                 torch.tensor(classes, dtype=torch.int64),
                 torch.tensor(silhouettes, dtype=torch.float32),
-                torch.tensor(neighbors, dtype=torch.int64).view(len(names), -1),
+                torch.from_numpy(neighbors.copy()).view(len(names), count),
             )
-        except (pa.ArrowException, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (pa.ArrowException, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: not written by `labels` ({error})") from error
         if wrong := made._wrong():
             raise ValueError(

@@ -230,7 +230,7 @@ class PartNetwork(nn.Module):
             raise ValueError(
                 f"the pretrained weights of {self.backbone_name} cannot be loaded ({error}); check "
                 "the connection to the Hugging Face hub, or set network.weights to a file, or to "
-                "null for random ones"
+                "null for random ones (`labels`: --weights to a file)"
             ) from error
         self.backbone.load_state_dict(pretrained.state_dict())
 

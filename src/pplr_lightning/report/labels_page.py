@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,6 +87,7 @@ def write_labels_page(
     rows: Sequence[Row],
     candidates: Sequence[Candidate],
     images_per_person: float | None = None,
+    pairs: str | None = None,
 ) -> Path:
     """Writes the page.
 
@@ -97,10 +99,12 @@ def write_labels_page(
         rows: All settings.
         candidates: Those to look at, the best first; where all settings are in doubt, some of them.
         images_per_person: What the user expects.
+        pairs: Table that the labels obey, to which further answers are added.
 
     Returns:
         Its path.
     """
+    answers = pairs if pairs is not None and pairs.endswith(".parquet") else "corrections.parquet"
     names = columns_of(rows)
     header = [*(COLUMNS[name][0] for name in names), "set aside, because"]
     body = [[*(written(row, name) for name in names), "; ".join(row["doubts"])] for row in rows]
@@ -114,6 +118,8 @@ def write_labels_page(
         "candidates": [
             {
                 **one._asdict(),
+                "config": shlex.quote(one.config),
+                "folder": shlex.quote(str(Path(one.config).parent)),
                 "values": [(COLUMNS[n][0], written(one.row, n)) for n in names[4:]],
                 "doubts": one.row["doubts"],
                 "source": "data:image/png;base64,"
@@ -122,6 +128,7 @@ def write_labels_page(
             for one in candidates
         ],
         "sound": any(not one.row["doubts"] for one in candidates),
+        "answers": shlex.quote(answers),
         "cameras": "across_cameras" in names,
         "truth": "ari" in names,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -121,8 +120,10 @@ class Desk:
         if look is not None:
             return self._act(look, lambda _: self.corrections.undo())
         with self.lock:
-            with suppress(ValueError):
+            try:
                 self.corrections.undo()
+            except (ValueError, OSError) as error:
+                return None, _said(str(error), error=True), "", ""
             return self._show(self._next(None))
 
     def split(self, look: Look | None) -> Shown:
@@ -195,15 +196,15 @@ class Desk:
 
     def _show(self, view: View | None) -> Shown:
         if view is None:
-            return None, '<p class="said status" role="status">No cluster is left.</p>', "", ""
+            return None, _said("No cluster is left."), "", ""
         self.looks += 1
         look = Look(view, str(self.looks))
         more = view.size - len(view.images)
         within = self._images(
             look,
             "This cluster: choose the images that are not of its person",
-            "Those that you leave are then one person. The clearest is first, the most doubtful "
-            "follow; below each is its silhouette."
+            "Look at all before you split: those that you leave are then one person. The clearest "
+            "is first, the most doubtful follow; below each is its silhouette."
             + (f" {more:,} more are not shown, and nothing is said of them." if more else ""),
             [(image, f"{self.corrections.clarity(image):.2f}") for image in view.images],
         )
@@ -233,10 +234,14 @@ class Desk:
 
     def _status(self, view: View, words: str = "", *, error: bool = False) -> str:
         corrections = self.corrections
-        role = "alert" if error else "status"
         place = 1 + corrections.order.index(view.cluster)
         text = (
             f"{words} Cluster {place:,} of {len(corrections.order):,} in order of doubt, "
             f"images: {view.size:,}. Answers in {corrections.file}: {corrections.answers:,}."
         )
-        return f'<p class="said {role}" role="{role}">{escape(text.strip())}</p>'
+        return _said(text.strip(), error=error)
+
+
+def _said(text: str, *, error: bool = False) -> str:
+    role = "alert" if error else "status"
+    return f'<p class="said {role}" role="{role}">{escape(text)}</p>'

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from pplr_lightning.atomic_write import written_whole
 from pplr_lightning.data.pairs import PairRow, Pairs, pair_rows
@@ -61,7 +60,7 @@ class Corrections:
         rows: All that is known, of other images, too.
 
     Raises:
-        ValueError: The file is there, and no such table.
+        ValueError: The file is there, and no such table, or its rows contradict each other.
     """
 
     def __init__(self, assignment: Assignment, file: Path) -> None:
@@ -70,13 +69,16 @@ class Corrections:
         self.assignment = assignment
         self.file = file
         self._clarity: list[float] = assignment.silhouettes.tolist()
-        self._neighbors: list[list[int]] = assignment.neighbors.tolist()
+        self._neighbors = assignment.neighbors.numpy()  # of a million images lists take GBs
         self._given: list[int] = assignment.classes.tolist()
         doubt = cluster_doubt(assignment.silhouettes, assignment.classes)
         self.order: list[int] = doubt.argsort(descending=True, stable=True).tolist()
         self._rank = {cluster: place for place, cluster in enumerate(self.order)}
         self._number = {name: place for place, name in enumerate(assignment.names)}
-        self.rows = [row for _, row in pair_rows(file)] if file.exists() else []
+        self._seen = _stamp(file)  # before it is read: what comes in between is found later
+        found = [] if self._seen is None else list(pair_rows(file))
+        _check(found)
+        self.rows = [row for _, row in found]
         self._replay()
 
     @property
@@ -156,7 +158,8 @@ class Corrections:
 
     def pairs(self) -> Pairs:
         """Gives the answers as a labelling takes them."""
-        return self._as_pairs(self.rows)
+        rows = [("", row) for row in self.rows if self._is_known(row)]
+        return Pairs.of(rows, self._number)
 
     def _beside(self, cluster: int) -> tuple[int, ...]:
         """Lists the images that most of a cluster's have among their nearest.
@@ -165,7 +168,7 @@ class Corrections:
         """
         near: Counter[int] = Counter()
         for image in self._members[cluster]:
-            for rank, other in enumerate(self._neighbors[image], 1):
+            for rank, other in enumerate(self._neighbors[image].tolist(), 1):
                 near[other] += 1 / rank  # type: ignore[assignment]
         found: dict[int, int] = {}
         for image, _ in near.most_common():
@@ -191,32 +194,30 @@ class Corrections:
 
     def _write(self, rows: list[PairRow]) -> None:
         """Has the file hold these rows, or leaves it and all else as it is."""
+        if _stamp(self.file) != self._seen:
+            raise ValueError(
+                f"{self.file} was changed meanwhile, and this is not in it: start `correct` again"
+            )
         try:
-            self._as_pairs(rows)
+            _check([("", row) for row in rows])
         except ValueError as error:
             raise ValueError("this contradicts an earlier answer; take that back first") from error
         columns = dict(zip(SCHEMA.names, zip(*rows, strict=True), strict=True)) if rows else {}
         table = pa.table({name: columns.get(name, []) for name in SCHEMA.names}, schema=SCHEMA)
         with written_whole(self.file, synced=True) as aside:
             pq.write_table(table, aside)
+            seen = _stamp(aside)  # which takes it along to its place
+        self._seen = seen
         self.rows = rows
         self._replay()
 
-    def _numbered(self, rows: Sequence[PairRow]) -> Iterator[tuple[int, int | None, bool | None]]:
-        """Yields rows of these images by their numbers; others, of another labelling, wait."""
-        for one, other, same, _ in rows:
-            if one in self._number and (other is None or other in self._number):
-                yield self._number[one], None if other is None else self._number[other], same
+    def _is_known(self, row: PairRow) -> bool:
+        """Tells whether a row is of these images; others, of another labelling, wait."""
+        return row.one in self._number and (row.other is None or row.other in self._number)
 
-    def _as_pairs(self, rows: Sequence[PairRow]) -> Pairs:
-        linked: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
-        dropped = torch.zeros(len(self._given), dtype=torch.bool)
-        for one, other, same in self._numbered(rows):
-            if other is None or same is None:
-                dropped[one] = True
-            else:
-                linked[same].append((one, other))
-        return Pairs.of(linked, dropped, ["" for _ in linked[False]])
+    def _numbered(self) -> Iterator[tuple[int, int | None, bool | None]]:
+        for one, other, same, _ in filter(self._is_known, self.rows):
+            yield self._number[one], None if other is None else self._number[other], same
 
     def _replay(self) -> None:
         """Finds what the answers make of the clusters, one after the other."""
@@ -228,7 +229,7 @@ class Corrections:
         self._parent = list(range(len(self.order)))
         self._dropped: set[int] = set()
         apart = []
-        for one, other, same in self._numbered(self.rows):
+        for one, other, same in self._numbered():
             if other is None:
                 self._dropped.add(one)
                 self._move(one, -1)
@@ -259,3 +260,17 @@ class Corrections:
         self._cluster[image] = cluster
         if cluster >= 0:
             self._members[cluster].add(image)
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """Tells when a file was written, and its size, by which a change is seen; None for no file."""
+    if not file.exists():
+        return None
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def _check(rows: Sequence[tuple[str, PairRow]]) -> None:
+    """Complains of rows that contradict each other, whatever images they are of."""
+    ends = (name for _, row in rows for name in (row.one, row.other) if name is not None)
+    Pairs.of(rows, {name: place for place, name in enumerate(dict.fromkeys(ends))})
