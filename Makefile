@@ -22,7 +22,8 @@ demo: install  ## random weights, ImageNet's, after PPLR on drawn people: three 
 	$(KEEP) $(BIN)/python -m pplr_lightning demo --seed $(SEED)
 
 test: install  ## a worker for each core, of one thread
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	    --no-loadscope-reorder
 
 benchmark-gpu:  ## needs a CUDA device: tables within MINUTES, by PLAN; installs nothing
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu.py --plan $(PLAN) --minutes $(MINUTES)

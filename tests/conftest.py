@@ -26,10 +26,18 @@ from .tiny import module, save
 os.environ.setdefault("WANDB_MODE", "offline")
 ROOT = Path(__file__).parents[1]
 
+# Files of few tests that take long: they start processes, or build the documentation.
+LONG = ("test_ddp", "test_faults", "test_configs", "test_figures", "test_site", "test_docs")
+
 # What earlier tests of the process left open is closed in whichever test comes next, with a word.
 warns_of_nothing = pytest.mark.filterwarnings(
     "error", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Has workers begin with the long files, so that none is left with one at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(autouse=True, scope="session")
