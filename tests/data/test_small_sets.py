@@ -42,7 +42,7 @@ class TestVIPeR:
 
     def test_person_of_one_camera(self, viper):
         touch(viper / "cam_a/011_0.bmp")
-        with pytest.raises(ValueError, match=r"VIPeR: person 0011 is in one of cam_a and cam_b"):
+        with pytest.raises(ValueError, match=r"VIPeR: person 0011 is under one of the two cameras"):
             VIPeR(viper).load()
 
     @pytest.mark.parametrize("split", [-1, 20])

@@ -91,10 +91,9 @@ class PRCC(PublishedDataset):
         return Splits(train, query, gallery)
 
     def _sample(self, image: Path, folder: Path, camera: str) -> Sample:
-        person = image.relative_to(folder).parts[0]
-        if not person.isdecimal():
-            raise ValueError(
-                f"{image}: {folder} has a folder for each person, of a number; {person!r} is none: "
-                "move it away"
-            )
-        return Sample(str(image), int(person), "ABC".index(camera), clothes_id=int(camera == "C"))
+        return Sample(
+            str(image),
+            self._person(image, folder),
+            "ABC".index(camera),
+            clothes_id=int(camera == "C"),
+        )

@@ -13,8 +13,8 @@ from PIL import Image
 
 from pplr_lightning.atomic_write import written_whole
 from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, find_images
+from pplr_lightning.data.matlab import hdf5
 from pplr_lightning.data.random_splits import SplitDataset
-from pplr_lightning.data.small_sets import two_views
 
 SOURCE = "ask its authors for it (https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html)"
 
@@ -51,12 +51,7 @@ class CUHK01(SplitDataset):
             camera = (int(match[2]) - 1) // 2
             sample = Sample(str(image), int(match[1]), camera)
             views[camera].setdefault(match[1], []).append(sample)
-        if alone := views[0].keys() ^ views[1].keys():
-            raise ValueError(
-                f"{self.root}: person {min(alone)} is under one of the two cameras alone, of "
-                f"{len(alone)} people; unpack the data set again"
-            )
-        return two_views(views, self.number)
+        return self._two_views(views)
 
 
 class CUHK02(PublishedDataset):
@@ -208,18 +203,3 @@ def _write_images(path: Path, boxes: str, folder: Path) -> int:
 def _cell(file: Any, reference: Any) -> Any:
     """Returns what a cell of MATLAB refers to, whose axes HDF5 holds the other way round."""
     return file[reference][()].T
-
-
-def hdf5() -> Any:
-    """Returns h5py, which reads files of MATLAB 7.3.
-
-    Raises:
-        ModuleNotFoundError: It is not installed.
-    """
-    try:
-        import h5py
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "files of MATLAB 7.3 are read by h5py: pip install h5py, or the extra 'mat'"
-        ) from error
-    return h5py

@@ -304,6 +304,20 @@ class PublishedDataset(ReIDDataset):
             )
         return match
 
+    def _person(self, image: Path, folder: Path) -> int:
+        """Reads the person off the folder below `folder` that an image lies in.
+
+        Raises:
+            ValueError: Its name is no number.
+        """
+        person = image.relative_to(folder).parts[0]
+        if not person.isdecimal():
+            raise ValueError(
+                f"{image}: {folder} has a folder for each person, of a number; {person!r} is none: "
+                "move it away"
+            )
+        return int(person)
+
     def _missing(self, path: Path, kind: str, needs: str) -> FileNotFoundError:
         """Makes the error for a part that is not there.
 

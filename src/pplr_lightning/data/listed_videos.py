@@ -10,9 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pplr_lightning.data.cuhk import hdf5
 from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, is_below, read_utf8
-from pplr_lightning.data.small_sets import read_mat, whole_numbers
+from pplr_lightning.data.matlab import hdf5, read_mat, whole_numbers
 from pplr_lightning.data.video_sets import tracklet
 
 
@@ -64,12 +63,7 @@ class MARS(PublishedDataset):
         queries = set((whole_numbers(self._array(path, "query_IDX")) - 1).flatten().tolist())
         if not queries <= set(range(len(test))):
             raise ValueError(f"{path}: names tracklets beyond the {len(test)} of the test")
-        gallery = [row for row in range(len(test)) if self.gallery == "all" or row not in queries]
-        return Splits(
-            train=[sample for samples in train for sample in samples],
-            query=[sample for row in sorted(queries) for sample in test[row]],
-            gallery=[sample for row in gallery for sample in test[row]],
-        )
+        return _splits(train, test, queries, in_gallery=self.gallery == "all")
 
     def _tracklets(self, part: str) -> list[list[Sample]]:
         """Lists the tracklets of training or test, in their order; those of junk are empty."""
@@ -145,14 +139,7 @@ class LSVID(PublishedDataset):
             raise ValueError(f"{path}: holds no query ({error})") from error
         if not queries <= set(range(len(test))):
             raise ValueError(f"{path}: names tracklets beyond the {len(test)} of the test")
-        return Splits(
-            train=[sample for samples in train for sample in samples],
-            query=[sample for row in sorted(queries) for sample in test[row]],
-            gallery=[
-                sample for row, samples in enumerate(test) if row not in queries
-                for sample in samples
-            ],
-        )  # fmt: skip
+        return _splits(train, test, queries, in_gallery=False)
 
     def _tracklets(self, part: str) -> list[list[Sample]]:
         path = self._file(f"info/list_sequence/list_seq_{part}.txt")
@@ -177,6 +164,18 @@ class LSVID(PublishedDataset):
             paths = (self.root / folder / name for name in frames)
             tracklets.append(tracklet(paths, int(person), int(match[1]), number))
         return tracklets
+
+
+def _splits(
+    train: list[list[Sample]], test: list[list[Sample]], queries: set[int], *, in_gallery: bool
+) -> Splits:
+    """Takes the queries out of the tracklets of the test, or has them in the gallery, too."""
+    gallery = [row for row in range(len(test)) if in_gallery or row not in queries]
+    return Splits(
+        train=[sample for samples in train for sample in samples],
+        query=[sample for row in sorted(queries) for sample in test[row]],
+        gallery=[sample for row in gallery for sample in test[row]],
+    )
 
 
 def _names(folder: Path) -> list[str]:

@@ -37,16 +37,10 @@ class OccludedREID(PublishedDataset):
         )
 
     def _read_people(self, folder: Path, camera: int) -> list[Sample]:
-        samples = []
-        for image in find_images(self._folder(str(folder.relative_to(self.root)))):
-            person = image.relative_to(folder).parts[0]
-            if not person.isdecimal():
-                raise ValueError(
-                    f"{image}: {folder} has a folder for each person, of a number; {person!r} is "
-                    "none: move it away"
-                )
-            samples.append(Sample(str(image), int(person), camera))
-        return samples
+        return [
+            Sample(str(image), self._person(image, folder), camera)
+            for image in find_images(self._folder(str(folder.relative_to(self.root))))
+        ]
 
 
 class PDukeMTMCreID(OccludedREID):

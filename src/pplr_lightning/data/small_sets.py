@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from pplr_lightning.data.datasets import UNKNOWN, Sample, Splits, find_images
-from pplr_lightning.data.random_splits import SplitDataset, shuffled
+from pplr_lightning.data.matlab import read_mat
+from pplr_lightning.data.random_splits import SplitDataset, samples_of, shuffled
 
 
 class VIPeR(SplitDataset):
@@ -42,12 +41,7 @@ class VIPeR(SplitDataset):
         cameras = [
             self._read_camera(name, camera) for camera, name in enumerate(("cam_a", "cam_b"))
         ]
-        if alone := cameras[0].keys() ^ cameras[1].keys():
-            raise ValueError(
-                f"{self.root}: person {min(alone)} is in one of cam_a and cam_b alone, of "
-                f"{len(alone)} people; unpack the data set again"
-            )
-        return two_views(cameras, self.number)
+        return self._two_views(cameras)
 
     def _read_camera(self, folder: str, camera: int) -> dict[str, list[Sample]]:
         return _by_person(
@@ -197,52 +191,10 @@ class PRID2011(SplitDataset):
         both = sorted(name for name in cam_a.keys() & cam_b.keys() if int(name) <= self.common)
         train = set(shuffled(both, self.number)[: len(both) // 2])
         return Splits(
-            train=_of(cam_a, sorted(train)) + _of(cam_b, sorted(train)),
-            query=_of(cam_a, [name for name in both if name not in train]),
-            gallery=_of(cam_b, [name for name in sorted(cam_b) if name not in train]),
+            train=samples_of(cam_a, sorted(train)) + samples_of(cam_b, sorted(train)),
+            query=samples_of(cam_a, [name for name in both if name not in train]),
+            gallery=samples_of(cam_b, [name for name in sorted(cam_b) if name not in train]),
         )
-
-
-def two_views(views: list[dict[str, list[Sample]]], number: int, *, train: float = 0.5) -> Splits:
-    """Splits people who are in both of two views, and has one view search the other.
-
-    Args:
-        views: The images of each person, by name, of one view and the other.
-        number: Of the split: people are drawn by its half; where it is odd the second view's images
-            are queries.
-        train: Share of the people who train.
-    """
-    order = shuffled(views[0], number // 2)
-    trained = int(train * len(order))
-    seen, tested = sorted(order[:trained]), sorted(order[trained:])
-    query, gallery = views if number % 2 == 0 else reversed(views)
-    return Splits(
-        train=_of(views[0], seen) + _of(views[1], seen),
-        query=_of(query, tested),
-        gallery=_of(gallery, tested),
-    )
-
-
-def read_mat(path: Path) -> dict[str, Any]:
-    """Reads a file of MATLAB, up to version 7.2: numbers, texts and cells, no code.
-
-    Raises:
-        ValueError: It is none.
-    """
-    from scipy.io import loadmat
-
-    try:
-        contents: dict[str, Any] = loadmat(path)
-    except OSError:
-        raise
-    except Exception as error:  # scipy raises errors of many types
-        raise ValueError(f"{path}: no file of MATLAB 7.2 or before ({error})") from error
-    return contents
-
-
-def whole_numbers(values: Any) -> Any:
-    """Turns an array of MATLAB's into int64; small unsigned types would overflow below 0."""
-    return np.asarray(values).astype(np.int64)
 
 
 def _by_person(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
@@ -250,7 +202,3 @@ def _by_person(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
     for sample in samples:
         people.setdefault(f"{sample.person_id:04d}", []).append(sample)
     return people
-
-
-def _of(people: dict[str, list[Sample]], names: Iterable[str]) -> list[Sample]:
-    return [sample for name in names for sample in people[name]]

@@ -15,8 +15,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, is_below
 from pplr_lightning.data.market_layout import DukeMTMCreID
+from pplr_lightning.data.matlab import read_mat, whole_numbers
 from pplr_lightning.data.random_splits import SplitDataset
-from pplr_lightning.data.small_sets import read_mat, whole_numbers
 
 
 class PRID2011Video(SplitDataset):
