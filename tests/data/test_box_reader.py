@@ -191,9 +191,9 @@ class TestRefuses:
         [
             ("frame,left,top,width,height\n1,2,3,4,5\n", r"a.csv: needs the columns frame, left, "),
             ("frame,track,left,top,width\n1,2,3,4,5\n", r"a.csv: needs the columns .*; has frame"),
-            ("frame,track,left,top,width,height\n1,2,3,4,5,x\n", r"the column height holds no num"),
-            ("frame,track,left,top,width,height\n1,2,3,4,5,\n", r"a.csv, line 2: a value is miss"),
-            ("frame,track,left,top,width,height\n1,2,3\n", r"a.csv: no table of boxes \("),
+            ("frame,track,left,top,width,height\n1,2,3,4,5,x\n", r"line 2: height is x, and no n"),
+            ("frame,track,left,top,width,height\n1,2,3,4,5,\n", r"line 2: height is missing, and"),
+            ("frame,track,left,top,width,height\n1,2,3\n", r"a.csv, line 2: not a value for"),
             ("frame,track,left,top,width,height\n1,-1,3,4,5,6\n", r"a.csv, line 2: the id -1 is"),
             ("frame,track,left,top,width,height\n", r"a.csv: holds no box of a person"),
         ],
@@ -204,7 +204,7 @@ class TestRefuses:
 
     def test_what_is_no_parquet(self, frames, tmp_path):
         (tmp_path / "a.parquet").write_text("frame")
-        self.refused(tmp_path / "a.parquet", frames, r"a.parquet: no table of boxes \(")
+        self.refused(tmp_path / "a.parquet", frames, r"a.parquet: no Parquet file \(")
 
     @pytest.mark.parametrize(
         ("change", "match"),

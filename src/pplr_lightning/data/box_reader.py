@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pplr_lightning.data.box_table import has_head, table_rows
+from pplr_lightning.data.box_table import box_rows, has_head
 from pplr_lightning.data.boxes import UNKNOWN, Boxes, Row
 from pplr_lightning.data.coco_video import coco_rows
 from pplr_lightning.data.mot import mot_rows
@@ -77,7 +77,7 @@ def _reader(path: Path, frames: Frames) -> Iterator[Row]:
     if path.suffix == ".json":
         return coco_rows(path, frames)
     if path.suffix == ".parquet" or (path.suffix == ".csv" and has_head(path)):
-        return table_rows(path)
+        return box_rows(path)
     return mot_rows(path)
 
 

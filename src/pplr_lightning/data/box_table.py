@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pplr_lightning.data.boxes import UNKNOWN, Row
-from pplr_lightning.data.datasets import read_utf8
+from pplr_lightning.data.files import read_utf8
+from pplr_lightning.data.table_rows import table_rows
 
 TRACKS = ("track_id", "tracklet_id", "track")
 NUMBERS = ("frame", "left", "top", "width", "height")
+CONFIDENCE = "confidence"
 
 
 def has_head(path: Path) -> bool:
@@ -18,7 +20,7 @@ def has_head(path: Path) -> bool:
     return bool(lines) and any(letter.isalpha() for letter in lines[0])
 
 
-def table_rows(path: Path) -> Iterator[Row]:
+def box_rows(path: Path) -> Iterator[Row]:
     """Yields the boxes of a table of the columns of `NUMBERS`, one of `TRACKS`, and `confidence`.
 
     Pixels are counted from 0. A table may have other columns, and may leave out the confidence.
@@ -26,35 +28,21 @@ def table_rows(path: Path) -> Iterator[Row]:
     Raises:
         ValueError: It is no table, a column is missing, or a value is no number.
     """
-    # Imported here: nothing else of the data needs them.
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
+    for where, row in table_rows(path, (*NUMBERS, *TRACKS, CONFIDENCE), _check_columns):
+        track = next(name for name in TRACKS if name in row)
+        confidence = [CONFIDENCE] if CONFIDENCE in row else []
+        numbers = [_number(where, name, row[name]) for name in (*NUMBERS, track, *confidence)]
+        yield Row(where, numbers[0], numbers[5], tuple(numbers[1:5]), *numbers[6:] or [UNKNOWN])
 
-    read = pa.parquet.read_table if path.suffix == ".parquet" else pa.csv.read_csv
+
+def _number(where: str, name: str, text: str) -> float:
     try:
-        table = read(path)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: no table of boxes ({reason})") from error
-    names = table.column_names
-    track = next((name for name in TRACKS if name in names), None)
-    missing = [name for name in NUMBERS if name not in names]
-    if track is None or missing or len({*names}) < len(names):
-        needed = f"{', '.join(NUMBERS)} and one of {', '.join(TRACKS)}, each once"
-        raise ValueError(f"{path}: needs the columns {needed}; has {', '.join(names)}")
-    confident = "confidence" in names
-    columns = []
-    for name in (*NUMBERS, track, *(["confidence"] if confident else [])):
-        try:
-            columns.append(table[name].cast(pa.float64()).to_pylist())
-        except pa.ArrowException as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{path}: the column {name} holds no numbers ({reason})") from error
-    first = 1 if path.suffix == ".parquet" else 2
-    for number, values in enumerate(zip(*columns, strict=True), first):
-        where = f"{path}, {'row' if path.suffix == '.parquet' else 'line'} {number}"
-        if None in values:
-            raise ValueError(f"{where}: a value is missing")
-        frame, *box, track_id = values[:6]
-        yield Row(where, frame, track_id, tuple(box), values[6] if confident else UNKNOWN)
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{where}: {name} is {text or 'missing'}, and no number") from None
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    if not {*NUMBERS} <= {*columns} or not {*TRACKS} & {*columns}:
+        needed = f"{', '.join(NUMBERS)} and one of {', '.join(TRACKS)}"
+        raise ValueError(f"{path}: needs the columns {needed}; has {', '.join(columns)}")

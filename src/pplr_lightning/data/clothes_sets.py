@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, find_images
+from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits
+from pplr_lightning.data.files import find_images
 
 
 class LTCC(PublishedDataset):

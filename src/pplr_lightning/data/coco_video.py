@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pplr_lightning.data.boxes import UNKNOWN, Row
-from pplr_lightning.data.datasets import read_utf8
+from pplr_lightning.data.files import read_utf8
 from pplr_lightning.data.video import FrameFolder, Frames, frame_number
 
 PERSONS = ("person", "pedestrian")

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
 from pplr_lightning.atomic_write import written_whole
-from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, find_images
+from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits
+from pplr_lightning.data.files import find_images
 from pplr_lightning.data.matlab import hdf5
 from pplr_lightning.data.random_splits import SplitDataset
 

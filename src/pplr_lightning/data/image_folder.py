@@ -8,13 +8,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from pplr_lightning.data.datasets import (
-    UNKNOWN,
-    ReIDDataset,
-    Sample,
-    Splits,
-    find_images,
-)
+from pplr_lightning.data.datasets import UNKNOWN, ReIDDataset, Sample, Splits
+from pplr_lightning.data.files import find_images
 from pplr_lightning.data.table_rows import table_rows
 
 NUMBER = re.compile(r"-?\d{1,18}")  # of 64 bits

@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, is_below, read_utf8
+from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits
+from pplr_lightning.data.files import is_below, read_utf8
 from pplr_lightning.data.matlab import hdf5, read_mat, whole_numbers
 from pplr_lightning.data.video_sets import tracklet
 

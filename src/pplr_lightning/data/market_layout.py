@@ -8,13 +8,8 @@ from typing import Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from pplr_lightning.data.datasets import (
-    UNKNOWN,
-    PublishedDataset,
-    Sample,
-    Splits,
-    find_images,
-)
+from pplr_lightning.data.datasets import UNKNOWN, PublishedDataset, Sample, Splits
+from pplr_lightning.data.files import find_images
 
 
 class MarketLayout(PublishedDataset):

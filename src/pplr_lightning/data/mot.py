@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pplr_lightning.data.boxes import UNKNOWN, Row
-from pplr_lightning.data.datasets import read_utf8
+from pplr_lightning.data.files import read_utf8
 
 COLUMNS = "frame, id, left, top, width, height[, confidence[, class, ...]]"
 

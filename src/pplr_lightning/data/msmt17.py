@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from pplr_lightning.data.datasets import Sample, Splits, is_below, read_utf8
+from pplr_lightning.data.datasets import Sample, Splits
+from pplr_lightning.data.files import is_below, read_utf8
 from pplr_lightning.data.market_layout import MarketLayout
 
 

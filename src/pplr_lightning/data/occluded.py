@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, find_images
+from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits
+from pplr_lightning.data.files import find_images
 from pplr_lightning.data.market_layout import DukeMTMCreID
 
 

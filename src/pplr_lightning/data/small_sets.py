@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from pplr_lightning.data.datasets import UNKNOWN, Sample, Splits, find_images
+from pplr_lightning.data.datasets import UNKNOWN, Sample, Splits
+from pplr_lightning.data.files import find_images
 from pplr_lightning.data.matlab import read_mat
 from pplr_lightning.data.random_splits import SplitDataset, samples_of, shuffled
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pplr_lightning.data.datasets import read_utf8
+from pplr_lightning.data.files import read_utf8
 
 Row = dict[str, str]
 Check = Callable[[Path, list[str]], None]

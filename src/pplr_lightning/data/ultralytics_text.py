@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_warn
 
 from pplr_lightning.data.boxes import UNKNOWN, Row
-from pplr_lightning.data.datasets import read_utf8
+from pplr_lightning.data.files import read_utf8
 from pplr_lightning.data.video import Frames, frame_number
 
 COLUMNS = "class, x and y of the centre, width, height[, confidence], id"

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from pplr_lightning.data.datasets import find_images
+from pplr_lightning.data.files import find_images
 from pplr_lightning.data.images import BadImageError, read_image
 
 

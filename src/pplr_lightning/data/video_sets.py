@@ -13,7 +13,8 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits, is_below
+from pplr_lightning.data.datasets import PublishedDataset, Sample, Splits
+from pplr_lightning.data.files import is_below
 from pplr_lightning.data.market_layout import DukeMTMCreID
 from pplr_lightning.data.matlab import read_mat, whole_numbers
 from pplr_lightning.data.random_splits import SplitDataset

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pplr_lightning import functional as F
 from pplr_lightning.atomic_write import written_whole
-from pplr_lightning.data.datasets import is_below
+from pplr_lightning.data.files import is_below
 from pplr_lightning.labelers.space import Space
 
 NEIGHBORS = 29  # of each image
