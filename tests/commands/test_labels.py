@@ -87,12 +87,11 @@ def clear(drawn, folder, *, tracked=False, **options):
     samples = Market1501(drawn, tracklets="names").load().train
     persons = torch.tensor([sample.person_id for sample in samples])
     space = Space.of(torch.eye(32)[persons])
-    tracklets = torch.tensor(tracklet_numbers(samples)) if tracked else None
-    labelled = space.of_tracklets(tracklets) if tracked else space
+    labelled = space.of_tracklets(torch.tensor(tracklet_numbers(samples))) if tracked else space
     grid = label_grid(labelled, k1=[6], eps=[0.5], min_samples=[2])
     write_labels(
         folder, samples, grid,
-        title="t", start="s", space=space, root=drawn, tracklets=tracklets, **options,
+        title="t", start="s", space=labelled, root=drawn, **options,
     )  # fmt: skip
     return samples, grid[0].classes
 

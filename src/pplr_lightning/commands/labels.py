@@ -128,8 +128,7 @@ def run(args: list[str]) -> list[GridLabels]:
         title=str(getattr(options.data, "root", type(options.data).__name__)),
         start=options.weights if options.weights != PRETRAINED else options.backbone,
         images_per_person=options.images_per_person,
-        space=space,
-        tracklets=tracklets,
+        space=labelled,
         root=root,
         pairs=options.pairs,
     )
@@ -146,7 +145,6 @@ def write_labels(
     start: str,
     images_per_person: float | None = None,
     space: Space | None = None,
-    tracklets: Tensor | None = None,
     root: Path | None = None,
     pairs: str | None = None,
 ) -> list[GridLabels]:
@@ -159,9 +157,9 @@ def write_labels(
         title: What the page calls the images.
         start: What it calls the weights that they were embedded with.
         images_per_person: What the user expects.
-        space: The images: the pictures then show the most doubtful clusters, too, and each
-            candidate gets a file to correct its clusters by (`labelers.assignment`).
-        tracklets: Of the images, where these were labelled: that file is of their first frames.
+        space: What was labelled: the pictures then show the most doubtful clusters, too, and each
+            candidate gets a file to correct its clusters by (`labelers.assignment`), of tracklets
+            one of their first frames.
         root: Folder that the file's names are relative to; needed with `space`.
         pairs: Table that the labels obey, which the configs then name.
 
@@ -182,7 +180,8 @@ def write_labels(
             name = str(labels.setting)
             clear = None
             if space is not None:
-                clear = F.simplified_silhouette(space.features, labels.classes).cpu()
+                images = space if space.frames is None else space.frames[0]
+                clear = F.simplified_silhouette(images.features, labels.classes).cpu()
             figure = clusters_figure(samples, labels.classes, silhouettes=clear, when=name)
             picture = aside / f"clusters{number}.png"
             save_figure(figure, picture)
@@ -191,7 +190,7 @@ def write_labels(
             if text:
                 write_whole(config, text)
             if text and space is not None and root is not None:
-                found = _assignment(samples, labels.classes, space, tracklets, root)
+                found = _assignment(samples, labels.classes, space, root)
                 found.write(config.with_suffix(".parquet"))
             pictured.append(
                 Candidate(
@@ -264,20 +263,14 @@ def _table(rows: Sequence[dict[str, object]]) -> str:
     return text.getvalue()
 
 
-def _assignment(
-    samples: Sequence[Sample],
-    classes: Tensor,
-    space: Space,
-    tracklets: Tensor | None,
-    root: Path,
-) -> Assignment:
+def _assignment(samples: Sequence[Sample], classes: Tensor, space: Space, root: Path) -> Assignment:
     """Keeps labels to be corrected, of the images or of a frame of each tracklet."""
-    if tracklets is not None:
-        numbers = tracklets.numpy()
+    if space.frames is not None:
+        numbers = space.frames[1].numpy()
         order = np.lexsort((classes.numpy() < 0, numbers))  # frames left out come last
         firsts = torch.from_numpy(order[np.unique(numbers[order], return_index=True)[1]])
         samples = [samples[image] for image in firsts.tolist()]
-        space, classes = space.of_tracklets(tracklets), classes[firsts]
+        classes = classes[firsts]
     names = [Path(sample.path).relative_to(root).as_posix() for sample in samples]
     return Assignment.of(space, classes, root=root, names=names)
 
