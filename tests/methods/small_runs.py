@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
@@ -13,6 +14,8 @@ from pplr_lightning import PPLRDataModule, PseudoLabeling
 from pplr_lightning.data import Market1501
 from pplr_lightning.labelers import DBSCAN
 from pplr_lightning.networks import PartNetwork
+
+from ..test_ddp import column
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -94,3 +97,20 @@ def options(drawn, folder):
         "--trainer.enable_progress_bar=false",
         f"--trainer.logger.init_args.save_dir={folder}",
     ]
+
+
+def train_as_one(run, run_several, folder, words, name, *values, rel=1e-9):
+    """Compares what one process and two log of a run of `fit` with these options.
+
+    `name` is the logger's; clusters and mAP are compared besides `values`.
+    """
+    place = "--trainer.logger.init_args.save_dir={}".format
+    run("fit", *words, place(folder / "one"))
+    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
+    done = run_several(2, "fit", *words, place(folder / "two"), *ddp)
+    assert done.returncode == 0, done.stderr
+    one, two = (folder / processes / name / "version_0" for processes in ("one", "two"))
+    for value in (*values, "labels/clusters", "val/mAP"):
+        found = column(two, value)
+        assert found
+        assert found == pytest.approx(column(one, value), rel=rel), value

@@ -10,10 +10,19 @@ from pplr_lightning.labelers import Consensus, Space
 from pplr_lightning.methods import ClusterContrastModule, ReIDModule, SimCLRModule
 from pplr_lightning.networks import PartOutput
 
-from ..test_ddp import column
 from ..test_resume import same
 from ..tiny import save
-from .small_runs import REFERENCE, OneProcess, SaveAfterStep, alone, fit, network, options, read
+from .small_runs import (
+    REFERENCE,
+    OneProcess,
+    SaveAfterStep,
+    alone,
+    fit,
+    network,
+    options,
+    read,
+    train_as_one,
+)
 
 
 def build(**options):
@@ -153,12 +162,5 @@ def test_refined_labels_need_losses_that_take_them(drawn):
 
 @pytest.mark.parametrize("words", [(), ("--pseudo_labels.refinement=Consensus",)])
 def test_two_processes_train_as_one(drawn, run, run_several, tmp_path, words):
-    run("fit", *options(drawn, tmp_path / "one"), *words)
-    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    done = run_several(2, "fit", *options(drawn, tmp_path / "two"), *words, *ddp)
-    assert done.returncode == 0, done.stderr
-    one, two = (tmp_path / name / "cluster_contrast/version_0" for name in ("one", "two"))
-    for name in ("train/loss", "labels/clusters", "val/mAP"):
-        found = column(two, name)
-        assert found
-        assert found == pytest.approx(column(one, name), rel=1e-9), name
+    words = [*options(drawn, tmp_path), *words]
+    train_as_one(run, run_several, tmp_path, words, "cluster_contrast", "train/loss")

@@ -11,10 +11,9 @@ from pplr_lightning.methods import DCMIPModule, ReIDModule
 from pplr_lightning.methods.dcmip import draw_images
 from pplr_lightning.networks import PartOutput
 
-from ..test_ddp import column
 from ..test_resume import same
 from ..tiny import save
-from .small_runs import SaveAfterStep, alone, fit, network, options, read
+from .small_runs import SaveAfterStep, alone, fit, network, options, read, train_as_one
 
 
 def build(**options):
@@ -136,15 +135,7 @@ def test_goes_on_in_mid_epoch_with_the_very_memory(drawn, tmp_path):
 
 
 def test_two_processes_train_as_one(drawn, run, run_several, tmp_path):
-    config, *others = options(drawn, "")[:-1]
+    config, *others = options(drawn, "")
     words = [config.replace("cluster_contrast", "dcmip"), "--model.instances=3", *others]
-    folder = "--trainer.logger.init_args.save_dir={}".format
-    run("fit", *words, folder(tmp_path / "one"))
-    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    done = run_several(2, "fit", *words, folder(tmp_path / "two"), *ddp)
-    assert done.returncode == 0, done.stderr
-    one, two = (tmp_path / name / "dcmip/version_0" for name in ("one", "two"))
-    for name in ("train/loss", "train/loss_instances", "labels/clusters", "val/mAP"):
-        found = column(two, name)
-        assert found
-        assert found == pytest.approx(column(one, name), rel=1e-9), name
+    losses = ("train/loss", "train/loss_instances")
+    train_as_one(run, run_several, tmp_path, words, "dcmip", *losses)

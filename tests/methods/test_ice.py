@@ -11,10 +11,9 @@ from pplr_lightning.labelers import Space
 from pplr_lightning.methods import ICEModule, ReIDModule
 from pplr_lightning.networks import PartOutput
 
-from ..test_ddp import column
 from ..test_resume import same
 from ..tiny import save
-from .small_runs import SaveAfterStep, alone, fit, network, read
+from .small_runs import SaveAfterStep, alone, fit, network, read, train_as_one
 from .small_runs import options as cluster_contrast_options
 
 
@@ -189,17 +188,11 @@ def options(drawn, folder):
 @pytest.mark.parametrize(("group", "cameras"), [(8, False), (16, True)])
 def test_two_processes_train_as_one(drawn, run, run_several, tmp_path, group, cameras):
     """With groups of 16, the two hold one together."""
-    words = (
+    words = [
+        *options(drawn, tmp_path),
         f"--model.network.norm_batch_size={group}",
         *(("--model.camera_weight=1", "--data.use_cameras=spread") if cameras else ()),
-    )
-    run("fit", *options(drawn, tmp_path / "one"), *words)
-    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    done = run_several(2, "fit", *options(drawn, tmp_path / "two"), *words, *ddp)
-    assert done.returncode == 0, done.stderr
-    one, two = (tmp_path / name / "ice/version_0" for name in ("one", "two"))
+    ]
     parts = ("", "_cluster", "_instance", "_consistency", *(("_camera",) if cameras else ()))
-    for name in (*(f"train/loss{part}" for part in parts), "labels/clusters", "val/mAP"):
-        found = column(two, name)
-        assert found
-        assert found == pytest.approx(column(one, name), rel=1e-6), name
+    losses = [f"train/loss{part}" for part in parts]
+    train_as_one(run, run_several, tmp_path, words, "ice", *losses, rel=1e-6)

@@ -14,10 +14,9 @@ from pplr_lightning.labelers import Space
 from pplr_lightning.methods import MMTModule, ReIDModule
 from pplr_lightning.networks import PartOutput
 
-from ..test_ddp import column
 from ..test_resume import same
 from ..tiny import save
-from .small_runs import SaveAfterStep, alone, fit, network, read
+from .small_runs import SaveAfterStep, alone, fit, network, read, train_as_one
 from .small_runs import options as cluster_contrast_options
 
 
@@ -251,14 +250,7 @@ def options(drawn, folder):
 @pytest.mark.parametrize("group", [8, pytest.param(16, marks=pytest.mark.slow)])
 def test_two_processes_train_as_one(drawn, run, run_several, tmp_path, group):
     """With groups of 16, the two hold one together."""
-    size = f"--model.network.norm_batch_size={group}"
-    run("fit", *options(drawn, tmp_path / "one"), size)
-    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    done = run_several(2, "fit", *options(drawn, tmp_path / "two"), size, *ddp)
-    assert done.returncode == 0, done.stderr
-    one, two = (tmp_path / name / "mmt/version_0" for name in ("one", "two"))
+    words = [*options(drawn, tmp_path), f"--model.network.norm_batch_size={group}"]
     parts = ("", "_identity", "_soft_identity", "_triplet", "_soft_triplet")
-    for name in (*(f"train/loss{part}" for part in parts), "labels/clusters", "val/mAP"):
-        found = column(two, name)
-        assert found
-        assert found == pytest.approx(column(one, name), rel=1e-6), name
+    losses = [f"train/loss{part}" for part in parts]
+    train_as_one(run, run_several, tmp_path, words, "mmt", *losses, rel=1e-6)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -14,10 +12,9 @@ from pplr_lightning.labelers import SelfPaced, Space
 from pplr_lightning.methods import ReIDModule, SpCLModule
 from pplr_lightning.networks import PartOutput
 
-from ..test_ddp import column
 from ..test_resume import same
 from ..tiny import save
-from .small_runs import REFERENCE, SaveAfterStep, alone, fit, network, options
+from .small_runs import REFERENCE, SaveAfterStep, alone, fit, network, options, train_as_one
 
 
 def build(**options):
@@ -173,17 +170,6 @@ def test_only_the_first_epoch_embeds_the_images(drawn, monkeypatch):
 
 
 def test_two_processes_train_as_one(drawn, run, run_several, tmp_path):
-    words = [
-        *(one.replace("cluster_contrast", "spcl") for one in options(drawn, "")[:-1]),
-        "--pseudo_labels.labeler.gap=0.1",
-    ]
-    folder = partial("--trainer.logger.init_args.save_dir={}".format)
-    run("fit", *words, folder(tmp_path / "one"))
-    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    done = run_several(2, "fit", *words, folder(tmp_path / "two"), *ddp)
-    assert done.returncode == 0, done.stderr
-    one, two = (tmp_path / name / "spcl/version_0" for name in ("one", "two"))
-    for name in ("train/loss", "labels/clusters", "val/mAP"):
-        found = column(two, name)
-        assert found
-        assert found == pytest.approx(column(one, name), rel=1e-6), name
+    words = [one.replace("cluster_contrast", "spcl") for one in options(drawn, "")]
+    words.append("--pseudo_labels.labeler.gap=0.1")
+    train_as_one(run, run_several, tmp_path, words, "spcl", "train/loss", rel=1e-6)
