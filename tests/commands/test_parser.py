@@ -21,6 +21,10 @@ from pplr_lightning.labelers import Labeler
             "model.network: pplr_lightning.PartNetwork has no option 'backbnoe', did you mean "
             "backbone?",
         ),
+        (
+            ["--pseudo_labels.labeler.k1=atuo"],
+            "labeler.k1: expected int or expected typing.Literal['auto']. Got value: atuo;",
+        ),
         (["--model.network.num_parts=2.5"], "model.network.num_parts: expected int. Got value"),
         (["--pseudo_labels.labeler=DBSCNA"], "no class 'DBSCNA', did you mean DBSCAN?"),
         (["--trainer.max_epochs=few"], "trainer.max_epochs: expected int. Got value: few"),

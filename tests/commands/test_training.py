@@ -39,6 +39,15 @@ def test_without_a_logger(run, run_args, tmp_path):
     assert options_in(tmp_path / "config.yaml")["pseudo_labels"]["labeler"]["init_args"]["k1"] == 6
 
 
+def test_a_table_of_pairs_that_is_not_there_is_told_before_the_data_are_read(
+    run, run_args, tmp_path, capsys
+):
+    options = ("--data.dataset.init_args.root=nowhere", "--pseudo_labels.pairs=gone.parquet")
+    with pytest.raises(SystemExit):
+        run("fit", *run_args, *options)
+    assert "pseudo_labels.pairs: gone.parquet: no such table" in capsys.readouterr().err
+
+
 RECIPE = [
     "--layer_decay=0.5",
     "--optimizer=AdamW",

@@ -115,6 +115,15 @@ class PseudoLabeling(Callback):
         self.split_tracklets = split_tracklets
         self.pairs = None if pairs is None else Path(pairs)
 
+    def check_files(self) -> None:
+        """Checks what can be known before the data are read.
+
+        Raises:
+            FileNotFoundError: There is no table of pairs.
+        """
+        if self.pairs is not None and not self.pairs.is_file():
+            raise FileNotFoundError(f"pseudo_labels.pairs: {self.pairs}: no such table")
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks what can be known before any work; has the labeler forget another run.
 
@@ -170,8 +179,7 @@ class PseudoLabeling(Callback):
                 f"pseudo_labels.pairs: {type(method).__name__} keeps a row of every image, and so "
                 "needs a class of each as its labeler makes them; leave pairs out"
             )
-        if not self.pairs.is_file():
-            raise FileNotFoundError(f"pseudo_labels.pairs: {self.pairs}: no such table")
+        self.check_files()
         known = read_pairs(self.pairs, *image_names(data.dataset, data.train_samples))
         if self._tracklets is not None:
             known.of_tracklets(self._tracklets)

@@ -77,6 +77,8 @@ def run(args: list[str]) -> list[GridLabels]:
     }
     grid_options["k1"] = list(K1) if options.k1 is None else options.k1
     check_grid(**grid_options)
+    if options.pairs is not None and not Path(options.pairs).is_file():
+        raise FileNotFoundError(f"--pairs {options.pairs}: no such table")
     module = starting_point(options.weights, options.backbone, options.last_stride)
     size = options.image_size
     if not options.weights.endswith(".ckpt"):
@@ -96,11 +98,7 @@ def run(args: list[str]) -> list[GridLabels]:
     data.setup("predict")
     samples = data.train_samples
     root, names = image_names(options.data, samples)
-    pairs = None
-    if options.pairs is not None:
-        if not Path(options.pairs).is_file():
-            raise FileNotFoundError(f"--pairs {options.pairs}: no such table")
-        pairs = read_pairs(Path(options.pairs), root, names)
+    pairs = None if options.pairs is None else read_pairs(Path(options.pairs), root, names)
     tracklets = None
     if options.pool_tracklets and any(one.tracklet_id != UNKNOWN for one in samples):
         tracklets = torch.tensor(tracklet_numbers(samples))

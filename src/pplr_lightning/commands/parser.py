@@ -100,7 +100,7 @@ def _wrong_value(reason: str, rest: Iterator[str]) -> str:
     given = re.search(r"Got value: .*", reason)
     reasons = [reason]
     for line in rest:
-        if re.match(r"Expected an? <class '(?!NoneType)", line):
+        if re.match(r"Expected an? (<class '(?!NoneType)|typing.Literal)", line):
             reasons.append(line)
         elif value := re.match(r"Given value: (.*?)(?:\. Got value: .*)?$", line):
             reasons[-1] += "" if given else f". Got value: {value[1]}"

@@ -33,7 +33,7 @@ from pplr_lightning.callbacks import (
     RetrievalEvaluation,
     RunRecord,
 )
-from pplr_lightning.callbacks.shared import run_folder
+from pplr_lightning.callbacks.shared import find, run_folder
 from pplr_lightning.commands.all_splits import over_all_splits
 from pplr_lightning.commands.config_files import check_configs, check_nulls
 from pplr_lightning.commands.environment_values import note_environment, without_environment
@@ -142,6 +142,9 @@ class PPLRCLI(KeepsGivenOptions, LightningCLI):
             network.options = without_environment(network.options)
         self.model.configure_optimizers()  # so that it complains before the data are read
         check_trainer(self.trainer)  # likewise
+        labeling = find(self.trainer, PseudoLabeling)
+        if labeling is not None and self.subcommand == "fit":
+            labeling.check_files()
         self._record_defaults()
         interval, steps = self.trainer.val_check_interval, self.datamodule.iterations
         by_epoch = self.trainer.check_val_every_n_epoch is not None
