@@ -59,13 +59,14 @@ def warn_of_large(owner: str, images: int, /, **counts: int) -> None:
         images: All that there are.
         counts: By name.
     """
+    seen = ", unless the clusters that `pplr labels` shows for it are people"
     for name, value in counts.items():
         if value * FEWEST_PEOPLE > images:
             rank_zero_warn(
                 f"{owner}.{name}={value} suits people of about {value} images each, of whom "
                 f"{images} images show {images // value}; if yours have fewer, it counts other "
-                f"people, and what they stand before: lower {name}, unless the clusters that `pplr "
-                "labels` shows for it are people"
+                f"people, and what they stand before: lower {name}"
+                + (seen if owner == "labeler" else "")
             )
 
 
